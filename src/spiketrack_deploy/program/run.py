@@ -1,0 +1,87 @@
+"""Walks a branch in order with the reference semantics: the engine that is obviously right.
+
+This module decides the order of execution and what is handed to whoever watches. It must not know a faster way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.table import OP_TABLE, check_program_op
+from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Op, Program
+
+Watch = Callable[[Op, IntArray], IntArray | None]
+"""Sees every operation's output; what it returns instead of ``None`` replaces the value (teacher forcing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchResult:
+    """Outputs by public name (int64), and counts by operation where they were asked for."""
+
+    outputs: Mapping[str, IntArray]
+    counts: Mapping[str, OpCounts]
+
+
+def check_program(program: Program) -> None:
+    """Raise InputError naming branch and operation where the program is not legal."""
+    for branch in program.branches.values():
+        known = set(branch.inputs)
+        for op in branch.ops:
+            missing = [i for i in op.inputs if i not in known]
+            absent = [key for key in op.arrays.values() if key not in program.arrays]
+            if missing or absent or op.name in known or op.name not in branch.values:
+                raise InputError(f"program: {branch.name} {op.name} reads {missing or absent or 'its own name'}, which does not exist before it; export the bundle again")
+            defect = check_program_op(op, program.op_arrays(op), [branch.spec(i) for i in op.inputs], branch.values[op.name])
+            if defect:
+                raise InputError(f"program: {branch.name} {op.name} {defect}; export the bundle again")
+            known.add(op.name)
+        lost = [v for v in branch.outputs.values() if v not in known]
+        if lost:
+            raise InputError(f"program: {branch.name} has outputs {lost} that nothing computes; export the bundle again")
+
+
+def check_inputs(branch: Branch, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """The branch's inputs in their declared shapes, or InputError."""
+    for name, spec in branch.inputs.items():
+        if name not in inputs:
+            raise InputError(f"{branch.name} branch: input {name} is missing")
+        if tuple(inputs[name].shape) != tuple(spec.shape) or not np.issubdtype(inputs[name].dtype, np.integer):
+            raise InputError(f"{branch.name} branch: input {name} must be integers {tuple(spec.shape)}, is {inputs[name].dtype} {tuple(inputs[name].shape)}")
+    return {name: inputs[name] for name in branch.inputs}
+
+
+def iterate(program: Program, branch: Branch, inputs: Mapping[str, AnyArray], replace: Watch | None = None) -> Iterator[tuple[Op, list[IntArray], IntArray]]:
+    """Yield ``(operation, its inputs, its output)`` in execution order; values are released after their last use."""
+    values = {name: value.astype(np.int64) for name, value in check_inputs(branch, inputs).items()}
+    last = branch.last_uses()
+    for index, op in enumerate(branch.ops):
+        args = [values[name] for name in op.inputs]
+        out = OP_TABLE[op.kind].run(op, program.op_arrays(op), args)
+        forced = replace(op, out) if replace else None
+        values[op.name] = out if forced is None else forced
+        yield op, args, out
+        for name in {n for n in op.inputs if last.get(n) == index}:
+            del values[name]
+
+
+def run_branch(program: Program, name: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None) -> BranchResult:
+    """Execute one branch with the reference semantics.
+
+    ``inputs``: integer arrays by input name. ``watch`` may replace a value (see :data:`Watch`); counts are then those of
+    the replaced inputs and the original output.
+    """
+    branch = program.branches[name]
+    counts: dict[str, OpCounts] = {}
+    wanted = {value: public for public, value in branch.outputs.items()}
+    outputs: dict[str, IntArray] = {}
+    for op, args, out in iterate(program, branch, inputs, watch):
+        if count:
+            counts[op.name] = OP_TABLE[op.kind].count(op, program.op_arrays(op), args, out)
+        if op.name in wanted:
+            outputs[wanted[op.name]] = out
+    return BranchResult(outputs, counts)

@@ -1,0 +1,132 @@
+"""Program files: ``program.json`` (structure, digests) beside ``arrays.npz`` (plain arrays); no pickles.
+
+This module decides bytes and digests. It must not know what an operation computes. The content hash is SHA-256 over the
+canonical JSON, which holds the digest of every array, so it depends neither on the zip container nor on the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.errors import InputError, VerificationError
+from spiketrack_deploy.program.run import check_program
+from spiketrack_deploy.program.types import AnyArray, Branch, Op, Program, TensorSpec
+
+SCHEMA = "spiketrack-program/1"
+JSON_NAME, ARRAYS_NAME = "program.json", "arrays.npz"
+_MAX_BYTES = 4 * 2**30
+
+
+def array_digest(array: AnyArray) -> str:
+    """SHA-256 over dtype, shape and little-endian C-order bytes."""
+    a = np.ascontiguousarray(array)
+    little = a.astype(a.dtype.newbyteorder("<"), copy=False)
+    header = f"{little.dtype.str}{a.shape}".encode()
+    return hashlib.sha256(header + little.tobytes()).hexdigest()
+
+
+def canonical_json(data: Any) -> bytes:
+    """Sorted keys, no spaces, ASCII: the same bytes for the same data everywhere."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _spec_dict(spec: TensorSpec) -> dict[str, Any]:
+    return {"kind": spec.kind, "shape": list(spec.shape), "unit": spec.unit, "scale": spec.scale}
+
+
+def to_dict(program: Program) -> dict[str, Any]:
+    """The JSON form, digests of all arrays included."""
+    branches = {}
+    for name, branch in program.branches.items():
+        branches[name] = {
+            "inputs": {k: _spec_dict(s) for k, s in branch.inputs.items()},
+            "ops": [
+                {"name": o.name, "kind": o.kind, "inputs": list(o.inputs), "block": o.block, "attrs": dict(o.attrs), "arrays": dict(o.arrays), "value": _spec_dict(branch.values[o.name])}
+                for o in branch.ops
+            ],
+            "outputs": dict(branch.outputs),
+        }
+    digests = {key: array_digest(program.arrays[key]) for key in sorted(program.arrays)}
+    return {"schema": SCHEMA, "meta": dict(program.meta), "branches": branches, "arrays": digests}
+
+
+def content_hash(program: Program) -> str:
+    """SHA-256 over the canonical JSON form."""
+    return hashlib.sha256(canonical_json(to_dict(program))).hexdigest()
+
+
+def save_program(program: Program, folder: Path) -> str:
+    """Write the two files into ``folder`` (made if absent) and return the content hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = to_dict(program)
+    (folder / JSON_NAME).write_bytes(canonical_json(data))
+    with (folder / ARRAYS_NAME).open("wb") as stream:
+        arrays: dict[str, Any] = {key: np.ascontiguousarray(program.arrays[key]) for key in sorted(program.arrays)}
+        np.savez(stream, **arrays)
+    return hashlib.sha256(canonical_json(data)).hexdigest()
+
+
+def _read_spec(data: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(str(data["kind"]), tuple(int(n) for n in data["shape"]), data["unit"], float(data["scale"]))
+
+
+def _read_branch(name: str, data: Mapping[str, Any]) -> Branch:
+    ops = tuple(Op(o["name"], o["kind"], tuple(o["inputs"]), o["block"], {k: int(v) for k, v in o["attrs"].items()}, dict(o["arrays"])) for o in data["ops"])
+    values = {o["name"]: _read_spec(o["value"]) for o in data["ops"]}
+    return Branch(name, {k: _read_spec(s) for k, s in data["inputs"].items()}, ops, values, dict(data["outputs"]))
+
+
+def _owner(data: Mapping[str, Any], key: str) -> str:
+    users = {f"{op['name']} ({role})" for b in data["branches"].values() for op in b["ops"] for role, k in op["arrays"].items() if k == key}
+    return ", ".join(sorted(users)) or f"array {key}"
+
+
+def _read_array(archive: zipfile.ZipFile, key: str, path: Path, data: Mapping[str, Any]) -> AnyArray:
+    try:
+        with archive.open(key + ".npy") as stream:
+            array: AnyArray = np.lib.format.read_array(stream, allow_pickle=False)
+    except KeyError:
+        raise InputError(f"{path}: the array of {_owner(data, key)} is missing; export the bundle again") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise VerificationError(f"{path}: the array of layer {_owner(data, key)} is damaged ({error}); export the bundle again") from None
+    if array_digest(array) != data["arrays"][key]:
+        raise VerificationError(f"{path}: the array of layer {_owner(data, key)} is not the one that was exported (its SHA-256 differs); export the bundle again")
+    return array
+
+
+def load_program(folder: Path) -> Program:
+    """Read, check digests, check legality.
+
+    InputError: a file is missing, not of this schema, or structurally wrong. VerificationError: an array is not the one
+    that the JSON names; the message names the layer.
+    """
+    json_path, array_path = folder / JSON_NAME, folder / ARRAYS_NAME
+    for path in (json_path, array_path):
+        if not path.is_file():
+            raise InputError(f"{path}: file is missing; this is not a whole bundle, export it again")
+    try:
+        data = json.loads(json_path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            raise InputError(f"{json_path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version")
+        branches = {name: _read_branch(name, b) for name, b in data["branches"].items()}
+        keys, meta = list(data["arrays"]), data["meta"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{json_path}: not a program file ({type(error).__name__}: {error}); export the bundle again") from None
+    try:
+        archive = zipfile.ZipFile(array_path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{array_path}: not an array archive ({error}); export the bundle again") from None
+    with archive:
+        if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
+            raise InputError(f"{array_path}: declares more than {_MAX_BYTES} bytes; refused")
+        arrays = {key: _read_array(archive, key, array_path, data) for key in keys}
+    program = Program(branches, arrays, meta)
+    check_program(program)
+    return program

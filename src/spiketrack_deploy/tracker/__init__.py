@@ -1,0 +1,1 @@
+"""The PyTorch tracker: model, checkpoints, crops, tracking loop and video input."""
