@@ -14,6 +14,7 @@ import numpy as np
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.lowering.network import FloatBranch, FloatNetwork, FloatOp
+from spiketrack_deploy.program.recorded import as_value
 from spiketrack_deploy.program.semantics import gate_transpose
 from spiketrack_deploy.program.types import AnyArray
 
@@ -32,15 +33,6 @@ class Calibration:
 
     images: Mapping[str, Sequence[AnyArray]]
     spikes: Mapping[str, Sequence[Mapping[str, AnyArray]]]
-
-
-def as_value(name: str, recorded: AnyArray, shape: tuple[int, ...]) -> AnyArray:
-    """A recorded spike tensor in the program's ``[T,C,H,W]`` order; InputError where the sizes differ."""
-    if recorded.size != int(np.prod(shape)):
-        raise InputError(f"recorded spikes of {name} have shape {tuple(recorded.shape)}, the network's are {shape}; record them with the same model")
-    if name.endswith(".gate.mlp.1"):
-        return np.ascontiguousarray(recorded.transpose(2, 1, 0)).reshape(shape)
-    return recorded.reshape(shape)
 
 
 def input_samples(network: FloatNetwork, branch: FloatBranch, op: FloatOp, calibration: Calibration) -> Iterator[AnyArray]:

@@ -154,11 +154,11 @@ def lower(graph: Graph, cuts: Sequence[Cut], calibration: Calibration | None = N
     """NIR graph and cuts -> program.
 
     ``calibration``: the float tracker's spikes on sample frames; without it exponents avoid clipping and nothing is
-    measured. ``meta``: JSON data to carry in the program. InputError: the graph is not a SpikeTrack export. FitError: a
+    measured. ``meta``: JSON data to carry in the program beside the tracker's ``config``. InputError: the graph is not a SpikeTrack export. FitError: a
     worst case cannot be held in signed 24 bits.
     """
     network = recognise(graph, cuts)
-    return lower_network(network, calibration, dict(meta or {}), progress)
+    return lower_network(network, calibration, {"config": dict(network.config), **(meta or {})}, progress)
 
 
 def dump_program(program: Program) -> str:

@@ -8,6 +8,7 @@ It must not know about integers.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -350,6 +351,17 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
     return FloatBranch(reader.branch, inputs, tuple(ops), dict(reader.outputs))
 
 
+def _config(graph: Graph) -> Mapping[str, Any]:
+    """The tracker configuration that the export wrote into the graph's metadata."""
+    try:
+        config = json.loads(graph.metadata["config"])
+    except (KeyError, ValueError):
+        raise InputError("the NIR graph's metadata hold no tracker configuration; it is not a SpikeTrack export") from None
+    if not isinstance(config, dict):
+        raise InputError("the NIR graph's metadata hold no tracker configuration; it is not a SpikeTrack export")
+    return config
+
+
 def recognise(graph: Graph, cuts: Sequence[Cut]) -> FloatNetwork:
     """NIR graph and cuts -> :class:`FloatNetwork`; InputError names the node that does not fit."""
     normalise = next((c for c in cuts if c.op == "normalise"), None)
@@ -369,6 +381,6 @@ def recognise(graph: Graph, cuts: Sequence[Cut]) -> FloatNetwork:
         if name == "template":
             found = {op.name: op.shape for op in branches[name].ops}
             memory_shapes = {public: found[value] for public, value in branches[name].outputs.items()}
-    network = FloatNetwork(branches, np.asarray(normalise.params["mean"], dtype=np.float64), np.asarray(normalise.params["std"], dtype=np.float64), dict(graph.metadata))
+    network = FloatNetwork(branches, np.asarray(normalise.params["mean"], dtype=np.float64), np.asarray(normalise.params["std"], dtype=np.float64), _config(graph))
     check_network(network)
     return network

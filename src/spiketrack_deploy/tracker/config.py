@@ -55,8 +55,8 @@ class TrackerConfig:
 
     ``dims`` are (d0, d1, d2, d3) channels; d3 is read only where ``downsample4`` is in the walk. ``resolution`` is the
     crop side r in pixels, a multiple of 16 and at least 32; the head grid has P = r / 16 cells a side. ``templates`` is
-    T (1 to 3). ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions are hidden width over width of SepConv,
-    conv block and MLP; ``value_ratio`` is value width over width. ``attention_gain`` None means the official factor
+    T (1 to 3). ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions are hidden width over width of
+    SepConv, conv block and MLP; ``value_ratio`` is value width over width. ``attention_gain`` None means the official factor
     2 d^-1/2 after every product of queries and a key-value matrix; a number replaces that factor everywhere.
     Construction raises :class:`InputError` for every illegal combination.
     """
@@ -86,7 +86,7 @@ class TrackerConfig:
 
     @classmethod
     def official(cls, name: str) -> TrackerConfig:
-        """One of the published layouts by name, ``s256_t1`` to ``b384_t3``, or ``t256_t1`` (section "config" of the facts)."""
+        """One of the published layouts, ``s256_t1`` to ``b384_t3``, or the unreleased ``t256_t1``."""
         if name not in OFFICIAL_CONFIGS:
             raise InputError(f"there is no configuration {name!r}; choose one of {', '.join(OFFICIAL_CONFIGS)}")
         return OFFICIAL_CONFIGS[name]
@@ -140,7 +140,13 @@ class TrackerConfig:
     def width(self, stage: str) -> int:
         """Channels behind ``stage`` (a walk name)."""
         d0, d1, d2, d3 = self.dims
-        behind = {"downsample1_1": d0 // 2, "downsample1_2": d0, "downsample2": d1, "downsample3": d2, "downsample4": d3}
+        behind = {
+            "downsample1_1": d0 // 2,
+            "downsample1_2": d0,
+            "downsample2": d1,
+            "downsample3": d2,
+            "downsample4": d3,
+        }
         return behind[_last_downsample(stage)]
 
     def side(self, stage: str) -> int:
@@ -188,7 +194,9 @@ def _check_types(config: TrackerConfig) -> None:
         demand(_is_int(getattr(config, field)), field, "an integer")
     for field in ("search_factor", "template_factor", "update_threshold"):
         value = getattr(config, field)
-        demand(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value), field, "a number")
+        demand(
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value), field, "a number"
+        )
     gain = config.attention_gain
     demand(
         gain is None or (isinstance(gain, (int, float)) and not isinstance(gain, bool) and math.isfinite(gain)),
@@ -214,7 +222,9 @@ def _check_sizes(config: TrackerConfig) -> None:
         if not 0 < getattr(config, field) <= 100:
             raise InputError(f"{who}: {field} {getattr(config, field)} must be above 0 and at most 100")
     if config.attention_gain is not None and config.attention_gain <= 0:
-        raise InputError(f"{who}: attention_gain {config.attention_gain} must be positive, or null for the official 2 d^-1/2")
+        raise InputError(
+            f"{who}: attention_gain {config.attention_gain} must be positive, or null for the official one"
+        )
     if config.update_interval < 1 or not 0 <= config.update_threshold <= 1:
         raise InputError(f"{who}: update_interval must be at least 1 frame and update_threshold within 0 and 1")
 
@@ -252,7 +262,9 @@ def _official() -> dict[str, TrackerConfig]:
         ("t256", tiny, 256, 128, (1,)),
     ]
     return {
-        f"{size}_t{t}": TrackerConfig(f"{size}_t{t}", dims, side, t, width) for size, dims, side, width, ts in table for t in ts
+        f"{size}_t{t}": TrackerConfig(f"{size}_t{t}", dims, side, t, width)
+        for size, dims, side, width, ts in table
+        for t in ts
     }
 
 

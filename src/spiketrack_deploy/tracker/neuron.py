@@ -39,7 +39,7 @@ class _GradedSpike(torch.autograd.Function):
 def graded_spike(membrane: Tensor) -> Tensor:
     """The stateless neuron: ``n / 4`` of any real tensor; ties go to the even integer."""
     if torch.is_grad_enabled() and membrane.requires_grad:
-        out: Tensor = _GradedSpike.apply(membrane)  # type: ignore[no-untyped-call]
+        out: Tensor = _GradedSpike.apply(membrane)
         return out
     return membrane.clamp(0, LEVELS).round_().mul_(1 / LEVELS)
 
@@ -66,7 +66,9 @@ class NILIF(nn.Module):
         elif x.dim() == 3:
             spikes = self._steps(x.permute(2, 0, 1)).permute(1, 2, 0)
         else:
-            raise InputError(f"a neuron got {x.shape[0]} time steps in a tensor of shape {list(x.shape)}; at most 3 work")
+            raise InputError(
+                f"a neuron got {x.shape[0]} time steps in a tensor of shape {list(x.shape)}; at most 3 work"
+            )
         if self.tap is not None:
             self.tap(spikes)
         return spikes

@@ -1,0 +1,212 @@
+"""The folder an export writes: how it comes into being whole or not at all, and what its manifest promises.
+
+This module decides file names, digests and the rename. It must not know what the files mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spiketrack_deploy.errors import InputError, UsageError, VerificationError
+from spiketrack_deploy.program.store import canonical_json
+
+SCHEMA = "spiketrack-bundle/1"
+MANIFEST = "MANIFEST.json"
+PROGRAM = "program"
+VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
+NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
+ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"
+BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "provenance.json"
+
+OUTSIDE_HASH: Mapping[str, str] = {
+    PROVENANCE: "command, time, versions and durations differ between two identical runs",
+    VIDEO: "the video encoder may write other bytes on another machine",
+    REPORT: "its pictures depend on the fonts and the matplotlib of the machine; every figure in it comes from hashed files",
+    PARITY: "compares with the floating-point tracker, whose last digits depend on the machine and its thread count",
+}
+"""Files the content hash leaves out, and why; they have a SHA-256 of their own in the manifest all the same."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``files``: path relative to the bundle -> SHA-256. ``program_hash``: content hash of the integer program."""
+
+    content_hash: str
+    program_hash: str
+    files: Mapping[str, str]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    sha = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def content_hash(files: Mapping[str, str]) -> str:
+    """SHA-256 over path and digest of every file that :data:`OUTSIDE_HASH` does not name."""
+    return hashlib.sha256(canonical_json({p: d for p, d in files.items() if p not in OUTSIDE_HASH})).hexdigest()
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Indented, sorted, ASCII, with a final newline: the same bytes for the same data. NaN is refused."""
+    path.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="ascii")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a bundle; InputError names the file when it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: file is missing; this is not a whole bundle, export it again") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a JSON file ({error}); export the bundle again") from None
+
+
+def write_manifest(folder: Path, program_hash: str) -> Manifest:
+    """Digest every file of ``folder`` into ``MANIFEST.json``; the last file to be written."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
+    manifest = Manifest(content_hash(files), program_hash, files)
+    write_json(
+        folder / MANIFEST,
+        {
+            "schema": SCHEMA,
+            "content_hash": manifest.content_hash,
+            "program_hash": program_hash,
+            "files": {p: {"sha256": d, "bytes": (folder / p).stat().st_size} for p, d in files.items()},
+            "outside_content_hash": {p: why for p, why in OUTSIDE_HASH.items() if p in files},
+        },
+    )
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; InputError where ``folder`` is not one."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such bundle folder; make one with spiketrack-export")
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}; make one with spiketrack-export")
+    data = read_json(folder / MANIFEST)
+    try:
+        if data["schema"] != SCHEMA:
+            raise InputError(f"{folder / MANIFEST}: schema {data['schema']!r} is not {SCHEMA!r}; export again with this version")
+        files = {str(path): str(entry["sha256"]) for path, entry in data["files"].items()}
+        manifest = Manifest(str(data["content_hash"]), str(data["program_hash"]), files)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / MANIFEST}: not a manifest ({type(error).__name__}: {error}); export again") from None
+    for path in files:
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise InputError(f"{folder / MANIFEST}: names a file outside the bundle ({path}); do not trust this bundle")
+    return manifest
+
+
+def changed_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Files whose bytes are not those of the manifest. InputError where one is missing."""
+    for path in manifest.files:
+        if not (folder / path).is_file():
+            raise InputError(f"{folder / path}: file is missing; this is not a whole bundle, export it again")
+    return [path for path, digest in manifest.files.items() if file_digest(folder / path) != digest]
+
+
+def check_bundle(folder: Path) -> Manifest:
+    """Manifest of a bundle whose every file is the one that was exported; else VerificationError naming the first."""
+    manifest = read_manifest(folder)
+    changed = changed_files(folder, manifest)
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise VerificationError(f"{folder / changed[0]}{more}: not the file that was exported (its SHA-256 differs); export again")
+    if content_hash(manifest.files) != manifest.content_hash:
+        raise VerificationError(f"{folder / MANIFEST}: the content hash does not follow from the files; export again")
+    return manifest
+
+
+def check_output(out: Path, force: bool) -> None:
+    """UsageError unless ``out`` may become a bundle; called before any work is done.
+
+    With ``force`` a bundle may be replaced, but never a folder that is something else: replacing deletes it.
+    """
+    if out.resolve() == Path.cwd().resolve() or out.resolve() in Path.cwd().resolve().parents:
+        raise UsageError(f"{out}: a bundle replaces its folder as a whole, so it cannot be the current one; give -o NEW_FOLDER")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file, the output must be a folder; choose another with -o")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not force:
+        raise UsageError(f"{out}: exists and is not empty; choose another folder with -o, or --force to replace the bundle in it")
+    if not (out / MANIFEST).is_file():
+        raise UsageError(f"{out}: is not a bundle, so --force does not delete it; remove it yourself or choose another folder")
+
+
+def write_failure(path: Path, error: BaseException) -> InputError | None:
+    """The sentence for a failed write (disk full, no permission); ``None`` where the error is something else."""
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    if number in _NO_SPACE or any(f"errno = {n}" in text for n in _NO_SPACE):
+        reason = os.strerror(number) if number else os.strerror(errno.ENOSPC)
+        return InputError(f"{path}: cannot be written ({reason}); free some space or choose another folder with -o; nothing was kept")
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return InputError(f"{path}: cannot be written ({error.strerror or text}); choose another folder with -o; nothing was kept")
+    return None
+
+
+@contextmanager
+def staging(out: Path, force: bool) -> Iterator[Path]:
+    """A temporary sibling of ``out`` that becomes ``out`` when the block ends well and disappears when it does not.
+
+    The rename is the last step, so ``out`` is either the old bundle or the whole new one, never a mixture. Raises
+    UsageError (see :func:`check_output`) before anything is written, InputError where the place cannot be written.
+    """
+    check_output(out, force)
+    target = out.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        raise write_failure(out, error) or error from None
+    try:
+        yield folder
+        check_output(out, force)  # somebody else may have written there in the meantime
+        folder.chmod(0o777 & ~_umask())
+        _replace(folder, target)
+    except (OSError, RuntimeError) as error:
+        failure = write_failure(out, error)
+        if failure is None:
+            raise
+        raise failure from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _replace(new: Path, target: Path) -> None:
+    if not target.is_dir() or not any(target.iterdir()):
+        new.replace(target)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".old.tmp", dir=target.parent))
+    target.replace(retired)
+    try:
+        new.replace(target)
+    except BaseException:
+        retired.replace(target)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)

@@ -1,0 +1,126 @@
+"""The commands: parse, call the verb of the same name in :mod:`spiketrack_deploy.api`, print.
+
+This module decides names, options and help texts. It must not compute anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spiketrack_deploy import __version__, api
+from spiketrack_deploy.cli import options, printing
+
+_WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=_WIDE)
+@click.version_option(__version__, prog_name="spiketrack")
+def group() -> None:
+    """SpikeTrack (CVPR 2026, RGB, arXiv 2602.23963) from PyTorch to an exact integer program for Loihi-class chips.
+
+    Exit codes: 0 done; 2 usage; 3 input unusable; 4 does not fit the target; 5 verification failed;
+    6 engine or dependency missing; 130 interrupted.
+    """
+
+
+@click.command("export", context_settings=_WIDE)
+@click.argument("model", required=False)
+@click.option("--target", default="loihi2", show_default=True, metavar="NAME", help="Chip: loihi2, loihi1, or cpu (no chip; prices of 45 nm CMOS).")
+@click.option("--profile", metavar="NAME|FILE", help="Hardware profile to price with, instead of the target's own.")
+@options.frames
+@options.engine()
+@options.destination
+@options.output
+@click.pass_obj
+def export_command(argv: list[str], model: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Compile MODEL (a checkpoint file or the name of a bundled model), run it on a video, price it, write a bundle.
+
+    Without MODEL the bundled one is used, without --video or --frames the bundled clip and its first box.
+    """
+    with printing.progress(quiet) as tell:
+        result = api.export(api.ExportRequest(model=model, command=tuple(argv), **settings), tell)
+    printing.show(result, printing.export_summary, as_json, quiet)
+
+
+group.add_command(export_command)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("model")
+@click.argument("video", type=click.Path(path_type=Path), required=False)
+@click.option("--init", type=options.Box(), help="Box of the target in the first frame, in pixels.")
+@click.option("--max-frames", type=click.IntRange(min=2), help="Stop after so many frames, the first one included.")
+@options.engine(None)
+@options.destination
+@options.output
+def track(model: str, video: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Follow a target through VIDEO (a file or a folder of images): boxes.csv and tracked.mp4.
+
+    A checkpoint or bundled model runs as the float tracker; a bundle runs its integer program with --engine (default sim).
+    """
+    with printing.progress(quiet) as tell:
+        result = api.track(model, video, tell=tell, **settings)
+    printing.show(result, printing.track_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@options.frames
+@options.engine()
+@options.output
+def simulate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Run the program of BUNDLE over a video and print what happened in it: events, synaptic operations, activity."""
+    with printing.progress(quiet) as tell:
+        result = api.simulate(bundle, tell=tell, **settings)
+    printing.show(result, printing.simulate_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Repeat to compare. Default: every bundled profile.")
+@options.output
+def energy(bundle: Path, profiles: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Price the recorded counts of BUNDLE with other hardware profiles, side by side."""
+    printing.show(api.energy(bundle, profiles), printing.energy_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@options.output
+def verify(bundle: Path, as_json: bool, quiet: bool) -> None:
+    """Check that BUNDLE is what was exported: digests, then every operation of its known answers, by NumPy alone."""
+    with printing.progress(quiet) as tell:
+        result = api.verify(bundle, tell)
+    printing.show(result, printing.verify_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("subject", metavar="MODEL|BUNDLE")
+@options.output
+def inspect(subject: str, as_json: bool, quiet: bool) -> None:
+    """Structure, parameters, NIR summary and cuts of a model or bundle; range margins of a bundle."""
+    printing.show(api.inspect(subject), printing.inspect_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("action", type=click.Choice(["list", "show"]), default="list", required=False)
+@click.argument("name", required=False)
+@options.output
+def targets(action: str, name: str | None, as_json: bool, quiet: bool) -> None:
+    """List targets and hardware profiles; `targets show NAME` prints one with units, tags and sources."""
+    if (action == "show") != (name is not None):
+        raise click.UsageError("say `targets` for the list, or `targets show NAME` for one profile")
+    if name is None:
+        printing.show(api.targets(), printing.targets_summary, as_json, quiet)
+    else:
+        printing.show(api.target(name), printing.target_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@options.output
+def doctor(as_json: bool, quiet: bool) -> None:
+    """Versions, which engines run here, and how to get what is missing."""
+    printing.show(api.doctor(), printing.doctor_summary, as_json, quiet)

@@ -1,0 +1,130 @@
+"""Entry points of the commands: one place where an outcome becomes an exit code and one sentence.
+
+This module decides how a process ends (errors.py has the codes). It must not know what the commands do, and it imports
+none of the heavy libraries, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from spiketrack_deploy.bundle import write_failure
+from spiketrack_deploy.cli.commands import export_command, group
+from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, SpiketrackError, UsageError
+
+EXIT_BUG = 1
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """``spiketrack``: the command with the stages."""
+    sys.exit(run(group, "spiketrack", argv))
+
+
+def export_main(argv: Sequence[str] | None = None) -> NoReturn:
+    """``spiketrack-export``: everything in one command."""
+    sys.exit(run(export_command, "spiketrack-export", argv))
+
+
+def run(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
+    """Run ``command`` and return its exit code; every failure prints one sentence and no traceback."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in args
+    _end_tidily()
+    try:
+        with command.make_context(name, args) as context:
+            context.obj = [name, *args]
+            command.invoke(context)
+        sys.stdout.flush()
+        return EXIT_OK
+    except click.exceptions.Exit as stop:
+        return _flushed(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else str(error))
+        return _flushed(UsageError.exit_code)
+    except click.ClickException as error:
+        return _fail(_usage_sentence(error), UsageError.exit_code, as_json)
+    except SpiketrackError as error:
+        return _fail(str(error), error.exit_code, as_json, error)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted; nothing was written", EXIT_INTERRUPTED, as_json)
+    except BrokenPipeError:
+        return _broken_pipe()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return _broken_pipe()
+        failure = write_failure(_place(error), error)
+        if failure is None:
+            return _bug(error, as_json)
+        return _fail(str(failure), failure.exit_code, as_json, error)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug still ends with one sentence
+        return _bug(error, as_json)
+
+
+def _place(error: OSError) -> str:
+    return str(error.filename) if error.filename else "the output"
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{text}; see {context.command_path} --help" if context is not None else text
+
+
+def _fail(sentence: str, code: int, as_json: bool, error: BaseException | None = None) -> int:
+    if error is not None and os.environ.get("SPIKETRACK_DEBUG"):
+        traceback.print_exception(error)
+    print(f"error: {sentence}" if code != EXIT_INTERRUPTED else sentence, file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": sentence, "exit_code": code}))
+    return _flushed(code)
+
+
+def _bug(error: Exception, as_json: bool) -> int:
+    sentence = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    hint = "this is a bug of spiketrack-deploy; SPIKETRACK_DEBUG=1 shows the traceback for a report"
+    return _fail(f"{sentence}; {hint}", EXIT_BUG, as_json, error)
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _broken_pipe()
+    return code
+
+
+def _broken_pipe() -> int:
+    """The reader of our output went away; the interpreter must not complain when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE
+
+
+def _end_tidily() -> None:
+    """Ctrl-C once unwinds (temporary folders and child processes go); a second one must not disturb that."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in ((signal.SIGINT, interrupted), (signal.SIGTERM, terminated), (signal.SIGHUP, terminated)):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and background jobs ask to be left alone
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""Options that several commands share, and how their text becomes values.
+
+This module decides spelling and help texts. It must not know what a value is used for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+ENGINES = ("sim", "lava", "reference", "onnx")
+
+
+class Box(click.ParamType):
+    """``x,y,w,h`` in pixels of the first frame."""
+
+    name = "x,y,w,h"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Four finite numbers; where they lie is the tracker's business."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).replace(" ", "").split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 4 or not all(math.isfinite(n) for n in numbers):
+            self.fail(f"{value!r} is not a box: give four numbers x,y,w,h in pixels, for example 74,70,37,80", param, ctx)
+        return numbers
+
+
+def _path(**kind: bool) -> click.Path:
+    # Existence is checked where the file is used, so that a bad file ends with exit code 3 and a sentence about it.
+    return click.Path(path_type=Path, **kind)  # type: ignore[arg-type]
+
+
+def output(function: F) -> F:
+    """``--json`` and ``--quiet``."""
+    function = click.option("--quiet", is_flag=True, help="Print nothing but errors (and the object of --json).")(function)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")(function)
+
+
+def frames(function: F) -> F:
+    """What is tracked: ``--video`` or ``--frames``, ``--init``, ``--max-frames``."""
+    for decorate in reversed(
+        (
+            click.option("--video", type=_path(), help="Video file. Default: the bundled clip."),
+            click.option("--frames", type=_path(), help="Folder of images, in the order of their names."),
+            click.option("--init", type=Box(), help="Box of the target in the first frame, in pixels."),
+            click.option("--max-frames", type=click.IntRange(min=2), help="Stop after so many frames, the first one included."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def engine(default: str | None = "sim") -> Decorator[F]:
+    """``--engine`` and ``--threads``."""
+    who = "Who runs the program." if default else "Who runs a bundle's program (default sim); a model runs as the float tracker."
+
+    def decorate(function: F) -> F:
+        threads = "Threads of the sim engine and of the float tracker; integers do not change."
+        function = click.option("--threads", type=click.IntRange(min=1), help=threads)(function)
+        return click.option("--engine", type=click.Choice(ENGINES), default=default, show_default=True, help=who)(function)
+
+    return decorate
+
+
+def destination(function: F) -> F:
+    """``-o`` and ``--force``."""
+    function = click.option("--force", is_flag=True, help="Replace an earlier result in the output folder.")(function)
+    return click.option("-o", "--out", type=_path(), help="Folder to write. Default: a name under export/.")(function)

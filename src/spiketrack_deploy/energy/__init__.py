@@ -1,0 +1,1 @@
+"""Counts to prices to reports: what a search frame and a template update cost, layer by layer, always as a band."""

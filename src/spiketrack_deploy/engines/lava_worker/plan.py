@@ -1,0 +1,145 @@
+"""Which Lava Processes a program becomes, and which channels join them.
+
+This module decides the cut of a program into Processes: one per block of the network, serving every branch in which the
+block occurs, and one per memory. It must not know Lava, nor how an operation computes. Within one step (one branch) the
+graph of Processes has no cycle: every Process receives all it needs before a zero-latency step can stall. A block that
+would close a cycle is cut into consecutive segments ``block#1``, ``block#2``. The memory, written in the template branch
+and read in the search branch, joins the two modes; that loop runs through its state, never within a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from spiketrack_deploy.errors import EngineError
+from spiketrack_deploy.program.types import Branch, Op, Program
+
+SOURCE, SINK = "source", "sink"
+LOAD = "load"
+"""Mode in which the source hands the memories over: the caller queries another memory than the one written last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One message per step of one mode (a branch, or :data:`LOAD`): a value of the program, whole."""
+
+    mode: str
+    value: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A channel from one Process to another."""
+
+    source: str
+    target: str
+    port: Port
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Modes in their numbering, segments (name -> branch -> operations in order), memories (name -> shape), channels."""
+
+    modes: tuple[str, ...]
+    segments: Mapping[str, Mapping[str, tuple[Op, ...]]]
+    memories: Mapping[str, tuple[int, ...]]
+    wires: tuple[Wire, ...]
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of all Processes: source, segments in execution order, memories, sink."""
+        return (SOURCE, *self.segments, *self.memories, SINK)
+
+    def inputs(self, process: str) -> tuple[Port, ...]:
+        """Ports on which a Process receives, each once."""
+        return tuple(dict.fromkeys(w.port for w in self.wires if w.target == process))
+
+    def outputs(self, process: str) -> tuple[Port, ...]:
+        """Ports on which a Process sends, each once (one port may feed several channels)."""
+        return tuple(dict.fromkeys(w.port for w in self.wires if w.source == process))
+
+
+def cyclic(edges: Iterable[tuple[str, str]]) -> set[str]:
+    """Nodes on a cycle, or between two cycles, of a directed graph; empty where there is none."""
+    left = set(edges)
+    while True:
+        sources, targets = {a for a, _ in left}, {b for _, b in left}
+        kept = {(a, b) for a, b in left if a in targets and b in sources}
+        if kept == left:
+            return sources
+        left = kept
+
+
+def _block_edges(branch: Branch, place: Mapping[str, str]) -> set[tuple[str, str]]:
+    return {(place[i], place[op.name]) for op in branch.ops for i in op.inputs if i in place and place[i] != place[op.name]}
+
+
+def segment_names(program: Program) -> dict[str, dict[str, str]]:
+    """Branch -> operation -> name of its Process. Names are shared by the branches; a block cut anywhere is numbered everywhere."""
+    blocks = {b.name: {op.name: op.block for op in b.ops} for b in program.branches.values()}
+    cut = {name for b in program.branches.values() for name in cyclic(_block_edges(b, blocks[b.name]))}
+    reserved = {SOURCE, SINK, *(i for b in program.branches.values() for i in b.inputs)}
+    result: dict[str, dict[str, str]] = {}
+    for branch in program.branches.values():
+        runs: dict[str, int] = {}
+        previous, place = "", {}
+        for op in branch.ops:
+            if op.block != previous:
+                runs[op.block] = runs.get(op.block, 0) + 1
+            previous = op.block
+            if op.block in cut:
+                place[op.name] = f"{op.block}#{runs[op.block]}"
+            else:
+                place[op.name] = f"{op.block}#1" if op.block in reserved else op.block
+        stuck = cyclic(_block_edges(branch, place))
+        if stuck:
+            raise EngineError(f"lava: the Processes {sorted(stuck)} of the {branch.name} branch wait for one another; run this program on the sim engine")
+        result[branch.name] = place
+    return result
+
+
+def memory_shapes(program: Program) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every memory that some branch reads; EngineError where two branches disagree on it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for branch in program.branches.values():
+        for name, spec in branch.inputs.items():
+            if spec.kind == "memory" and shapes.setdefault(name, spec.shape) != spec.shape:
+                raise EngineError(f"lava: {name} has shape {shapes[name]} in one branch and {spec.shape} in another; export the bundle again")
+    for branch in program.branches.values():
+        for public, value in branch.outputs.items():
+            if public in shapes and (branch.spec(value).shape != shapes[public] or public in branch.inputs):
+                raise EngineError(f"lava: the {branch.name} branch cannot write {public} as it is read; export the bundle again")
+    return shapes
+
+
+def _branch_wires(branch: Branch, place: Mapping[str, str], memories: Mapping[str, tuple[int, ...]]) -> Iterable[Wire]:
+    for op in branch.ops:
+        for name in op.inputs:
+            origin = place.get(name, name if name in memories else SOURCE)
+            if origin != place[op.name]:
+                yield Wire(origin, place[op.name], Port(branch.name, name, tuple(branch.spec(name).shape)))
+    for public, value in branch.outputs.items():
+        port = Port(branch.name, value, tuple(branch.spec(value).shape))
+        if public in memories:
+            yield Wire(place[value], public, port)
+            yield Wire(public, SINK, Port(branch.name, public, port.shape))
+        else:
+            yield Wire(place[value], SINK, port)
+
+
+def make_plan(program: Program) -> Plan:
+    """The Processes and channels of a program; EngineError where it cannot run as a network without delays."""
+    places = segment_names(program)
+    memories = memory_shapes(program)
+    segments: dict[str, dict[str, tuple[Op, ...]]] = {}
+    # The search branch visits every block but those that only write: its order is the order of the network.
+    for branch in sorted(program.branches.values(), key=lambda b: -len(b.ops)):
+        for op in branch.ops:
+            work = segments.setdefault(places[branch.name][op.name], {})
+            work[branch.name] = (*work.get(branch.name, ()), op)
+    wires = [Wire(SOURCE, name, Port(LOAD, name, shape)) for name, shape in memories.items()]
+    for branch in program.branches.values():
+        wires += _branch_wires(branch, places[branch.name], memories)
+    return Plan((LOAD, *program.branches), segments, memories, tuple(dict.fromkeys(wires)))

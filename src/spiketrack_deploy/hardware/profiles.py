@@ -1,0 +1,67 @@
+"""Finds, reads and checks hardware profiles.
+
+This module decides how a file becomes a :class:`Profile` and how each defect is reported; it must not know what the
+values are used for.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from spiketrack_deploy.errors import ProfileError
+from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.resources import find_profile, profile_names
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1 << 20
+_SHOWN = 8
+
+
+def load_profile(path_or_name: str | Path) -> Profile:
+    """Read one profile, by the name of a bundled one or by path (a ``Path``, a separator, or the ending ``.toml``).
+
+    Raises ProfileError naming the file and every field that is wrong (first 8), UsageError for an unknown name.
+    """
+    text = str(path_or_name)
+    is_path = isinstance(path_or_name, Path) or text.endswith(".toml") or "/" in text
+    path = Path(path_or_name) if is_path else find_profile(text)
+    try:
+        return Profile.model_validate(_read(path))
+    except ValidationError as error:
+        raise ProfileError(_defects(path, error)) from error
+
+
+def list_profiles() -> tuple[Profile, ...]:
+    """Every bundled profile, by name."""
+    return tuple(load_profile(name) for name in profile_names())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ProfileError(f"profile {path} is larger than {MAX_BYTES} bytes: not a hardware profile.")
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return data
+    except OSError as error:
+        raise ProfileError(f"profile {path} cannot be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ProfileError(f"profile {path} is not valid TOML: {error}.") from error
+
+
+def _defects(path: Path, error: ValidationError) -> str:
+    """One sentence naming the fields; the validator's own prefix says nothing to the reader."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "profile"
+        lines.append(f"{field}: {item['msg'].removeprefix('Value error, ')}")
+    more = f" (and {len(lines) - _SHOWN} more)" if len(lines) > _SHOWN else ""
+    remedy = "Correct the file: every price needs value, unit, low, high, tag and source."
+    return f"profile {path}: {'; '.join(lines[:_SHOWN])}{more}. {remedy}"

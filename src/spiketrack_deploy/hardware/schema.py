@@ -1,0 +1,148 @@
+"""What a hardware profile is: the schema that refuses a number without unit, tag and source.
+
+This module decides which profile is well formed; it must not know where profiles lie (``profiles``) nor what is done
+with them (``energy``, ``mapping``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from spiketrack_deploy.hardware.vocabulary import EXCLUSIVE, LIMIT_TAGS, LIMITS, PRICES, TAGS, UNITS
+from spiketrack_deploy.units import Interval
+
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=False)
+
+Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")]
+# The ceiling keeps products with counts finite; no real coefficient in any unit comes near it.
+Number = Annotated[float, Field(ge=0, le=1e15)]
+
+
+class Price(BaseModel):
+    """A coefficient: nominal value with band, unit, and how it is known."""
+
+    model_config = _STRICT
+
+    value: Number
+    unit: Text
+    low: Number
+    high: Number
+    tag: Text
+    source: Text
+    note: str = ""
+
+    @field_validator("unit")
+    @classmethod
+    def _known_unit(cls, unit: str) -> str:
+        if unit not in UNITS:
+            raise ValueError(f"unknown unit {unit!r}; known are {', '.join(UNITS)}")
+        return unit
+
+    @field_validator("tag")
+    @classmethod
+    def _known_tag(cls, tag: str) -> str:
+        if tag not in TAGS:
+            raise ValueError(f"unknown tag {tag!r}; known are {', '.join(TAGS)}")
+        return tag
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Price:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"value {self.value} is outside its band low {self.low} .. high {self.high}")
+        return self
+
+    @property
+    def interval(self) -> Interval:
+        """The band in the base unit of its dimension: nJ, s or W."""
+        return Interval(self.low, self.value, self.high) * UNITS[self.unit][1]
+
+
+class Limit(BaseModel):
+    """What a chip can hold: a count with unit, tag and source."""
+
+    model_config = _STRICT
+
+    value: Annotated[int, Field(ge=0)]
+    unit: Text
+    tag: Text
+    source: Text
+    note: str = ""
+
+    @field_validator("tag")
+    @classmethod
+    def _known_tag(cls, tag: str) -> str:
+        if tag not in LIMIT_TAGS:
+            raise ValueError(f"unknown tag {tag!r}; known are {', '.join(LIMIT_TAGS)}")
+        return tag
+
+
+class Profile(BaseModel):
+    """One chip, board or pricing convention.
+
+    ``limits``: name -> :class:`Limit` (names and units: ``vocabulary.LIMITS``). ``boards``: board -> number of chips.
+    ``prices``: name -> :class:`Price` (``vocabulary.PRICES``). ``unknown``: what is not known and must not be filled by
+    analogy. ``assumptions``: sentences that every report of this profile prints.
+    """
+
+    model_config = _STRICT
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    title: Text
+    kind: Literal["chip", "board", "convention"]
+    limits: dict[str, Limit] = Field(default_factory=dict)
+    boards: dict[str, Limit] = Field(default_factory=dict)
+    prices: dict[str, Price]
+    unknown: list[Text]
+    assumptions: list[Text]
+
+    @field_validator("limits")
+    @classmethod
+    def _known_limits(cls, limits: dict[str, Limit]) -> dict[str, Limit]:
+        for name, limit in limits.items():
+            if name not in LIMITS:
+                raise ValueError(f"unknown limit {name!r}; known are {', '.join(LIMITS)}")
+            if limit.unit != LIMITS[name][0]:
+                raise ValueError(f"{name}.unit is {limit.unit!r}, must be {LIMITS[name][0]!r}")
+        if "substeps" in limits and limits["substeps"].value < 1:
+            raise ValueError("substeps.value must be at least 1")
+        return limits
+
+    @field_validator("boards")
+    @classmethod
+    def _boards_in_chips(cls, boards: dict[str, Limit]) -> dict[str, Limit]:
+        for name, limit in boards.items():
+            if limit.unit != "chips":
+                raise ValueError(f"{name}.unit is {limit.unit!r}, must be 'chips'")
+        return boards
+
+    @field_validator("prices")
+    @classmethod
+    def _known_prices(cls, prices: dict[str, Price]) -> dict[str, Price]:
+        for name, price in prices.items():
+            if name not in PRICES:
+                raise ValueError(f"unknown price {name!r}; known are {', '.join(PRICES)}")
+            dimension, wanted = UNITS[price.unit][0], PRICES[name].dimension
+            if dimension != wanted:
+                raise ValueError(f"{name}.unit {price.unit!r} is a unit of {dimension}, must be one of {wanted}")
+        for one, other in EXCLUSIVE:
+            if one in prices and other in prices:
+                raise ValueError(f"{one} and {other} price the same event twice; keep one")
+        return prices
+
+    @property
+    def substeps(self) -> int:
+        """Chip steps per time step of the tracker: 1 where spikes are graded."""
+        return self.limits["substeps"].value if "substeps" in self.limits else 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the profile's content, for provenance."""
+        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
+
+    def price(self, name: str) -> Interval | None:
+        """A price in its base unit (nJ, s, W), or ``None`` where the profile has none."""
+        return self.prices[name].interval if name in self.prices else None

@@ -1,0 +1,69 @@
+"""What a program consists of, as plain numbers.
+
+This module decides what is counted for ``spiketrack inspect`` and the report's first section. It must not run anything,
+and needs NumPy alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges
+from spiketrack_deploy.program.table import BOUND_RULES, OP_TABLE
+from spiketrack_deploy.program.types import Branch, Program
+
+
+def describe_branch(program: Program, branch: Branch) -> dict[str, Any]:
+    """Operations by kind, blocks in order, neurons (NI-LIF elements, all time steps), memory words read or written."""
+    neurons = sum(branch.values[op.name].size for op in branch.ops if op.kind == "ni_lif")
+    memory = [branch.spec(name) for name in branch.inputs if name.startswith("memory.")]
+    return {
+        "operations": len(branch.ops),
+        "by_kind": dict(sorted(Counter(op.kind for op in branch.ops).items())),
+        "blocks": list(dict.fromkeys(op.block for op in branch.ops)),
+        "neurons": neurons,
+        "memory_words_in": sum(spec.size for spec in memory),
+        "memory_words_out": sum(branch.spec(v).size for k, v in branch.outputs.items() if k.startswith("memory.")),
+        "inputs": {name: list(spec.shape) for name, spec in branch.inputs.items()},
+        "outputs": {name: list(branch.spec(value).shape) for name, value in branch.outputs.items()},
+    }
+
+
+def describe_weights(program: Program) -> dict[str, int]:
+    """int8 weights of the whole program, shared ones once: how many, how many of them zero."""
+    keys = {op.arrays["weight"] for branch in program.branches.values() for op in branch.ops if OP_TABLE[op.kind].weighted}
+    return {
+        "weights": sum(int(program.arrays[key].size) for key in keys),
+        "zero_weights": sum(int((program.arrays[key] == 0).sum()) for key in keys),
+        "weight_arrays": len(keys),
+    }
+
+
+def describe_program(program: Program) -> dict[str, Any]:
+    """The whole program: branches, weights, tracker configuration."""
+    return {
+        "branches": {name: describe_branch(program, branch) for name, branch in program.branches.items()},
+        **describe_weights(program),
+        "config": program.meta.get("config"),
+    }
+
+
+def describe_ranges(ranges: Mapping[str, Sequence[RangeEntry]]) -> dict[str, list[dict[str, Any]]]:
+    """Worst case and headroom in bits of every operation, as JSON data."""
+    return {
+        branch: [{"op": e.op, "low": e.low, "high": e.high, "margin_bits": round(e.margin_bits, 3)} for e in entries]
+        for branch, entries in ranges.items()
+    }
+
+
+def range_margins(program: Program) -> dict[str, list[dict[str, Any]]]:
+    """:func:`describe_ranges` of a fresh range proof."""
+    return describe_ranges(prove_ranges(program, BOUND_RULES))
+
+
+def tightest(ranges: Mapping[str, Sequence[Mapping[str, Any]]], count: int) -> list[tuple[str, Mapping[str, Any]]]:
+    """The ``count`` operations with the least headroom: (branch, entry)."""
+    found = [(branch, entry) for branch, entries in ranges.items() for entry in entries]
+    return sorted(found, key=lambda item: (item[1]["margin_bits"], item[0], item[1]["op"]))[:count]

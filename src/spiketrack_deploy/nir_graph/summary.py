@@ -1,0 +1,70 @@
+"""What a graph with cuts consists of, as plain numbers for ``spiketrack inspect``.
+
+Decides what is counted. Must not know files, terminals or what the numbers are for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.nir_graph.graph import BRANCHES, Cut, Graph, array_digests, branch_of, constant_value
+
+
+def summary(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Any]:
+    """JSON-ready counts.
+
+    ``nodes`` (by kind) and ``edges`` of the whole; ``bytes``: ``declared`` = all array fields at full shape,
+    ``stored`` = distinct arrays, a constant counting one number; per branch ``nodes``, ``edges``, ``neuron_banks``
+    (NI-LIF calls times steps), ``neurons`` (their elements), ``cut_ops`` (by operation) and ``cuts`` (in execution
+    order: id, op, inputs, outputs, params).
+    """
+    return {
+        "schema": graph.metadata.get("schema"),
+        "nodes": _by_kind(graph, None),
+        "edges": len(graph.edges),
+        "bytes": _bytes(graph),
+        "branches": {branch: _branch(graph, cuts, branch) for branch in BRANCHES},
+    }
+
+
+def _by_kind(graph: Graph, branch: str | None) -> dict[str, int]:
+    kinds = Counter(node.kind for name, node in graph.nodes.items() if branch in (None, branch_of(name)))
+    return dict(sorted(kinds.items()))
+
+
+def _branch(graph: Graph, cuts: Sequence[Cut], branch: str) -> dict[str, Any]:
+    banks = [name for name, feeds in graph.sources().items() if feeds and branch_of(name) == branch]
+    spikes = [name for name in banks if _is_bank(graph, name)]
+    own = [cut for cut in cuts if branch_of(cut.id) == branch]
+    return {
+        "nodes": _by_kind(graph, branch),
+        "edges": sum(branch_of(source) == branch for source, _ in graph.edges),
+        "neuron_banks": len(spikes),
+        "neurons": sum(graph.nodes[name].array("scale").size for name in spikes),
+        "cut_ops": dict(sorted(Counter(cut.op for cut in own).items())),
+        "cuts": [
+            {"id": c.id, "op": c.op, "inputs": list(c.inputs), "outputs": list(c.outputs), "params": c.params} for c in own
+        ],
+    }
+
+
+def _is_bank(graph: Graph, name: str) -> bool:
+    return graph.nodes[name].kind == "Scale" and f"{name}.k1" in graph.nodes
+
+
+def _bytes(graph: Graph) -> dict[str, int]:
+    declared, stored = 0, 0
+    digests, seen = array_digests(graph), set[str]()
+    for node in graph.nodes.values():
+        for value in node.params.values():
+            if not isinstance(value, np.ndarray):
+                continue
+            declared += value.nbytes
+            if digests[id(value)] not in seen:
+                seen.add(digests[id(value)])
+                stored += value.itemsize if constant_value(value) is not None else value.nbytes
+    return {"declared": declared, "stored": stored}

@@ -1,0 +1,137 @@
+"""Cutting a square crop around a box, normalising it, and the two box helpers of the loop.
+
+This module decides the pixels that enter a network (facts/spiketrack.md, section 6); OpenCV's bilinear resize defines
+them. It must not know PyTorch nor the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from spiketrack_deploy.errors import InputError
+
+Image = npt.NDArray[np.uint8]
+"""RGB, ``[H, W, 3]`` uint8."""
+Floats = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
+"""x, y of the top left corner, width, height, in pixels of the frame."""
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+MAX_CROP_SIDE = 32768
+"""Pixels; a larger crop would need gigabytes before it is resized."""
+CLIP_MARGIN = 10
+"""Pixels that a clipped box keeps inside the frame, and its least width and height."""
+
+
+@dataclass(frozen=True, slots=True)
+class CropWindow:
+    """Where a crop lies: corner (x1, y1) and side in frame pixels, and how much of it is zero padding on each side."""
+
+    x1: int
+    y1: int
+    side: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+def crop_window(box: Sequence[float], factor: float, width: int, height: int) -> CropWindow:
+    """The square of side ``ceil(sqrt(w h) factor)`` around the centre of ``box``, in a frame of ``width`` x ``height``.
+
+    The corner is rounded half to even. The right and bottom padding is one pixel wider than needed (published quirk).
+    """
+    x, y, w, h = (float(v) for v in box)
+    if not all(math.isfinite(v) for v in (x, y, w, h)) or w <= 0 or h <= 0:
+        raise InputError(f"box {[x, y, w, h]} is unusable: it needs finite numbers, width and height above 0")
+    extent = math.sqrt(w * h) * factor
+    if not extent <= MAX_CROP_SIDE:
+        raise InputError(f"box {[x, y, w, h]} is too large: its crop would be wider than {MAX_CROP_SIDE} pixels")
+    side = math.ceil(extent)
+    if side < 1:
+        raise InputError(f"box {[x, y, w, h]} is too small: its crop has no pixel")
+    x1, y1 = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
+    window = CropWindow(
+        x1,
+        y1,
+        side,
+        left=max(0, -x1),
+        right=max(x1 + side - width + 1, 0),
+        top=max(0, -y1),
+        bottom=max(y1 + side - height + 1, 0),
+    )
+    if window.left + window.right >= side or window.top + window.bottom >= side:
+        raise InputError(
+            f"box {[x, y, w, h]} lies outside the frame of {width}x{height} pixels: its crop holds no image"
+        )
+    return window
+
+
+def sample_target(frame: Image, box: Sequence[float], factor: float, out: int) -> tuple[Image, float]:
+    """Crop of ``factor`` times the target's size, as RGB uint8 ``[out, out, 3]``, and the resize factor ``out / side``.
+
+    What lies outside the frame is black. Raises :class:`InputError` for a frame that is no RGB image, a box that is not
+    finite and positive, and a crop without image or wider than 32768 pixels.
+    """
+    import cv2
+
+    check_frame(frame)
+    height, width = frame.shape[:2]
+    at = crop_window(box, factor, width, height)
+    padded = np.zeros((at.side, at.side, 3), dtype=np.uint8)
+    inner = frame[at.y1 + at.top : at.y1 + at.side - at.bottom, at.x1 + at.left : at.x1 + at.side - at.right]
+    padded[at.top : at.side - at.bottom, at.left : at.side - at.right] = inner
+    resized = cv2.resize(padded, (out, out), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(resized, dtype=np.uint8), out / at.side
+
+
+def check_frame(frame: Image) -> None:
+    """Raise :class:`InputError` unless ``frame`` is a non-empty RGB uint8 image ``[H, W, 3]``."""
+    if (
+        not isinstance(frame, np.ndarray)
+        or frame.dtype != np.uint8
+        or frame.ndim != 3
+        or frame.shape[2] != 3
+        or not frame.size
+    ):
+        got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise InputError(f"a frame must be an RGB image, uint8 [height, width, 3]; got {got}")
+
+
+def normalise(crop: Image) -> Floats:
+    """``(v / 255 - mean) / std`` of an RGB crop ``[r, r, 3]`` as float64 ``[3, r, r]``."""
+    table = _normalised_values()
+    return np.stack([table[c][crop[:, :, c]] for c in range(3)])
+
+
+@lru_cache(maxsize=1)
+def _normalised_values() -> Floats:
+    """``[3, 256]``: a byte has only 256 values, so the division is done once and is the same on every machine."""
+    levels = np.arange(256, dtype=np.float64) / 255
+    return np.stack([(levels - mean) / std for mean, std in zip(MEAN, STD)])
+
+
+def clip_box(box: Sequence[float], width: int, height: int, margin: int = CLIP_MARGIN) -> Box:
+    """Box kept at least ``margin`` pixels inside a frame of ``width`` x ``height`` and at least that large."""
+    x, y, w, h = (float(v) for v in box)
+    x1, x2 = _clip_axis(x, x + w, width, margin)
+    y1, y2 = _clip_axis(y, y + h, height, margin)
+    return x1, y1, max(margin, x2 - x1), max(margin, y2 - y1)
+
+
+def _clip_axis(low: float, high: float, extent: int, margin: int) -> tuple[float, float]:
+    return min(max(0.0, low), extent - margin), min(max(margin, high), extent)
+
+
+def hann_window(side: int) -> Floats:
+    """``w w^T`` ``[side, side]`` with ``w[k] = (1 - cos(2 pi k / (side + 1))) / 2``, k = 1..side."""
+    k = np.arange(1, side + 1, dtype=np.float64)
+    w = 0.5 * (1 - np.cos(2 * math.pi * k / (side + 1)))
+    return np.outer(w, w)
