@@ -47,8 +47,13 @@ class LayerParity:
 
     def __add__(self, other: LayerParity) -> LayerParity:
         return LayerParity(
-            self.branch, self.name, self.neurons + other.neurons, self.mismatches + other.mismatches,
-            self.signal + other.signal, self.noise + other.noise, self.saturated + other.saturated,
+            self.branch,
+            self.name,
+            self.neurons + other.neurons,
+            self.mismatches + other.mismatches,
+            self.signal + other.signal,
+            self.noise + other.noise,
+            self.saturated + other.saturated,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +76,12 @@ class Recording:
 def _compare(branch: str, name: str, mine: IntArray, theirs: IntArray) -> LayerParity:
     difference = mine - theirs
     return LayerParity(
-        branch, name, mine.size, int(np.count_nonzero(difference)), int((mine * mine).sum()), int((difference * difference).sum()),
+        branch,
+        name,
+        mine.size,
+        int(np.count_nonzero(difference)),
+        int((mine * mine).sum()),
+        int((difference * difference).sum()),
         int((mine == SPIKE_MAX).sum()),
     )
 
@@ -96,7 +106,10 @@ def layer_parity(engine: Engine, recordings: Sequence[Recording], *, teacher_for
     EngineError where teacher forcing is asked of an engine that cannot replace values.
     """
     if teacher_forced and not engine.can_replace:
-        raise EngineError(f"engine {engine.name} cannot be fed another network's spikes; use reference or sim for the teacher-forced parity")
+        raise EngineError(
+            f"engine {engine.name} cannot be fed another network's spikes; use reference or sim for the "
+            "teacher-forced parity"
+        )
     merged: dict[tuple[str, str], LayerParity] = {}
     for recording in recordings:
         for layer in _run(engine, recording, teacher_forced):

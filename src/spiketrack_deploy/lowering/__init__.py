@@ -1,1 +1,3 @@
-"""NIR graph and cuts in, integer program out. Knows NumPy, ``nir_graph.graph`` and ``program``; no tracker, no engine."""
+"""NIR graph and cuts in, integer program out. Knows NumPy, ``nir_graph.graph`` and ``program``; no tracker, no
+engine.
+"""

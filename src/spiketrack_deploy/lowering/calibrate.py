@@ -1,8 +1,8 @@
 """Chooses the power-of-two exponent of every output channel's int8 weights on sample frames.
 
-This module decides exponents, by the error that rounding (and, one step finer, clipping) causes at the layer's output on
-the spikes that the float tracker emitted, not by the largest weight alone. It must not know streams' units; the largest
-exponent that a stream's range allows is handed in.
+This module decides exponents, by the error that rounding (and, one step finer, clipping) causes at the layer's
+output on the spikes that the float tracker emitted, not by the largest weight alone. It must not know streams'
+units; the largest exponent that a stream's range allows is handed in.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Calibration:
     spikes: Mapping[str, Sequence[Mapping[str, AnyArray]]]
 
 
-def input_samples(network: FloatNetwork, branch: FloatBranch, op: FloatOp, calibration: Calibration) -> Iterator[AnyArray]:
+def input_samples(
+    network: FloatNetwork, branch: FloatBranch, op: FloatOp, calibration: Calibration
+) -> Iterator[AnyArray]:
     """The recorded input ``[T,C,H,W]`` of a convolution, run by run: pixels minus their mean, or spikes n/4."""
     producers = {o.name: o for o in branch.ops}
     source = op.inputs[0]
@@ -75,7 +77,8 @@ def patches(x: AnyArray, op: FloatOp, step: int | None) -> AnyArray:
 def quantise(weight: AnyArray, exponent: AnyArray) -> AnyArray:
     """``clip(rint(weight * 2**exponent), -127, 127)`` int8; ``exponent`` ``[G,O]`` for weight ``[G,O,...]``."""
     scaled = np.rint(weight * np.exp2(exponent.astype(np.float64))[:, :, None, None, None])
-    return np.clip(scaled, -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+    clipped: AnyArray = np.clip(scaled, -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+    return clipped
 
 
 def dequantise(weight: AnyArray, exponent: AnyArray) -> AnyArray:
@@ -141,4 +144,10 @@ def choose(weight: AnyArray, op: FloatOp, cap: AnyArray, samples: Sequence[AnyAr
     else:
         exponent, measured = plain, (0.0, 0.0)
     scaled = np.abs(np.rint(weight * np.exp2(exponent.astype(np.float64))[:, :, None, None, None]))
-    return Choice(exponent, int((scaled > WEIGHT_MAX).sum()), int((plain_exponents(weight) > cap[None]).sum()), measured[1], measured[0])
+    return Choice(
+        exponent,
+        int((scaled > WEIGHT_MAX).sum()),
+        int((plain_exponents(weight) > cap[None]).sum()),
+        measured[1],
+        measured[0],
+    )

@@ -1,8 +1,8 @@
 """Last rewriting pass: writes the integer program, with exponents and units chosen.
 
 This module decides how every real parameter becomes an integer array of the program. It must not choose anything that
-costs accuracy except the roundings named in docs/exactness.md: weights, biases, offsets, decays, the gate's table, and a
-``requantise`` behind an upsampling whose unit is finer than the stream it joins.
+costs accuracy except the roundings named in docs/exactness.md: weights, biases, offsets, decays, the gate's table,
+and a ``requantise`` behind an upsampling whose unit is finer than the stream it joins.
 """
 
 from __future__ import annotations
@@ -20,19 +20,34 @@ from spiketrack_deploy.lowering.recognise import gain_of
 from spiketrack_deploy.lowering.thresholds import dyadic_thresholds, gain_thresholds, gain_value
 from spiketrack_deploy.lowering.units import CONVS, Key, Streams, pool_bits
 from spiketrack_deploy.program.semantics import upsample_matrix
-from spiketrack_deploy.program.types import DECAY_BITS, GATE_BITS, INT24_MAX, SPIKE_MAX, UNREACHABLE, AnyArray, Branch, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import (
+    DECAY_BITS,
+    GATE_BITS,
+    INT24_MAX,
+    SPIKE_MAX,
+    UNREACHABLE,
+    AnyArray,
+    Branch,
+    Op,
+    Program,
+    TensorSpec,
+)
 
 GATE_INDEX_BITS = 8
 _QUERY_SHIFT_MAX = 6
 
 
 def gate_table() -> AnyArray:
-    """``rint(2**15 * exp(-i / 256))`` uint16 until it reaches 0: the exponential of a softmax with its maximum taken off."""
+    """``rint(2**15 * exp(-i / 256))`` uint16 until it reaches 0: the exponential of a softmax with its maximum taken
+    off.
+    """
     values = np.rint(2.0**GATE_BITS * np.exp(-np.arange(1 << 13) / 2.0**GATE_INDEX_BITS))
     return values[: int(np.argmax(values == 0)) + 1].astype(np.uint16)
 
 
-def stream_bits(network: FloatNetwork, streams: Streams, choices: Mapping[str, Choice], exact_upsample: bool = False) -> dict[Key, AnyArray]:
+def stream_bits(
+    network: FloatNetwork, streams: Streams, choices: Mapping[str, Choice], exact_upsample: bool = False
+) -> dict[Key, AnyArray]:
     """Fraction bits ``[C]`` of every group: the finest that its convolutions' exponents ask for.
 
     Spikes are quarters, so a convolution with exponent e writes units of 2^-(e+2); pixels are whole, so 2^-e. A
@@ -85,7 +100,9 @@ def _integer(values: AnyArray, name: str, what: str) -> AnyArray:
     """Rounded to int32; FitError where an entry leaves signed 24 bits."""
     rounded = np.rint(values)
     if np.abs(rounded).max(initial=0) > INT24_MAX:
-        raise FitError(f"{name}: {what} needs more than signed 24 bits in the stream's unit; its weights or biases are too large")
+        raise FitError(
+            f"{name}: {what} needs more than signed 24 bits in the stream's unit; its weights or biases are too large"
+        )
     return rounded.astype(np.int32)
 
 
@@ -105,10 +122,23 @@ class BranchEmitter:
     def emit(self) -> Branch:
         for op in self.branch.ops:
             getattr(self, f"emit_{op.kind}")(op)
-        inputs = {name: TensorSpec("image" if name == "image" else "memory", shape) for name, shape in self.branch.inputs.items()}
+        inputs = {
+            name: TensorSpec("image" if name == "image" else "memory", shape)
+            for name, shape in self.branch.inputs.items()
+        }
         return Branch(self.branch.name, inputs, tuple(self.ops), self.values, dict(self.branch.outputs))
 
-    def add(self, op: FloatOp, kind: str, value_kind: str, attrs: dict[str, int], arrays: dict[str, AnyArray], name: str | None = None, inputs: tuple[str, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:
+    def add(
+        self,
+        op: FloatOp,
+        kind: str,
+        value_kind: str,
+        attrs: dict[str, int],
+        arrays: dict[str, AnyArray],
+        name: str | None = None,
+        inputs: tuple[str, ...] | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
         own = name or op.name
         keys = {role: self.shared.put(self.branch.name, f"{own}.{role}", array) for role, array in arrays.items()}
         read = tuple(self.renamed.get(i, i) for i in (op.inputs if inputs is None else inputs))
@@ -132,7 +162,15 @@ class BranchEmitter:
         scale = np.exp2(bits.astype(np.float64))
         scaled = bias * (scale[:, None, None] if bias.ndim == 3 else scale)
         (sy, sx), (py, px), (dy, dx) = op.params["stride"], op.params["padding"], op.params["dilation"]
-        attrs = {"stride_h": sy, "stride_w": sx, "padding_h": py, "padding_w": px, "dilation_h": dy, "dilation_w": dx, "groups": op.params["groups"]}
+        attrs = {
+            "stride_h": sy,
+            "stride_w": sx,
+            "padding_h": py,
+            "padding_w": px,
+            "dilation_h": dy,
+            "dilation_w": dx,
+            "groups": op.params["groups"],
+        }
         arrays = {
             "weight": quantise(shared.weights[op.name], exponent),
             "bias": _integer(scaled, op.name, "a bias"),
@@ -165,14 +203,18 @@ class BranchEmitter:
         if np.any(fine > target):
             name = f"{op.name}.requantise"
             self.units[name] = target
-            self.add(op, "requantise", "stream", {}, {"shift": (fine - target).astype(np.int8)}, name=name, inputs=(op.name,))
+            self.add(
+                op, "requantise", "stream", {}, {"shift": (fine - target).astype(np.int8)}, name=name, inputs=(op.name,)
+            )
             self.renamed[op.name] = name
 
     def emit_key_value(self, op: FloatOp) -> None:
         self.add(op, "key_value", "memory", {"heads": int(op.params["heads"])}, {})
 
     def emit_query(self, op: FloatOp) -> None:
-        """Attention scores stay integers A in units of gain/64; where a membrane follows, shifted left for a finer decay."""
+        """Attention scores stay integers A in units of gain/64; where a membrane follows, shifted left for a finer
+        decay.
+        """
         heads = int(op.params["heads"])
         memory = self.branch.inputs.get(op.inputs[1]) or self.sources[op.inputs[1]].shape
         tokens = op.shape[2] * op.shape[3]
@@ -208,18 +250,31 @@ class BranchEmitter:
             quarter = np.exp2(bits.astype(np.float64) - 2)
         if op.params["offset"] is not None:
             scale = np.exp2(bits.astype(np.float64)) / self.scales.get(op.inputs[0], 1.0)
-            arrays["offset"] = _integer(op.params["offset"] * scale[None, :, None, None], op.name, "a positional offset")
+            arrays["offset"] = _integer(
+                op.params["offset"] * scale[None, :, None, None], op.name, "a positional offset"
+            )
         if op.steps > 1:
             arrays["decay"] = np.rint(op.params["sigma"] * 2.0**DECAY_BITS).astype(np.uint16)
             arrays["reset"] = _integer(quarter, op.name, "the reset")
         self.add(op, "ni_lif", "spikes", {"steps": op.steps}, arrays)
 
 
-def emit(network: FloatNetwork, streams: Streams, choices: Mapping[str, Choice], weights: Mapping[str, AnyArray], biases: Mapping[str, AnyArray], meta: Mapping[str, Any]) -> Program:
-    """Write the program. ``weights``, ``biases``: real values per convolution, the image convolution's for raw pixels."""
+def emit(
+    network: FloatNetwork,
+    streams: Streams,
+    choices: Mapping[str, Choice],
+    weights: Mapping[str, AnyArray],
+    biases: Mapping[str, AnyArray],
+    meta: Mapping[str, Any],
+) -> Program:
+    """Write the program. ``weights``, ``biases``: real values per convolution, the image convolution's for raw
+    pixels.
+    """
     shared = _Emitter(network, streams, choices, weights, biases, stream_bits(network, streams, choices))
     branches = {name: BranchEmitter(shared, branch).emit() for name, branch in network.branches.items()}
-    used = {key for b in branches.values() for op in b.ops for key in op.arrays.values()} | {s.unit for b in branches.values() for s in b.values.values() if s.unit}
+    used = {key for b in branches.values() for op in b.ops for key in op.arrays.values()} | {
+        s.unit for b in branches.values() for s in b.values.values() if s.unit
+    }
     return Program(branches, {key: shared.arrays[key] for key in sorted(used)}, meta)
 
 

@@ -36,8 +36,8 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class ConvReport:
-    """What quantisation did to one convolution: weights beyond int8 that were clipped, channels whose exponent a stream's
-    range held down, signal-to-quantisation-noise ratio on the sample frames in dB (None without samples)."""
+    """What quantisation did to one convolution: weights beyond int8 that were clipped, channels whose exponent a
+    stream's range held down, signal-to-quantisation-noise ratio on the sample frames in dB (None without samples)."""
 
     name: str
     exponent_low: int
@@ -80,12 +80,20 @@ def image_bias(op: FloatOp, network: FloatNetwork, weight: AnyArray, size: tuple
     _, outputs, height, width = op.shape
     result = np.repeat(op.params["bias"][0].astype(np.float64), height * width).reshape(outputs, height, width)
     share = (weight[0] * (255.0 * network.mean)[None, :, None, None]).sum(axis=1)
-    for ky, kx, rows, cols, _, _ in taps(size, (height, width), weight.shape[3:], op.params["stride"], op.params["padding"], op.params["dilation"]):
+    for ky, kx, rows, cols, _, _ in taps(
+        size, (height, width), weight.shape[3:], op.params["stride"], op.params["padding"], op.params["dilation"]
+    ):
         result[:, rows, cols] -= share[:, ky, kx, None, None]
     return result
 
 
-def _choose_all(network: FloatNetwork, streams: Streams, weights: Mapping[str, AnyArray], calibration: Calibration | None, progress: Callable[[str], None]) -> dict[str, Choice]:
+def _choose_all(
+    network: FloatNetwork,
+    streams: Streams,
+    weights: Mapping[str, AnyArray],
+    calibration: Calibration | None,
+    progress: Callable[[str], None],
+) -> dict[str, Choice]:
     choices: dict[str, Choice] = {}
     for name, op in convolutions(network).items():
         progress(name)
@@ -107,12 +115,20 @@ def _image_size(network: FloatNetwork) -> tuple[int, int]:
     return shape[2], shape[3]
 
 
-def _attempt(network: FloatNetwork, calibration: Calibration | None, meta: Mapping[str, Any], penalty: int, progress: Callable[[str], None]) -> tuple[Program, dict[str, Choice]]:
+def _attempt(
+    network: FloatNetwork,
+    calibration: Calibration | None,
+    meta: Mapping[str, Any],
+    penalty: int,
+    progress: Callable[[str], None],
+) -> tuple[Program, dict[str, Choice]]:
     weights: dict[str, AnyArray] = {}
     biases: dict[str, AnyArray] = {}
     size = _image_size(network)
     for name, op in convolutions(network).items():
-        weights[name], biases[name] = fold_image(op, network) if op.kind == "image_conv" else (op.params["weight"], op.params["bias"])
+        weights[name], biases[name] = (
+            fold_image(op, network) if op.kind == "image_conv" else (op.params["weight"], op.params["bias"])
+        )
         if op.kind == "image_conv":
             biases[name] = image_bias(op, network, weights[name], size)
     streams = plan(network, weights, biases, penalty)
@@ -124,7 +140,12 @@ def _attempt(network: FloatNetwork, calibration: Calibration | None, meta: Mappi
     return emit(network, streams, choices, weights, biases, meta), choices
 
 
-def lower_network(network: FloatNetwork, calibration: Calibration | None, meta: Mapping[str, Any], progress: Callable[[str], None] = lambda name: None) -> LoweringResult:
+def lower_network(
+    network: FloatNetwork,
+    calibration: Calibration | None,
+    meta: Mapping[str, Any],
+    progress: Callable[[str], None] = lambda name: None,
+) -> LoweringResult:
     """All passes behind ``recognise``. FitError where no unit keeps the worst case inside 24 bits."""
     check_network(network)
     for penalty in range(_TRIES):
@@ -133,29 +154,49 @@ def lower_network(network: FloatNetwork, calibration: Calibration | None, meta: 
         ranges = prove_ranges(program, BOUND_RULES)
         beyond = [entry for entries in ranges.values() for entry in entries if not entry.fits]
         if not beyond:
-            requantised = tuple(f"{b.name} {op.name}" for b in program.branches.values() for op in b.ops if op.kind == "requantise")
+            requantised = tuple(
+                f"{b.name} {op.name}" for b in program.branches.values() for op in b.ops if op.kind == "requantise"
+            )
             return LoweringResult(program, _conv_reports(program, choices), ranges, requantised)
     worst = max(beyond, key=lambda e: max(-e.low, e.high))
-    raise FitError(f"{worst.op}: its worst case {worst.low}..{worst.high} leaves signed 24 bits whatever unit is chosen; its weights are too large")
+    raise FitError(
+        f"{worst.op}: its worst case {worst.low}..{worst.high} leaves signed 24 bits whatever unit is chosen; its "
+        "weights are too large"
+    )
 
 
 def _conv_reports(program: Program, choices: Mapping[str, Choice]) -> tuple[ConvReport, ...]:
     reports = []
     for name, choice in choices.items():
         weight = program.arrays[f"{name}.weight"]
-        reports.append(ConvReport(
-            name, int(choice.exponent.min()), int(choice.exponent.max()), choice.clipped, choice.capped,
-            int((weight == 0).sum()), int(weight.size), choice.sqnr_db,
-        ))
+        reports.append(
+            ConvReport(
+                name,
+                int(choice.exponent.min()),
+                int(choice.exponent.max()),
+                choice.clipped,
+                choice.capped,
+                int((weight == 0).sum()),
+                int(weight.size),
+                choice.sqnr_db,
+            )
+        )
     return tuple(reports)
 
 
-def lower(graph: Graph, cuts: Sequence[Cut], calibration: Calibration | None = None, *, meta: Mapping[str, Any] | None = None, progress: Callable[[str], None] = lambda name: None) -> LoweringResult:
+def lower(
+    graph: Graph,
+    cuts: Sequence[Cut],
+    calibration: Calibration | None = None,
+    *,
+    meta: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> LoweringResult:
     """NIR graph and cuts -> program.
 
     ``calibration``: the float tracker's spikes on sample frames; without it exponents avoid clipping and nothing is
-    measured. ``meta``: JSON data to carry in the program beside the tracker's ``config``. InputError: the graph is not a SpikeTrack export. FitError: a
-    worst case cannot be held in signed 24 bits.
+    measured. ``meta``: JSON data to carry in the program beside the tracker's ``config``. InputError: the graph is
+    not a SpikeTrack export. FitError: a worst case cannot be held in signed 24 bits.
     """
     network = recognise(graph, cuts)
     return lower_network(network, calibration, {"config": dict(network.config), **(meta or {})}, progress)
@@ -176,6 +217,8 @@ def dump_program(program: Program) -> str:
             for role, key in sorted(op.arrays.items()):
                 array = program.arrays[key].astype(np.int64)
                 parts.append(f"{role}{list(array.shape)} sum {int(array.sum())}")
-            lines.append(f"  {op.name}{list(spec.shape)} = {op.kind}({', '.join(op.inputs)}) {attrs} {{{'; '.join(parts)}}}")
+            lines.append(
+                f"  {op.name}{list(spec.shape)} = {op.kind}({', '.join(op.inputs)}) {attrs} {{{'; '.join(parts)}}}"
+            )
         lines.extend(f"  output {public} = {name}" for public, name in branch.outputs.items())
     return "\n".join(lines) + "\n"

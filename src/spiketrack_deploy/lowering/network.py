@@ -23,8 +23,8 @@ LEVELS = (0.5, float(np.nextafter(1.5, -np.inf)), 2.5, float(np.nextafter(3.5, -
 class FloatOp:
     """A real-valued operation: what it reads, its shape ``[T,C,H,W]`` and its parameters (float64 arrays, numbers).
 
-    Parameters by kind: ``conv``, ``image_conv``, ``head_out``: weight ``[1 or T,O,I,kh,kw]``, bias ``[1 or T,O]``, stride,
-    padding, dilation, groups. ``ni_lif``: offset ``[T,C,H,W]`` or None, sigma ``[T-1]``. ``avg_pool``: kernel.
+    Parameters by kind: ``conv``, ``image_conv``, ``head_out``: weight ``[1 or T,O,I,kh,kw]``, bias ``[1 or T,O]``,
+    stride, padding, dilation, groups. ``ni_lif``: offset ``[T,C,H,W]`` or None, sigma ``[T-1]``. ``avg_pool``: kernel.
     ``upsample``: factor. ``key_value``, ``query``: heads, gain (exact: see :func:`recognise.gain_of`).
     """
 
@@ -76,9 +76,14 @@ def check_network(network: FloatNetwork) -> None:
         for op in branch.ops:
             lost = [i for i in op.inputs if i not in known]
             if lost or op.name in known:
-                raise InputError(f"{branch.name} branch: {op.name} reads {lost or 'its own name'} before it exists; the NIR graph is not a SpikeTrack export")
+                raise InputError(
+                    f"{branch.name} branch: {op.name} reads {lost or 'its own name'} before it exists; the NIR "
+                    "graph is not a SpikeTrack export"
+                )
             if len(op.shape) != 4 or min(op.shape) < 1:
-                raise InputError(f"{branch.name} branch: {op.name} has shape {op.shape}; the NIR graph is not a SpikeTrack export")
+                raise InputError(
+                    f"{branch.name} branch: {op.name} has shape {op.shape}; the NIR graph is not a SpikeTrack export"
+                )
             known.add(op.name)
 
 
@@ -88,7 +93,9 @@ def dump(network: FloatNetwork) -> str:
     for branch in network.branches.values():
         lines.append(f"branch {branch.name}({', '.join(f'{k}{list(s)}' for k, s in branch.inputs.items())})")
         for op in branch.ops:
-            lines.append(f"  {op.name}{list(op.shape)} = {op.kind}({', '.join(op.inputs)}){_param_text(op)}  [{op.block}]")
+            lines.append(
+                f"  {op.name}{list(op.shape)} = {op.kind}({', '.join(op.inputs)}){_param_text(op)}  [{op.block}]"
+            )
         lines.extend(f"  output {public} = {name}" for public, name in branch.outputs.items())
     return "\n".join(lines) + "\n"
 
@@ -97,7 +104,7 @@ def _param_text(op: FloatOp) -> str:
     parts = []
     for key, value in sorted(op.params.items()):
         if isinstance(value, np.ndarray):
-            parts.append(f"{key}{list(value.shape)} sum {float(np.sum(value)):.6g}")
+            parts.append(f"{key}{list(value.shape)} sum |.| {float(np.abs(value).sum()):.6g}")
         elif value is not None:
             parts.append(f"{key} {value}")
     return " {" + "; ".join(parts) + "}" if parts else ""

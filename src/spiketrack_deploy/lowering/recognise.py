@@ -23,7 +23,9 @@ from spiketrack_deploy.program.semantics import conv_size
 from spiketrack_deploy.program.types import AnyArray
 
 _NAME = re.compile(r"^(template|search)\.(?P<stem>.+)@t(?P<step>\d+)(?:\.(?P<part>.+))?$")
-_BLOCK = re.compile(r"^(?:encoder\.)?(?P<block>downsample\w+|ConvBlock\w+\.\d+|block\d\.\d+|mrm\.\d+)(?:\.(?P<part>\w+))?")
+_BLOCK = re.compile(
+    r"^(?:encoder\.)?(?P<block>downsample\w+|ConvBlock\w+\.\d+|block\d\.\d+|mrm\.\d+)(?:\.(?P<part>\w+))?"
+)
 _STEP_LIST = re.compile(r"(\.seg_responder_(?:dw|pw))\.\d+$")
 """The responders are lists of modules, one per template: one operation with weights per step."""
 Ref = tuple[str, int]
@@ -147,7 +149,9 @@ class _Reader:
             if kinds and all(k == "Threshold" for k in kinds):
                 self.steps[self.parse(name)] = self.neuron(name, sources)
             elif not self.is_membrane(name):
-                self.steps[self.parse(name)] = Step("add", tuple(self.value(s) for s in self.stream_first(name, sources)), {})
+                self.steps[self.parse(name)] = Step(
+                    "add", tuple(self.value(s) for s in self.stream_first(name, sources)), {}
+                )
         else:
             raise self.fail(name, f"is a {node.kind}, which a SpikeTrack graph does not have")
 
@@ -164,18 +168,26 @@ class _Reader:
 
     def is_membrane(self, name: str) -> bool:
         """A leak or reset (a factor other than 1), or a junction that one of them feeds."""
-        return self.constant(name) != 1.0 or any(self.graph.nodes[s].kind == "Scale" and self.is_leak(s) for s in self.preds.get(name, []))
+        return self.constant(name) != 1.0 or any(
+            self.graph.nodes[s].kind == "Scale" and self.is_leak(s) for s in self.preds.get(name, [])
+        )
 
     def is_leak(self, name: str) -> bool:
         kinds = {self.graph.nodes[s].kind for s in self.preds.get(name, [])}
         return self.constant(name) != 1.0 and kinds != {"Threshold"}
 
     def stream_first(self, name: str, sources: list[str]) -> list[str]:
-        """The residual stream, which is passed on, before the branch that is added to it: a sum's source that the other needs."""
+        """The residual stream, which is passed on, before the branch that is added to it: a sum's source that the
+        other needs.
+        """
         if len(sources) != 2:
             raise self.fail(name, f"sums {len(sources)} values; sums of two are known")
         first, second = sources
-        return [first, second] if self.reaches(first, second, name) or not self.reaches(second, first, name) else [second, first]
+        return (
+            [first, second]
+            if self.reaches(first, second, name) or not self.reaches(second, first, name)
+            else [second, first]
+        )
 
     def reaches(self, start: str, end: str, within: str) -> bool:
         """Whether ``end`` depends on ``start`` inside the block of ``within`` (through cuts too)."""
@@ -201,7 +213,9 @@ class _Reader:
         return [s for t in self.by_id[text[4:]].inputs for s in self.cut_sources(t)]
 
     def neuron(self, name: str, bank: list[str]) -> Step:
-        """Four Thresholds on one source, at the levels of a NI-LIF shifted by one offset per neuron, summed to quarters."""
+        """Four Thresholds on one source, at the levels of a NI-LIF shifted by one offset per neuron, summed to
+        quarters.
+        """
         if len(bank) != 4 or self.constant(name) != 0.25:
             raise self.fail(name, "is not a bank of four thresholds in quarters")
         sources = {tuple(self.preds.get(b, ())) for b in bank}
@@ -254,8 +268,12 @@ def conv_params(params: Mapping[str, Any]) -> dict[str, Any]:
     if one_d:
         weight = weight[:, :, None, :]
     return {
-        "weight": weight, "bias": np.asarray(params["bias"], dtype=np.float64), "stride": pair("stride", 1),
-        "padding": pair("padding", 0), "dilation": pair("dilation", 1), "groups": int(np.ravel(params["groups"])[0]),
+        "weight": weight,
+        "bias": np.asarray(params["bias"], dtype=np.float64),
+        "stride": pair("stride", 1),
+        "padding": pair("padding", 0),
+        "dilation": pair("dilation", 1),
+        "groups": int(np.ravel(params["groups"])[0]),
     }
 
 
@@ -288,7 +306,11 @@ def _out_shape(kind: str, params: Mapping[str, Any], steps: int, shapes: list[tu
     _, c, h, w = shapes[0]
     if kind == "conv":
         weight = params["weight"]
-        return (steps, weight.shape[1], *conv_size((h, w), weight.shape[3:], params["stride"], params["padding"], params["dilation"]))
+        return (
+            steps,
+            weight.shape[1],
+            *conv_size((h, w), weight.shape[3:], params["stride"], params["padding"], params["dilation"]),
+        )
     if kind == "avg_pool":
         return steps, c, h // params["kernel"], w // params["kernel"]
     if kind == "upsample":
@@ -316,16 +338,26 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
     def input_names(stem: str) -> tuple[str, ...]:
         names = []
         for refs in (by_stem[stem][s].inputs for s in sorted(by_stem[stem])):
-            names.append(tuple(dict.fromkeys(r[0] for r in refs)) if by_stem[stem][0].kind == "gate" else tuple(r[0] for r in refs))
+            names.append(
+                tuple(dict.fromkeys(r[0] for r in refs))
+                if by_stem[stem][0].kind == "gate"
+                else tuple(r[0] for r in refs)
+            )
         if any(n != names[0] for n in names):
-            raise InputError(f"{reader.branch} {stem}: its steps read different values {sorted(set(names))}; the NIR graph is not a SpikeTrack export")
+            raise InputError(
+                f"{reader.branch} {stem}: its steps read different values {sorted(set(names))}; the NIR graph is "
+                "not a SpikeTrack export"
+            )
         return names[0]
 
     def emit(stem: str) -> None:
         entries = [by_stem[stem][s] for s in sorted(by_stem[stem])]
         kinds = {e.kind for e in entries}
         if len(kinds) != 1 or sorted(by_stem[stem]) != list(range(len(entries))):
-            raise InputError(f"{reader.branch} {stem}: its time steps are incomplete or of several kinds; the NIR graph is not a SpikeTrack export")
+            raise InputError(
+                f"{reader.branch} {stem}: its time steps are incomplete or of several kinds; the NIR graph is not a "
+                "SpikeTrack export"
+            )
         kind, names = entries[0].kind, input_names(stem)
         params = _rolled_params(kind, entries)
         final = "image_conv" if kind == "conv" and names[0] == "image" else "head_out" if stem in head else kind
@@ -341,7 +373,10 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
             if stem in done:
                 continue
             if stem not in by_stem:
-                raise InputError(f"{reader.branch} branch: {stem} is read but never computed; the NIR graph is not a SpikeTrack export")
+                raise InputError(
+                    f"{reader.branch} branch: {stem} is read but never computed; the NIR graph is not a SpikeTrack "
+                    "export"
+                )
             if ready:
                 done.add(stem)
                 emit(stem)
@@ -356,7 +391,9 @@ def _config(graph: Graph) -> Mapping[str, Any]:
     try:
         config = json.loads(graph.metadata["config"])
     except (KeyError, ValueError):
-        raise InputError("the NIR graph's metadata hold no tracker configuration; it is not a SpikeTrack export") from None
+        raise InputError(
+            "the NIR graph's metadata hold no tracker configuration; it is not a SpikeTrack export"
+        ) from None
     if not isinstance(config, dict):
         raise InputError("the NIR graph's metadata hold no tracker configuration; it is not a SpikeTrack export")
     return config
@@ -374,13 +411,23 @@ def recognise(graph: Graph, cuts: Sequence[Cut]) -> FloatNetwork:
     memory_shapes: dict[str, tuple[int, ...]] = {}
     for name, reader in readers.items():
         images = sum(1 for c in reader.cuts if c.op == "normalise")
-        shape = tuple(int(n) for n in next(np.ravel(graph.nodes[o].params["shape"]) for c in reader.cuts if c.op == "normalise" for o in c.outputs))
+        shape = tuple(
+            int(n)
+            for n in next(
+                np.ravel(graph.nodes[o].params["shape"]) for c in reader.cuts if c.op == "normalise" for o in c.outputs
+            )
+        )
         wanted = {f"memory.{int(c.params['memory'])}" for c in reader.cuts if c.op == "memory_read"}
         inputs = {"image": (images, *shape)} | {k: memory_shapes[k] for k in sorted(wanted)}
         branches[name] = _roll(reader, inputs)
         if name == "template":
             found = {op.name: op.shape for op in branches[name].ops}
             memory_shapes = {public: found[value] for public, value in branches[name].outputs.items()}
-    network = FloatNetwork(branches, np.asarray(normalise.params["mean"], dtype=np.float64), np.asarray(normalise.params["std"], dtype=np.float64), _config(graph))
+    network = FloatNetwork(
+        branches,
+        np.asarray(normalise.params["mean"], dtype=np.float64),
+        np.asarray(normalise.params["std"], dtype=np.float64),
+        _config(graph),
+    )
     check_network(network)
     return network

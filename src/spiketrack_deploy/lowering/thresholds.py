@@ -1,8 +1,8 @@
 """Integer thresholds of a NI-LIF neuron, exact for dyadic units and for the irrational gain of attention.
 
-This module decides at which integer a spike grows by one: ``n = round_half_even(clamp(v, 0, 4))`` of a real value that is
-an integer times a unit. It must not know where the integer comes from. Exact rational arithmetic throughout; for the
-official gain ``2 / sqrt(d)`` both sides are squared (facts/spiketrack.md section 9).
+This module decides at which integer a spike grows by one: ``n = round_half_even(clamp(v, 0, 4))`` of a real value
+that is an integer times a unit. It must not know where the integer comes from. Exact rational arithmetic throughout;
+for the official gain ``2 / sqrt(d)`` both sides are squared (facts/spiketrack.md section 9).
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def dyadic_thresholds(bits: AnyArray) -> AnyArray:
 
     So 0.5 and 2.5 must be exceeded and 1.5 and 3.5 only reached.
     """
-    rows = {int(b): [_smallest(h * Fraction(2) ** int(b), k % 2 == 0) for k, h in enumerate(_HALVES)] for b in np.unique(bits)}
+    rows = {
+        int(b): [_smallest(h * Fraction(2) ** int(b), k % 2 == 0) for k, h in enumerate(_HALVES)]
+        for b in np.unique(bits)
+    }
     return np.array([rows[int(b)] for b in bits], dtype=np.int32).reshape(len(bits), SPIKE_MAX)
 
 
@@ -41,8 +44,8 @@ def _ceil_sqrt(limit: Fraction, strict: bool) -> int:
 def gain_thresholds(gain: float | None, head_dim: int, bits: int) -> AnyArray:
     """Thresholds ``[1,4]`` on ``A << (bits - 6)`` where ``A / 64 * gain`` is the neuron's input.
 
-    ``gain`` None means ``2 / sqrt(head_dim)`` exactly. ``bits``: 6 plus the query's left shift. A threshold that exceeds 24
-    bits can never be reached and is stored as UNREACHABLE.
+    ``gain`` None means ``2 / sqrt(head_dim)`` exactly. ``bits``: 6 plus the query's left shift. A threshold that
+    exceeds 24 bits can never be reached and is stored as UNREACHABLE.
     """
     unit = Fraction(2) ** bits
     result = []

@@ -1,8 +1,8 @@
 """Chooses the unit (fraction bits per channel) of every stream so that nothing leaves signed 24 bits.
 
 This module decides units. Streams that an addition joins share one unit array, in both branches where a convolution
-occurs in both, so that weights, biases and shifts are stored once. It must not choose exponents (``calibrate``): it says
-how fine a unit the worst case allows, and afterwards takes the finest that the chosen exponents ask for.
+occurs in both, so that weights, biases and shifts are stored once. It must not choose exponents (``calibrate``): it
+says how fine a unit the worst case allows, and afterwards takes the finest that the chosen exponents ask for.
 """
 
 from __future__ import annotations
@@ -58,8 +58,12 @@ class Streams:
     cap: Mapping[Key, AnyArray]
 
 
-def _interval(op: FloatOp, inputs: list[tuple[AnyArray, AnyArray]], weight: AnyArray | None, bias: AnyArray | None) -> tuple[AnyArray, AnyArray]:
-    """Real bounds per channel, partial sums included (see ``program.bounds`` for the integer rule of the final proof)."""
+def _interval(
+    op: FloatOp, inputs: list[tuple[AnyArray, AnyArray]], weight: AnyArray | None, bias: AnyArray | None
+) -> tuple[AnyArray, AnyArray]:
+    """Real bounds per channel, partial sums included (see ``program.bounds`` for the integer rule of the final
+    proof).
+    """
     if op.kind in CONVS and weight is not None and bias is not None:
         top = 255.0 if op.kind == "image_conv" else 1.0
         low = np.minimum(weight, 0).sum(axis=(2, 3, 4)) * top
@@ -91,7 +95,9 @@ def _cap(peak: AnyArray) -> AnyArray:
     return np.floor(np.log2(INT24_MAX / np.maximum(peak * _SLACK, 2.0**-16))).astype(np.int64)
 
 
-def plan(network: FloatNetwork, weights: Mapping[str, AnyArray], biases: Mapping[str, AnyArray], penalty: int = 0) -> Streams:
+def plan(
+    network: FloatNetwork, weights: Mapping[str, AnyArray], biases: Mapping[str, AnyArray], penalty: int = 0
+) -> Streams:
     """Group the streams and bound their units by the worst case over any input.
 
     ``weights``, ``biases``: per convolution, the image convolution's folded for raw pixels (bias a map ``[O,H,W]``).
@@ -105,7 +111,9 @@ def plan(network: FloatNetwork, weights: Mapping[str, AnyArray], biases: Mapping
         for op in branch.ops:
             key = (branch.name, op.name)
             if op.kind in _STREAMS:
-                bounds[op.name] = _interval(op, [bounds[i] for i in op.inputs if i in bounds], weights.get(op.name), biases.get(op.name))
+                bounds[op.name] = _interval(
+                    op, [bounds[i] for i in op.inputs if i in bounds], weights.get(op.name), biases.get(op.name)
+                )
                 peaks[key] = np.maximum(-bounds[op.name][0], bounds[op.name][1])
                 groups.find(key)
             if op.kind in CONVS:
@@ -128,5 +136,8 @@ def plan(network: FloatNetwork, weights: Mapping[str, AnyArray], biases: Mapping
         cap[root] = np.minimum(cap[root], _cap(peaks[target]) - penalty - bits)
     for root, bits_left in cap.items():
         if int(bits_left.min()) < MIN_BITS:
-            raise FitError(f"stream of {root[1]}: its worst case leaves {int(bits_left.min())} fraction bits of signed 24, at least {MIN_BITS} are needed; its weights are too large")
+            raise FitError(
+                f"stream of {root[1]}: its worst case leaves {int(bits_left.min())} fraction bits of signed 24, at "
+                f"least {MIN_BITS} are needed; its weights are too large"
+            )
     return Streams({key: groups.find(key) for key in peaks}, cap)

@@ -2,21 +2,32 @@
 
 This module decides what is provable about ranges for *any* image and any spikes 0..4 (design 3.3). It must not run
 anything. A bound is a pair of int64 arrays ``(low, high)`` of shape ``[C]`` (or broadcastable to the value's channels).
-Every partial sum of a weighted sum lies between the sum of its negative and the sum of its positive terms, so the bounds
-of the full sum without bias hold for every order of summation too.
+Every partial sum of a weighted sum lies between the sum of its negative and the sum of its positive terms, so the
+bounds of the full sum without bias hold for every order of summation too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from spiketrack_deploy.program.semantics import trunc_shift, upsample_matrix
-from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, SPIKE_MAX, Arrays, Branch, IntArray, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import (
+    INT24_MAX,
+    INT24_MIN,
+    SPIKE_MAX,
+    Arrays,
+    Branch,
+    IntArray,
+    Op,
+    Program,
+    TensorSpec,
+)
 
 Bound = tuple[IntArray, IntArray]
+BoundRule = Callable[[Op, Arrays, "Sequence[Bound]", "Sequence[TensorSpec]"], Bound]
 
 
 def _channels(low: IntArray, high: IntArray) -> Bound:
@@ -24,7 +35,9 @@ def _channels(low: IntArray, high: IntArray) -> Bound:
 
 
 def conv_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Inputs are never negative: the positive weights bound the sum above, the negative ones below; then shift and bias."""
+    """Inputs are never negative: the positive weights bound the sum above, the negative ones below; then shift and
+    bias.
+    """
     high_in = 255 if op.kind == "image_conv" else SPIKE_MAX
     w = arrays["weight"].astype(np.int64)
     shift = arrays["shift"].astype(np.int64)
@@ -52,8 +65,8 @@ def ni_lif_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequenc
 def membrane_bound(op: Op, arrays: Arrays, x: Bound) -> Bound:
     """Bound of ``v + offset`` over all steps. The reset only lowers a positive membrane and never below 0.
 
-    n >= 1 requires ``v + offset`` above half a step, and n quarters are at most what was reached, so ``v - n*reset`` may
-    go below ``v`` by one full step (4 quarters) where an offset lifted the neuron over its thresholds.
+    n >= 1 requires ``v + offset`` above half a step, and n quarters are at most what was reached, so ``v - n*reset``
+    may go below ``v`` by one full step (4 quarters) where an offset lifted the neuron over its thresholds.
     """
     low, high = x
     v_low, v_high = low, high
@@ -118,7 +131,9 @@ def same_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[
 
 @dataclass(frozen=True, slots=True)
 class RangeEntry:
-    """Worst case of one operation's accumulator: ``low``/``high`` over its channels, ``margin_bits`` left of signed 24."""
+    """Worst case of one operation's accumulator: ``low``/``high`` over its channels, ``margin_bits`` left of signed
+    24.
+    """
 
     op: str
     low: int
@@ -146,11 +161,11 @@ def input_bounds(branch: Branch) -> dict[str, Bound]:
     return result
 
 
-def prove_ranges(program: Program, rules: Mapping[str, object]) -> dict[str, list[RangeEntry]]:
+def prove_ranges(program: Program, rules: Mapping[str, BoundRule]) -> dict[str, list[RangeEntry]]:
     """Bounds of every accumulator, stream, membrane and memory, branch by branch, in execution order.
 
-    ``rules``: operation kind -> bound function (``table.OP_TABLE`` passes its own). Proves nothing by itself: the caller
-    looks at :attr:`RangeEntry.fits`.
+    ``rules``: operation kind -> bound function (``table.OP_TABLE`` passes its own). Proves nothing by itself: the
+    caller looks at :attr:`RangeEntry.fits`.
     """
     report = {}
     for branch in program.branches.values():
@@ -158,8 +173,8 @@ def prove_ranges(program: Program, rules: Mapping[str, object]) -> dict[str, lis
         entries = []
         for op in branch.ops:
             arrays = program.op_arrays(op)
-            rule = rules[op.kind]
-            bound: Bound = rule(op, arrays, [bounds[i] for i in op.inputs], [branch.spec(i) for i in op.inputs])  # type: ignore[operator]
+            specs = [branch.spec(i) for i in op.inputs]
+            bound = rules[op.kind](op, arrays, [bounds[i] for i in op.inputs], specs)
             bounds[op.name] = bound
             shown = membrane_bound(op, arrays, bounds[op.inputs[0]]) if op.kind == "ni_lif" else bound
             low, high = int(shown[0].min()), int(shown[1].max())

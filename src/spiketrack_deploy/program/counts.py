@@ -57,11 +57,22 @@ class OpCounts:
 COUNT_FIELDS = tuple(f.name for f in fields(OpCounts))
 
 
-def fan_out(weight: AnyArray, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int) -> IntArray:
+def fan_out(
+    weight: AnyArray,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> IntArray:
     """Non-zero synapses of every input position: ``[G, C, H, W]`` for ``weight`` ``[G,O,C/groups,kh,kw]``."""
     shared, outputs, fan_in, kh, kw = weight.shape
     out = conv_size(size, (kh, kw), stride, padding, dilation)
-    per_tap = (weight.reshape(shared, groups, outputs // groups, fan_in, kh, kw) != 0).sum(axis=2).reshape(shared, groups * fan_in, kh, kw)
+    per_tap = (
+        (weight.reshape(shared, groups, outputs // groups, fan_in, kh, kw) != 0)
+        .sum(axis=2)
+        .reshape(shared, groups * fan_in, kh, kw)
+    )
     result = np.zeros((shared, groups * fan_in, *size), dtype=np.int64)
     for ky, kx, _, _, irow, icol in taps(size, out, (kh, kw), stride, padding, dilation):
         result[:, :, irow, icol] += per_tap[:, :, ky, kx, None, None]
@@ -70,7 +81,12 @@ def fan_out(weight: AnyArray, size: tuple[int, int], stride: tuple[int, int], pa
 
 def _pairs(op: Op) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
     a = op.attrs
-    return (a["stride_h"], a["stride_w"]), (a["padding_h"], a["padding_w"]), (a["dilation_h"], a["dilation_w"]), a["groups"]
+    return (
+        (a["stride_h"], a["stride_w"]),
+        (a["padding_h"], a["padding_w"]),
+        (a["dilation_h"], a["dilation_w"]),
+        a["groups"],
+    )
 
 
 def _dense_conv(arrays: Arrays, out: IntArray) -> int:
@@ -95,7 +111,9 @@ def image_conv_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: I
     """Pixels into a stream: multiply-accumulates with a real-valued operand."""
     (x,) = inputs
     fan = fan_out(arrays["weight"], (x.shape[2], x.shape[3]), *_pairs(op))
-    return OpCounts(events=int(np.count_nonzero(x)), macs=int(((x > 0) * fan).sum()), dense_macs=_dense_conv(arrays, out))
+    return OpCounts(
+        events=int(np.count_nonzero(x)), macs=int(((x > 0) * fan).sum()), dense_macs=_dense_conv(arrays, out)
+    )
 
 
 def ni_lif_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:

@@ -17,7 +17,10 @@ def as_value(name: str, recorded: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     The tracker records ``[T,1,C,H,W]``, ``[T,1,C,N]`` or, in the gate, ``[C,N/2,T]`` (facts/spiketrack.md section 2).
     """
     if recorded.size != int(np.prod(shape)):
-        raise InputError(f"recorded spikes of {name} have shape {tuple(recorded.shape)}, the network's are {tuple(shape)}; record them with the same model")
+        raise InputError(
+            f"recorded spikes of {name} have shape {tuple(recorded.shape)}, the network's are {tuple(shape)}; "
+            "record them with the same model"
+        )
     if name.endswith(".gate.mlp.1"):
         return np.ascontiguousarray(recorded.transpose(2, 1, 0)).reshape(shape)
     return recorded.reshape(shape)

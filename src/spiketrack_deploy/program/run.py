@@ -35,14 +35,21 @@ def check_program(program: Program) -> None:
             missing = [i for i in op.inputs if i not in known]
             absent = [key for key in op.arrays.values() if key not in program.arrays]
             if missing or absent or op.name in known or op.name not in branch.values:
-                raise InputError(f"program: {branch.name} {op.name} reads {missing or absent or 'its own name'}, which does not exist before it; export the bundle again")
-            defect = check_program_op(op, program.op_arrays(op), [branch.spec(i) for i in op.inputs], branch.values[op.name])
+                raise InputError(
+                    f"program: {branch.name} {op.name} reads {missing or absent or 'its own name'}, which does not "
+                    "exist before it; export the bundle again"
+                )
+            defect = check_program_op(
+                op, program.op_arrays(op), [branch.spec(i) for i in op.inputs], branch.values[op.name]
+            )
             if defect:
                 raise InputError(f"program: {branch.name} {op.name} {defect}; export the bundle again")
             known.add(op.name)
         lost = [v for v in branch.outputs.values() if v not in known]
         if lost:
-            raise InputError(f"program: {branch.name} has outputs {lost} that nothing computes; export the bundle again")
+            raise InputError(
+                f"program: {branch.name} has outputs {lost} that nothing computes; export the bundle again"
+            )
 
 
 def check_inputs(branch: Branch, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
@@ -51,11 +58,16 @@ def check_inputs(branch: Branch, inputs: Mapping[str, AnyArray]) -> dict[str, An
         if name not in inputs:
             raise InputError(f"{branch.name} branch: input {name} is missing")
         if tuple(inputs[name].shape) != tuple(spec.shape) or not np.issubdtype(inputs[name].dtype, np.integer):
-            raise InputError(f"{branch.name} branch: input {name} must be integers {tuple(spec.shape)}, is {inputs[name].dtype} {tuple(inputs[name].shape)}")
+            raise InputError(
+                f"{branch.name} branch: input {name} must be integers {tuple(spec.shape)}, is {inputs[name].dtype} "
+                f"{tuple(inputs[name].shape)}"
+            )
     return {name: inputs[name] for name in branch.inputs}
 
 
-def iterate(program: Program, branch: Branch, inputs: Mapping[str, AnyArray], replace: Watch | None = None) -> Iterator[tuple[Op, list[IntArray], IntArray]]:
+def iterate(
+    program: Program, branch: Branch, inputs: Mapping[str, AnyArray], replace: Watch | None = None
+) -> Iterator[tuple[Op, list[IntArray], IntArray]]:
     """Yield ``(operation, its inputs, its output)`` in execution order; values are released after their last use."""
     values = {name: value.astype(np.int64) for name, value in check_inputs(branch, inputs).items()}
     last = branch.last_uses()
@@ -69,11 +81,13 @@ def iterate(program: Program, branch: Branch, inputs: Mapping[str, AnyArray], re
             del values[name]
 
 
-def run_branch(program: Program, name: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None) -> BranchResult:
+def run_branch(
+    program: Program, name: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+) -> BranchResult:
     """Execute one branch with the reference semantics.
 
-    ``inputs``: integer arrays by input name. ``watch`` may replace a value (see :data:`Watch`); counts are then those of
-    the replaced inputs and the original output.
+    ``inputs``: integer arrays by input name. ``watch`` may replace a value (see :data:`Watch`); counts are then
+    those of the replaced inputs and the original output.
     """
     branch = program.branches[name]
     counts: dict[str, OpCounts] = {}

@@ -2,7 +2,8 @@
 
 This module decides what each operation means. It must not know programs, files or engines, and no engine but the
 reference (and the Lava Processes, which prove the wiring) calls it. Every function takes and returns int64 arrays
-``[T, C, H, W]`` unless it says otherwise. Equations: facts/spiketrack.md sections 2 to 5; integer forms: docs/exactness.md.
+``[T, C, H, W]`` unless it says otherwise. Equations: facts/spiketrack.md sections 2 to 5; integer forms:
+docs/exactness.md.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from spiketrack_deploy.program.types import DECAY_BITS, SPIKE_MAX, AnyArray, Int
 Pair = tuple[int, int]
 
 
-def taps(size: Pair, out: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> list[tuple[int, int, slice, slice, slice, slice]]:
+def taps(
+    size: Pair, out: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> list[tuple[int, int, slice, slice, slice, slice]]:
     """For every kernel tap ``(ky, kx)``: the output rows and columns whose input pixel exists, and those input pixels.
 
-    Output ``o`` of tap ``k`` reads input ``o*stride + k*dilation - padding``; taps that fall on the zero padding are left
-    out. Returns ``(ky, kx, out_rows, out_cols, in_rows, in_cols)`` with slices of equal length.
+    Output ``o`` of tap ``k`` reads input ``o*stride + k*dilation - padding``; taps that fall on the zero padding are
+    left out. Returns ``(ky, kx, out_rows, out_cols, in_rows, in_cols)`` with slices of equal length.
     """
 
     def axis(n: int, m: int, k: int, s: int, p: int, d: int) -> tuple[slice, slice]:
@@ -61,7 +64,16 @@ def weighted_sum(x: IntArray, weight: AnyArray, stride: Pair, padding: Pair, dil
     return y.reshape(steps, outputs, *out)
 
 
-def conv(x: IntArray, weight: AnyArray, bias: AnyArray, shift: AnyArray, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> IntArray:
+def conv(
+    x: IntArray,
+    weight: AnyArray,
+    bias: AnyArray,
+    shift: AnyArray,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> IntArray:
     """``(weighted_sum << shift[t,o]) + bias[t,o]``: spikes (or pixels) into a stream's unit.
 
     ``bias`` int32 ``[G,O]``, or ``[O,Ho,Wo]`` for the image convolution, whose zero padding comes after the
@@ -79,7 +91,8 @@ def add(a: IntArray, b: IntArray) -> IntArray:
 
 def trunc_shift(x: IntArray, bits: int) -> IntArray:
     """``x / 2**bits`` rounded toward zero, the rule of Loihi's decays (facts/lava.md 2.1)."""
-    return np.sign(x) * (np.abs(x) >> bits)
+    y: IntArray = np.sign(x) * (np.abs(x) >> bits)
+    return y
 
 
 def fire(v: IntArray, thresholds: AnyArray, offset: AnyArray | None) -> IntArray:
@@ -95,11 +108,20 @@ def fire(v: IntArray, thresholds: AnyArray, offset: AnyArray | None) -> IntArray
 
 
 def leak(v: IntArray, n: IntArray, decay: int, reset: AnyArray) -> IntArray:
-    """``trunc0(decay * (v - n * reset) / 2**12)``: the membrane that a step hands to the next. ``reset`` ``[C]``: a quarter."""
+    """``trunc0(decay * (v - n * reset) / 2**12)``: the membrane that a step hands to the next. ``reset`` ``[C]``: a
+    quarter.
+    """
     return trunc_shift(decay * (v - n * reset.astype(np.int64)[:, None, None]), DECAY_BITS)
 
 
-def ni_lif(x: IntArray, steps: int, thresholds: AnyArray, offset: AnyArray | None, decay: AnyArray | None, reset: AnyArray | None) -> IntArray:
+def ni_lif(
+    x: IntArray,
+    steps: int,
+    thresholds: AnyArray,
+    offset: AnyArray | None,
+    decay: AnyArray | None,
+    reset: AnyArray | None,
+) -> IntArray:
     """``v[0] = x[0]; v[t] = leak(v[t-1], n[t-1]) + x[t]; n[t] = fire(v[t])`` (facts/spiketrack.md section 2).
 
     ``x`` has ``steps`` steps, or one that every step receives. ``thresholds`` int32 ``[C or 1, 4]``, ``offset`` int32
@@ -120,7 +142,8 @@ def ni_lif(x: IntArray, steps: int, thresholds: AnyArray, offset: AnyArray | Non
 def avg_pool(x: IntArray, kernel: int) -> IntArray:
     """Sum over ``kernel x kernel`` windows; the mean is exact in a unit finer by ``2 log2(kernel)`` bits."""
     steps, channels, height, width = x.shape
-    return x.reshape(steps, channels, height // kernel, kernel, width // kernel, kernel).sum(axis=(3, 5))
+    y: IntArray = x.reshape(steps, channels, height // kernel, kernel, width // kernel, kernel).sum(axis=(3, 5))
+    return y
 
 
 def upsample_matrix(size: int, factor: int) -> IntArray:
@@ -140,7 +163,8 @@ def upsample_matrix(size: int, factor: int) -> IntArray:
 def upsample(x: IntArray, factor: int) -> IntArray:
     """Bilinear upsampling with integer weights; the unit is finer by ``2 log2(2 factor)`` bits (x4: 1/64, x2: 1/16)."""
     rows, cols = upsample_matrix(x.shape[2], factor), upsample_matrix(x.shape[3], factor)
-    return np.matmul(np.matmul(rows, x), cols.T)
+    y: IntArray = np.matmul(np.matmul(rows, x), cols.T)
+    return y
 
 
 def requantise(x: IntArray, shift: AnyArray) -> IntArray:
@@ -151,33 +175,39 @@ def requantise(x: IntArray, shift: AnyArray) -> IntArray:
 
 
 def key_value(k: IntArray, v: IntArray, heads: int) -> IntArray:
-    """``M[t,h] = k[t,h]^T v[t,h]``: ``[T,heads,d,dv]`` from spikes ``k`` ``[T,heads*d,H,W]`` and ``v`` ``[T,heads*dv,H,W]``."""
+    """``M[t,h] = k[t,h]^T v[t,h]``: ``[T,heads,d,dv]`` from spikes ``k`` ``[T,heads*d,H,W]`` and ``v``
+    ``[T,heads*dv,H,W]``.
+    """
     steps = k.shape[0]
     tokens = k.shape[2] * k.shape[3]
-    return np.matmul(k.reshape(steps, heads, -1, tokens), v.reshape(steps, heads, -1, tokens).swapaxes(2, 3))
+    y: IntArray = np.matmul(k.reshape(steps, heads, -1, tokens), v.reshape(steps, heads, -1, tokens).swapaxes(2, 3))
+    return y
 
 
 def query(q: IntArray, memory: IntArray, heads: int, shift: int) -> IntArray:
     """``(q[t,h] M[t,h]) << shift`` as ``[T,heads*dv,H,W]``; the attention gain stays in the unit of the result."""
     steps, _, height, width = q.shape
     rows = np.matmul(memory.swapaxes(2, 3), q.reshape(steps, heads, -1, height * width))
-    return rows.reshape(steps, -1, height, width) << shift
+    y: IntArray = rows.reshape(steps, -1, height, width) << shift
+    return y
 
 
 def gate_transpose(x: IntArray) -> IntArray:
     """``[T,C,H,W] -> [T,H*W,1,C]``: the gate's 1-D convolution treats positions as channels. Moves data only."""
     steps, channels, height, width = x.shape
-    return x.reshape(steps, channels, height * width).swapaxes(1, 2)[:, :, None, :]
+    y: IntArray = x.reshape(steps, channels, height * width).swapaxes(1, 2)[:, :, None, :]
+    return y
 
 
 def gate(logits: IntArray, spikes: IntArray, table: AnyArray, shift: int) -> IntArray:
     """Softmax over the T templates, weighted sum of their spikes, compared with one half: ``[1,C,H,W]``.
 
-    ``logits`` ``[T,1,1,C]``, ``spikes`` ``[T,C,H,W]``. With ``e[t] = table[min((max_t L - L[t]) >> shift, last)]``, a 15-bit
-    ``exp``, the weighted mean of the values n/4 exceeds 1/2 exactly if ``sum_t e[t] * (n[t] - 2) > 0``: that sum is the
-    output, so no division is needed; the mean never exceeds 1, so the neuron behind it emits 0 or 1.
+    ``logits`` ``[T,1,1,C]``, ``spikes`` ``[T,C,H,W]``. With ``e[t] = table[min((max_t L - L[t]) >> shift, last)]``,
+    a 15-bit ``exp``, the weighted mean of the values n/4 exceeds 1/2 exactly if ``sum_t e[t] * (n[t] - 2) > 0``:
+    that sum is the output, so no division is needed; the mean never exceeds 1, so the neuron behind it emits 0 or 1.
     """
     level = logits.reshape(logits.shape[0], -1)
     index = np.minimum((level.max(axis=0, keepdims=True) - level) >> shift, table.size - 1)
     e = table.astype(np.int64)[index]
-    return (e[:, :, None, None] * (spikes - 2)).sum(axis=0, keepdims=True)
+    y: IntArray = (e[:, :, None, None] * (spikes - 2)).sum(axis=0, keepdims=True)
+    return y

@@ -48,7 +48,15 @@ def to_dict(program: Program) -> dict[str, Any]:
         branches[name] = {
             "inputs": {k: _spec_dict(s) for k, s in branch.inputs.items()},
             "ops": [
-                {"name": o.name, "kind": o.kind, "inputs": list(o.inputs), "block": o.block, "attrs": dict(o.attrs), "arrays": dict(o.arrays), "value": _spec_dict(branch.values[o.name])}
+                {
+                    "name": o.name,
+                    "kind": o.kind,
+                    "inputs": list(o.inputs),
+                    "block": o.block,
+                    "attrs": dict(o.attrs),
+                    "arrays": dict(o.arrays),
+                    "value": _spec_dict(branch.values[o.name]),
+                }
                 for o in branch.ops
             ],
             "outputs": dict(branch.outputs),
@@ -78,13 +86,29 @@ def _read_spec(data: Mapping[str, Any]) -> TensorSpec:
 
 
 def _read_branch(name: str, data: Mapping[str, Any]) -> Branch:
-    ops = tuple(Op(o["name"], o["kind"], tuple(o["inputs"]), o["block"], {k: int(v) for k, v in o["attrs"].items()}, dict(o["arrays"])) for o in data["ops"])
+    ops = tuple(
+        Op(
+            o["name"],
+            o["kind"],
+            tuple(o["inputs"]),
+            o["block"],
+            {k: int(v) for k, v in o["attrs"].items()},
+            dict(o["arrays"]),
+        )
+        for o in data["ops"]
+    )
     values = {o["name"]: _read_spec(o["value"]) for o in data["ops"]}
     return Branch(name, {k: _read_spec(s) for k, s in data["inputs"].items()}, ops, values, dict(data["outputs"]))
 
 
 def _owner(data: Mapping[str, Any], key: str) -> str:
-    users = {f"{op['name']} ({role})" for b in data["branches"].values() for op in b["ops"] for role, k in op["arrays"].items() if k == key}
+    users = {
+        f"{op['name']} ({role})"
+        for b in data["branches"].values()
+        for op in b["ops"]
+        for role, k in op["arrays"].items()
+        if k == key
+    }
     return ", ".join(sorted(users)) or f"array {key}"
 
 
@@ -95,9 +119,14 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: Path, data: Mapping[st
     except KeyError:
         raise InputError(f"{path}: the array of {_owner(data, key)} is missing; export the bundle again") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise VerificationError(f"{path}: the array of layer {_owner(data, key)} is damaged ({error}); export the bundle again") from None
+        raise VerificationError(
+            f"{path}: the array of layer {_owner(data, key)} is damaged ({error}); export the bundle again"
+        ) from None
     if array_digest(array) != data["arrays"][key]:
-        raise VerificationError(f"{path}: the array of layer {_owner(data, key)} is not the one that was exported (its SHA-256 differs); export the bundle again")
+        raise VerificationError(
+            f"{path}: the array of layer {_owner(data, key)} is not the one that was exported (its SHA-256 "
+            "differs); export the bundle again"
+        )
     return array
 
 
@@ -114,11 +143,15 @@ def load_program(folder: Path) -> Program:
     try:
         data = json.loads(json_path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
-            raise InputError(f"{json_path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version")
+            raise InputError(
+                f"{json_path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version"
+            )
         branches = {name: _read_branch(name, b) for name, b in data["branches"].items()}
         keys, meta = list(data["arrays"]), data["meta"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{json_path}: not a program file ({type(error).__name__}: {error}); export the bundle again") from None
+        raise InputError(
+            f"{json_path}: not a program file ({type(error).__name__}: {error}); export the bundle again"
+        ) from None
     try:
         archive = zipfile.ZipFile(array_path)
     except (OSError, zipfile.BadZipFile) as error:

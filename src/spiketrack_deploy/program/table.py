@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.program import bounds, counts, semantics
-from spiketrack_deploy.program.bounds import Bound
+from spiketrack_deploy.program.bounds import BoundRule
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import Arrays, IntArray, Op, TensorSpec
 
@@ -21,12 +21,13 @@ Shape = tuple[int, ...]
 ShapeRule = Callable[[Op, Arrays, Sequence[TensorSpec]], Shape]
 RunRule = Callable[[Op, Arrays, Sequence[IntArray]], IntArray]
 CountRule = Callable[[Op, Arrays, Sequence[IntArray], IntArray], OpCounts]
-BoundRule = Callable[[Op, Arrays, Sequence[Bound], Sequence[TensorSpec]], Bound]
 
 
 @dataclass(frozen=True, slots=True)
 class OpKind:
-    """A row: kinds of the inputs and the output, roles of its arrays (``?`` marks optional ones), names of its attributes."""
+    """A row: kinds of the inputs and the output, roles of its arrays (``?`` marks optional ones), names of its
+    attributes.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -48,7 +49,12 @@ CONV_ATTRS = ("stride_h", "stride_w", "padding_h", "padding_w", "dilation_h", "d
 def conv_geometry(op: Op) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
     """``(stride, padding, dilation, groups)`` of a convolution, in (height, width) order."""
     a = op.attrs
-    return (a["stride_h"], a["stride_w"]), (a["padding_h"], a["padding_w"]), (a["dilation_h"], a["dilation_w"]), a["groups"]
+    return (
+        (a["stride_h"], a["stride_w"]),
+        (a["padding_h"], a["padding_w"]),
+        (a["dilation_h"], a["dilation_w"]),
+        a["groups"],
+    )
 
 
 def _conv_shape(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> Shape:
@@ -71,7 +77,9 @@ def _add_shape(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> Shape:
 
 
 def _ni_lif(op: Op, arrays: Arrays, x: Sequence[IntArray]) -> IntArray:
-    return semantics.ni_lif(x[0], op.attrs["steps"], arrays["thresholds"], arrays.get("offset"), arrays.get("decay"), arrays.get("reset"))
+    return semantics.ni_lif(
+        x[0], op.attrs["steps"], arrays["thresholds"], arrays.get("offset"), arrays.get("decay"), arrays.get("reset")
+    )
 
 
 def _pool_shape(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> Shape:
@@ -101,65 +109,152 @@ def _transpose_shape(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> Sha
 
 _ROWS = (
     OpKind(
-        "image_conv", ("image",), "stream", ("weight", "bias", "shift"), CONV_ATTRS,
+        "image_conv",
+        ("image",),
+        "stream",
+        ("weight", "bias", "shift"),
+        CONV_ATTRS,
         "y[o,p] = (sum w[o,c,k] * pixel[c,p*stride+k*dilation-padding]) << shift[o] + bias[o,p]",
-        _conv_shape, _conv, counts.image_conv_counts, bounds.conv_bound, weighted=True,
+        _conv_shape,
+        _conv,
+        counts.image_conv_counts,
+        bounds.conv_bound,
+        weighted=True,
     ),
     OpKind(
-        "conv", ("spikes",), "stream", ("weight", "bias", "shift"), CONV_ATTRS,
+        "conv",
+        ("spikes",),
+        "stream",
+        ("weight", "bias", "shift"),
+        CONV_ATTRS,
         "y[t,o,p] = (sum w[t,o,c,k] * n[t,c,p*stride+k*dilation-padding]) << shift[t,o] + bias[t,o]",
-        _conv_shape, _conv, counts.conv_counts, bounds.conv_bound, weighted=True,
+        _conv_shape,
+        _conv,
+        counts.conv_counts,
+        bounds.conv_bound,
+        weighted=True,
     ),
     OpKind(
-        "add", ("stream", "stream"), "stream", (), (),
+        "add",
+        ("stream", "stream"),
+        "stream",
+        (),
+        (),
         "y[t] = a[t] + b[t]; one step is broadcast over T",
-        _add_shape, lambda op, arrays, x: semantics.add(x[0], x[1]), counts.add_counts, bounds.add_bound,
+        _add_shape,
+        lambda op, arrays, x: semantics.add(x[0], x[1]),
+        counts.add_counts,
+        bounds.add_bound,
     ),
     OpKind(
-        "ni_lif", ("stream",), "spikes", ("thresholds", "offset?", "decay?", "reset?"), ("steps",),
-        "v[0] = x[0]; v[t] = trunc0(decay[t-1] * (v[t-1] - n[t-1]*reset) / 2^12) + x[t]; n[t] = #{k: v[t] + offset[t] >= thresholds[c,k]}",
-        lambda op, arrays, specs: (op.attrs["steps"], *specs[0].shape[1:]), _ni_lif, counts.ni_lif_counts, bounds.ni_lif_bound,
+        "ni_lif",
+        ("stream",),
+        "spikes",
+        ("thresholds", "offset?", "decay?", "reset?"),
+        ("steps",),
+        "v[0] = x[0]; v[t] = trunc0(decay[t-1] * (v[t-1] - n[t-1]*reset) / 2^12) + x[t]; n[t] = "
+        "#{k: v[t] + offset[t] >= thresholds[c,k]}",
+        lambda op, arrays, specs: (op.attrs["steps"], *specs[0].shape[1:]),
+        _ni_lif,
+        counts.ni_lif_counts,
+        bounds.ni_lif_bound,
     ),
     OpKind(
-        "avg_pool", ("stream",), "stream", (), ("kernel",),
+        "avg_pool",
+        ("stream",),
+        "stream",
+        (),
+        ("kernel",),
         "y[c,i,j] = sum over the kernel x kernel window, unit finer by 2 log2(kernel) bits",
-        _pool_shape, lambda op, arrays, x: semantics.avg_pool(x[0], op.attrs["kernel"]), counts.avg_pool_counts, bounds.avg_pool_bound,
+        _pool_shape,
+        lambda op, arrays, x: semantics.avg_pool(x[0], op.attrs["kernel"]),
+        counts.avg_pool_counts,
+        bounds.avg_pool_bound,
     ),
     OpKind(
-        "upsample", ("stream",), "stream", (), ("factor",),
+        "upsample",
+        ("stream",),
+        "stream",
+        (),
+        ("factor",),
         "y = U x U^T with bilinear integer weights, unit finer by 2 log2(2 factor) bits",
-        _up_shape, lambda op, arrays, x: semantics.upsample(x[0], op.attrs["factor"]), counts.upsample_counts, bounds.upsample_bound,
+        _up_shape,
+        lambda op, arrays, x: semantics.upsample(x[0], op.attrs["factor"]),
+        counts.upsample_counts,
+        bounds.upsample_bound,
     ),
     OpKind(
-        "requantise", ("stream",), "stream", ("shift",), (),
+        "requantise",
+        ("stream",),
+        "stream",
+        ("shift",),
+        (),
         "y[c] = (x[c] + 2^(shift[c]-1)) >> shift[c]: rounds half up",
-        _same, lambda op, arrays, x: semantics.requantise(x[0], arrays["shift"]), counts.no_counts, bounds.requantise_bound,
+        _same,
+        lambda op, arrays, x: semantics.requantise(x[0], arrays["shift"]),
+        counts.no_counts,
+        bounds.requantise_bound,
     ),
     OpKind(
-        "key_value", ("spikes", "spikes"), "memory", (), ("heads",),
+        "key_value",
+        ("spikes", "spikes"),
+        "memory",
+        (),
+        ("heads",),
         "M[t,h] = k[t,h]^T v[t,h]",
-        _key_value_shape, lambda op, arrays, x: semantics.key_value(x[0], x[1], op.attrs["heads"]), counts.key_value_counts, bounds.key_value_bound,
+        _key_value_shape,
+        lambda op, arrays, x: semantics.key_value(x[0], x[1], op.attrs["heads"]),
+        counts.key_value_counts,
+        bounds.key_value_bound,
     ),
     OpKind(
-        "query", ("spikes", "memory"), "stream", (), ("heads", "shift"),
+        "query",
+        ("spikes", "memory"),
+        "stream",
+        (),
+        ("heads", "shift"),
         "y[t,h] = (q[t,h] M[t,h]) << shift; the gain is part of the unit",
-        _query_shape, lambda op, arrays, x: semantics.query(x[0], x[1], op.attrs["heads"], op.attrs["shift"]), counts.query_counts, bounds.query_bound,
+        _query_shape,
+        lambda op, arrays, x: semantics.query(x[0], x[1], op.attrs["heads"], op.attrs["shift"]),
+        counts.query_counts,
+        bounds.query_bound,
     ),
     OpKind(
-        "gate_transpose", ("spikes",), "spikes", (), (),
+        "gate_transpose",
+        ("spikes",),
+        "spikes",
+        (),
+        (),
         "y[t,p,0,c] = x[t,c,p]: wiring only",
-        _transpose_shape, lambda op, arrays, x: semantics.gate_transpose(x[0]), counts.no_counts, bounds.same_bound,
+        _transpose_shape,
+        lambda op, arrays, x: semantics.gate_transpose(x[0]),
+        counts.no_counts,
+        bounds.same_bound,
     ),
     OpKind(
-        "gate", ("stream", "spikes"), "stream", ("table",), ("shift",),
+        "gate",
+        ("stream", "spikes"),
+        "stream",
+        ("table",),
+        ("shift",),
         "y[c,p] = sum_t e[t,c] * (n[t,c,p] - 2), e[t,c] = table[min((max_t L - L[t,c]) >> shift, last)]",
         lambda op, arrays, specs: (1, *specs[1].shape[1:]),
-        lambda op, arrays, x: semantics.gate(x[0], x[1], arrays["table"], op.attrs["shift"]), counts.gate_counts, bounds.gate_bound,
+        lambda op, arrays, x: semantics.gate(x[0], x[1], arrays["table"], op.attrs["shift"]),
+        counts.gate_counts,
+        bounds.gate_bound,
     ),
     OpKind(
-        "head_out", ("spikes",), "logits", ("weight", "bias", "shift"), CONV_ATTRS,
+        "head_out",
+        ("spikes",),
+        "logits",
+        ("weight", "bias", "shift"),
+        CONV_ATTRS,
         "as conv; the integers leave for the host, which applies sigmoid, window and decode in float64",
-        _conv_shape, _conv, counts.conv_counts, bounds.conv_bound, weighted=True,
+        _conv_shape,
+        _conv,
+        counts.conv_counts,
+        bounds.conv_bound,
+        weighted=True,
     ),
 )
 
@@ -195,7 +290,10 @@ def _array_defect(op: Op, arrays: Arrays, specs: Sequence[TensorSpec], output: T
         if weight.dtype != np.int8 or weight.ndim != 5 or weight.shape[0] not in (1, specs[0].shape[0]):
             return f"weight must be int8 [1 or T, O, I, kh, kw], is {weight.dtype} {weight.shape}"
         if weight.shape[2] * op.attrs["groups"] != specs[0].shape[1] or weight.shape[1] % op.attrs["groups"]:
-            return f"weight {weight.shape} with {op.attrs['groups']} groups does not fit {specs[0].shape[1]} input channels"
+            return (
+                f"weight {weight.shape} with {op.attrs['groups']} groups does not fit {specs[0].shape[1]} input "
+                f"channels"
+            )
         if arrays["shift"].shape != weight.shape[:2] or arrays["shift"].min(initial=0) < 0:
             return "shift must be [1 or T, O] and not negative"
         want = (channels, *output.shape[2:]) if op.kind == "image_conv" else weight.shape[:2]

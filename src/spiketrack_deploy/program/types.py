@@ -36,8 +36,8 @@ GATE_BITS = 15
 class TensorSpec:
     """Kind, shape and unit of a value.
 
-    ``unit`` is the key of an int8 array ``[C]`` of fraction bits (streams and logits only, else ``None``); ``scale`` is a
-    factor common to all channels: 1 except behind a ``query``, whose attention gain may be irrational.
+    ``unit`` is the key of an int8 array ``[C]`` of fraction bits (streams and logits only, else ``None``); ``scale``
+    is a factor common to all channels: 1 except behind a ``query``, whose attention gain may be irrational.
     """
 
     kind: str
