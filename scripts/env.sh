@@ -83,7 +83,9 @@ make_main() {
     if [ -z "${PYTHON:-}" ] && usable "$VENV" "3.10 3.11 3.12 3.13"; then
         say "completing $VENV"
         if install_main "$VENV"; then wanted main >"$VENV/$STAMP"; return 0; fi
-        say "$VENV cannot be completed; making it anew"
+        # It may still serve, and what failed (no network, say) would fail in a new one as well.
+        say "$VENV runs, but cannot be completed (see above); remove it to have it made anew"
+        return 1
     fi
     # 3.11 first: see the note on PyTorch above; then the newest.
     for version in 3.11 3.13 3.12 3.10; do
@@ -140,21 +142,18 @@ lava_missing() {
 
 make_lava() {
     if current lava "$VENV_LAVA"; then return 0; fi
+    if usable "$VENV_LAVA" "3.10 3.11 3.12"; then
+        if install_lava "$VENV_LAVA"; then wanted lava >"$VENV_LAVA/$STAMP"
+        else lava_missing "$VENV_LAVA runs, but cannot be completed (see above); remove it to have it made anew"; fi
+        return 0
+    fi
     found=
     for version in 3.10 3.11 3.12; do
-        made=
-        if usable "$VENV_LAVA" "$version"; then
-            :
-        elif python=$(find_python "$version"); then
-            say "making $VENV_LAVA with Python $version (lava-nc, about 350 MB)"
-            rm -f "$VENV_LAVA/$STAMP"
-            "$python" -m venv --clear "$VENV_LAVA" || continue
-            made=yes
-        else
-            continue
-        fi
+        python=$(find_python "$version") || continue
         found=yes
-        if install_lava "$VENV_LAVA"; then
+        say "making $VENV_LAVA with Python $version (lava-nc, about 350 MB)"
+        rm -f "$VENV_LAVA/$STAMP"
+        if "$python" -m venv --clear "$VENV_LAVA" && install_lava "$VENV_LAVA"; then
             wanted lava >"$VENV_LAVA/$STAMP"
             if [ "$version" != 3.10 ]; then
                 say "$VENV_LAVA runs Python $version: the engine adapts lava-nc to it, which Lava does not support"
@@ -163,7 +162,7 @@ make_lava() {
         fi
         say "lava-nc does not install on Python $version"
         # Half an environment would be taken for a whole one by the engine.
-        if [ -n "$made" ]; then rm -rf "$VENV_LAVA"; fi
+        rm -rf "$VENV_LAVA"
     done
     if [ -n "$found" ]; then lava_missing "lava-nc 0.10.0 could not be installed (see above)"
     else lava_missing "no Python 3.10, 3.11 or 3.12 was found in PATH, pyenv or uv"; fi
@@ -176,7 +175,7 @@ make_full() {
             say "env-full needs Python 3.10 (lava-dl 0.6.0 and torch 2.3.1 allow no newer one); install it with pyenv or uv"
             return 1
         fi
-        say "making $VENV_FULL with Python 3.10 (5.8 GB, about six minutes: this PyTorch brings CUDA)"
+        say "making $VENV_FULL with Python 3.10 (5.8 GB, some minutes: this PyTorch brings CUDA)"
         rm -f "$VENV_FULL/$STAMP"
         "$python" -m venv --clear "$VENV_FULL"
     fi

@@ -48,6 +48,8 @@ class OpCounts:
     """sum of the spike values read (published firing-rate convention)"""
     input_size: int = 0
     """number of spike positions read"""
+    output_sum: int = 0
+    """NI-LIF only: sum of the spikes emitted (a binary chip spends that many active sub-steps)"""
 
     def to_dict(self) -> dict[str, int]:
         """Field name -> integer."""
@@ -118,7 +120,11 @@ def image_conv_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: I
 
 def ni_lif_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:
     """Neuron-steps, spiking ones apart."""
-    return OpCounts(neuron_updates=out.size, neuron_spiking=int(np.count_nonzero(out)))
+    return OpCounts(
+        neuron_updates=out.size,
+        neuron_spiking=int(np.count_nonzero(out)),
+        output_sum=int(out.sum()),
+    )
 
 
 def add_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:
@@ -175,7 +181,12 @@ def query_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArr
 def gate_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:
     """One table look-up per template and channel, one product per spike position."""
     logits, spikes = inputs
-    return OpCounts(events=int(np.count_nonzero(spikes)), host_ops=logits.size + spikes.size)
+    return OpCounts(
+        events=int(np.count_nonzero(spikes)),
+        host_ops=logits.size + spikes.size,
+        input_sum=int(spikes.sum()),
+        input_size=spikes.size,
+    )
 
 
 def no_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:

@@ -1,0 +1,178 @@
+"""Who may know what: the direction of imports, and a start-up that touches nothing heavy.
+
+Walks the syntax of every module, so an import inside a function counts as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "spiketrack_deploy"
+ROOT = Path(__file__).resolve().parents[1] / "src" / PACKAGE
+HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors")
+
+# Library -> modules (dotted prefixes below the package) that may import it, wherever in the file.
+MAY_IMPORT = {
+    "torch": ("tracker", "nir_graph", "engines.sim", "training"),
+    "nir": ("nir_graph",),
+    "h5py": ("nir_graph",),
+    "onnx": ("engines.sim", "engines.onnx", "report.onnx"),
+    "onnxruntime": ("engines.sim", "engines.onnx"),
+    "lava": ("engines.lava_worker",),
+    "matplotlib": ("report", "evaluation"),
+    "cv2": ("tracker", "report", "training", "evaluation"),
+    "safetensors": ("tracker", "program"),
+    "pydantic": ("hardware",),
+    "click": ("cli",),
+    "rich": ("cli", "report"),
+    "tomli": ("hardware",),
+}
+
+# Part of the package -> the other parts that it may know. Down only; what is not named here is not restricted.
+MAY_KNOW = {
+    "errors": (),
+    "units": (),
+    "resources": ("errors",),
+    "program": ("errors", "units"),
+    "hardware": ("errors", "units", "resources"),
+    "energy": ("errors", "units", "hardware", "program"),
+    "tracker": ("errors", "units", "resources"),
+    "nir_graph": ("errors", "units", "tracker"),
+    "lowering": ("errors", "units", "nir_graph", "program"),
+    "engines": ("errors", "units", "program"),
+}
+
+# Single modules that join two parts, and why.
+MAY_ALSO_KNOW = {
+    "tracker.twin": ("program",),  # writes the program's weights back into the tracker: the dequantised twin
+}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below the package -> file."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """Absolute dotted names that a module imports, at any depth; ``from a import b`` gives ``a`` and ``a.b``."""
+    package = [PACKAGE, *name.split(".")] if path.name == "__init__.py" else [PACKAGE, *name.split(".")[:-1]]
+    package = [part for part in package if part]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1], node.module or ""] if node.level else [node.module or ""]
+            stem = ".".join(part for part in base if part)
+            found |= {stem} | {f"{stem}.{alias.name}" for alias in node.names}
+    return found
+
+
+MODULES = modules()
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith((f"{prefix}.", f"{prefix}_")) for prefix in prefixes)
+
+
+def test_the_walk_finds_the_package() -> None:
+    assert {"errors", "units", "resources", "program.types", "hardware.schema", "energy.pricing"} <= set(MODULES)
+    assert "numpy" in imports("program.types", MODULES["program.types"]), "the walk does not see imports"
+
+
+@pytest.mark.parametrize("library", sorted(MAY_IMPORT))
+def test_each_library_is_imported_in_one_place(library: str) -> None:
+    allowed = MAY_IMPORT[library]
+    guilty = [
+        name
+        for name, path in MODULES.items()
+        if not within(name, allowed) and any(found.split(".")[0] == library for found in imports(name, path))
+    ]
+    assert not guilty, f"{library} may be imported in {allowed} only, but also is in {guilty}"
+
+
+@pytest.mark.parametrize("part", sorted(MAY_KNOW))
+def test_dependencies_point_down(part: str) -> None:
+    guilty = {}
+    for name, path in MODULES.items():
+        if name.split(".")[0] != part:
+            continue
+        known = {found.split(".")[1] for found in imports(name, path) if found.startswith(f"{PACKAGE}.")}
+        parts = {other for other in known if other in {module.split(".")[0] for module in MODULES}}
+        beyond = parts - {part, *MAY_KNOW[part], *MAY_ALSO_KNOW.get(name, ())}
+        if beyond:
+            guilty[name] = sorted(beyond)
+    assert not guilty, f"{part} may know {MAY_KNOW[part]} only: {guilty}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    command_line = f"{PACKAGE}.cli"
+    guilty = [
+        name
+        for name, path in MODULES.items()
+        if not within(name, ("cli",)) and any(f"{i}.".startswith(f"{command_line}.") for i in imports(name, path))
+    ]
+    assert not guilty, f"only the entry points may import {command_line}, but {guilty} do"
+
+
+def test_the_program_needs_numpy_alone() -> None:
+    allowed = {"numpy", PACKAGE, "__future__", *sys.stdlib_module_names}
+    guilty = {}
+    for name, path in MODULES.items():
+        if name.split(".")[0] in ("program", "errors", "units"):
+            beyond = {found.split(".")[0] for found in imports(name, path)} - allowed
+            if beyond:
+                guilty[name] = sorted(beyond)
+    assert not guilty, f"the Lava worker runs these with NumPy only, but they import more: {guilty}"
+
+
+def run_python(code: str) -> str:
+    """Run ``code`` in a fresh interpreter that finds this checkout; returns its standard output."""
+    prelude = f"import sys; sys.path.insert(0, {str(ROOT.parent)!r})\n"
+    done = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOADED = f"print(sorted(m for m in {HEAVY!r} if m in sys.modules))\n"
+
+
+@pytest.mark.parametrize("module", ["", ".program", ".api", ".resources"])
+def test_import_touches_nothing_heavy(module: str) -> None:
+    if module.strip(".") and not any(within(name, (module.strip("."),)) for name in MODULES):
+        pytest.skip(f"{PACKAGE}{module} is not part of this checkout")
+    assert run_python(f"import {PACKAGE}{module}\n" + LOADED).strip() == "[]", f"import {PACKAGE}{module} loads these"
+
+
+HELP = f"""
+from {PACKAGE}.cli.main import main
+sys.argv = ["spiketrack", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+
+
+def test_help_touches_nothing_heavy_and_is_quick() -> None:
+    assert run_python(HELP + LOADED).strip().endswith("[]"), "spiketrack --help loads a heavy library"
+    used: dict[str, list[float]] = {"pass": [], HELP: []}
+    for _ in range(3):
+        for code, seconds in used.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            run_python(code)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # Processor time of the best of three: start-up waits for nothing, and wall time says how busy the machine is.
+    took = min(used[HELP])
+    assert took < 0.5, f"spiketrack --help takes {took:.2f} s, the bare interpreter {min(used['pass']):.2f} s"
