@@ -1,1 +1,1 @@
-"""The tracker as a NIR graph with cuts: building, writing, safe reading, shapes, and an interpreter that knows only NIR."""
+"""The tracker as a NIR graph with cuts: build, write, read safely, infer shapes, interpret knowing only NIR."""

@@ -178,13 +178,21 @@ def write_cuts(cuts: Sequence[Cut], graph: Graph, path: Path, *, digest: str | N
         "version": CUTS_VERSION,
         "graph_sha256": graph_digest(graph) if digest is None else digest,
         "config": json.loads(graph.metadata["config"]),
-        "cuts": [
-            {"id": c.id, "op": c.op, "inputs": list(c.inputs), "outputs": list(c.outputs), "params": c.params}
-            for c in cuts
-        ],
+        "cuts": [cut_record(cut) for cut in cuts],
     }
     body["sha256"] = sha256(canonical_json(body).encode()).hexdigest()
     path.write_text(json.dumps(body, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def cut_record(cut: Cut) -> dict[str, Any]:
+    """A cut as the JSON object that stands in the file."""
+    return {
+        "id": cut.id,
+        "op": cut.op,
+        "inputs": list(cut.inputs),
+        "outputs": list(cut.outputs),
+        "params": cut.params,
+    }
 
 
 def read_cuts(path: Path, graph: Graph) -> list[Cut]:

@@ -89,9 +89,7 @@ class _Branch:
         """A Sequential of convolution ``.0`` and norm ``.1``."""
         return self._conv(path, x, f"{path}.0", f"{path}.1")
 
-    def _spike(
-        self, path: str, x: Sequence[str], embeds: Sequence[FloatArray] | None = None, call: int = 1
-    ) -> Steps:
+    def _spike(self, path: str, x: Sequence[str], embeds: Sequence[FloatArray] | None = None, call: int = 1) -> Steps:
         return self.b.ni_lif(self.name, path, x, embeds, call)
 
     def _sum(self, path: str, what: str, x: Sequence[str], branch: Sequence[str]) -> Steps:
@@ -145,9 +143,7 @@ class _Branch:
 
     def _attention(self, path: str, x: Steps) -> Steps:
         head = self._spike(f"{path}.head_spike", x, self._embeds(path, x))
-        q, k, v = (
-            self._spike(f"{path}.{part}_spike", self._conv_norm(f"{path}.{part}_conv", head)) for part in "qkv"
-        )
+        q, k, v = (self._spike(f"{path}.{part}_spike", self._conv_norm(f"{path}.{part}_conv", head)) for part in "qkv")
         out = [
             self._query(f"{path}@t{t}", q[t], self._key_value(f"{path}@t{t}", k[t], v[t])) for t in range(self.steps)
         ]
@@ -184,11 +180,9 @@ class _Branch:
 
     def _retriever(self, stage: str, path: str, x: Steps) -> Steps:
         steps = range(self.config.templates)
+        slots = [{"memory": int(stage.split(".")[1]), "step": t} for t in steps]
         memory = [
-            self.b.cut(
-                f"{self.name}.{path}@t{t}.memory_read", "memory_read", [], {"memory": int(stage.split(".")[1]), "step": t}
-            )
-            for t in steps
+            self.b.cut(f"{self.name}.{path}@t{t}.memory_read", "memory_read", [], slot) for t, slot in enumerate(slots)
         ]
         z = self._pooled(path, x)
         head = self._spike(f"{path}.head_spike", z, self._embeds(path, z))

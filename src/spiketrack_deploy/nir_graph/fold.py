@@ -6,6 +6,7 @@ Decides the float64 numbers that stand in the graph. Must not know nodes, files 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal, localcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.nir_graph.graph import FloatArray
 
 BN_EPS = 1e-5
+SIGMOID_DIGITS = 40
 
 STRICT_THRESHOLDS = (0.5, float(np.nextafter(1.5, -np.inf)), 2.5, float(np.nextafter(3.5, -np.inf)))
 """Four strict thresholds whose count is round-half-to-even(clamp(v, 0, 4)) for every float64 v."""
@@ -59,8 +61,15 @@ class Weights:
         return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), own * scale + (beta - mean * scale)
 
     def decays(self, neuron: str) -> FloatArray:
-        """sigmoid of the decay parameter [3] of one NI-LIF."""
-        return 1.0 / (1.0 + np.exp(-self.array(f"{neuron}.decay", 1)))
+        """sigmoid of the decay parameter [3] of one NI-LIF, correctly rounded."""
+        return np.array([_sigmoid(float(value)) for value in self.array(f"{neuron}.decay", 1)])
+
+
+def _sigmoid(value: float) -> float:
+    # exp of NumPy and of C libraries differ in the last bit between versions; the file must not.
+    with localcontext() as context:
+        context.prec = SIGMOID_DIGITS
+        return float(1 / (1 + (-Decimal(value)).exp()))
 
 
 def shifted_threshold(theta: float, offset: FloatArray) -> FloatArray:

@@ -87,7 +87,7 @@ class _Run:
     def run(self, order: Sequence[str], needs: Mapping[str, Sequence[str]]) -> InterpreterResult:
         steps = [step for step in order if step in self.cuts and self.cuts[step].op == "normalise"]
         self._check_images([self.cuts[step] for step in steps])
-        readers = {step: 0 for step in order}
+        readers = dict.fromkeys(order, 0)
         for step in order:
             for need in self._reads(step, needs):
                 readers[need] += 1
@@ -133,7 +133,7 @@ class _Run:
         if node.kind == "Conv2d":
             weight, bias = _tensor(node.array("weight")), _tensor(node.array("bias"))
             pairs = {key: node.ints(key) for key in ("stride", "padding", "dilation")}
-            return nn.conv2d(x[None], weight, bias, groups=node.integer("groups"), **pairs)[0]  # type: ignore[arg-type]
+            return nn.conv2d(x[None], weight, bias, groups=node.integer("groups"), **pairs)[0]
         if node.kind == "Conv1d":
             weight, bias = _tensor(node.array("weight")), _tensor(node.array("bias"))
             stride, padding, dilation = (node.integer(key) for key in ("stride", "padding", "dilation"))

@@ -160,6 +160,6 @@ def infer_shapes(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Shape]:
         for name in cut.outputs:
             if shapes[name] != shapes[step]:
                 raise InputError(
-                    f"cut '{cut.id}' ({cut.op}) gives {shapes[step]}, but its Input node '{name}' declares {shapes[name]}"
+                    f"cut '{cut.id}' ({cut.op}) gives {shapes[step]}, but Input node '{name}' declares {shapes[name]}"
                 )
     return shapes

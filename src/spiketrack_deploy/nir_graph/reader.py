@@ -109,7 +109,7 @@ class _Reader:
         self._dataset(root, "version")
         top = self._group(root, "node")
         self.place = "node"
-        found = self._children(top, {"type", "edges", "nodes", "metadata"}, optional={"metadata"})
+        found = self._children(top, {"type", "edges", "nodes", "metadata"}, optional=frozenset({"metadata"}))
         edges_item = self._dataset(found, "edges")
         type_item = self._dataset(found, "type")
         nodes_group = self._group(found, "nodes")
@@ -136,7 +136,7 @@ class _Reader:
 
     # Pass 1: structure only, no data is read.
 
-    def _children(self, group: Any, allowed: set[str] | None, optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    def _children(self, group: Any, allowed: set[str] | None, optional: frozenset[str] = frozenset()) -> dict[str, Any]:
         """Handles of all links of ``group``; hard links only, names checked against ``allowed``."""
         import h5py
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.nir_graph.graph import BRANCHES, Cut, Graph, array_digests, branch_of, constant_value
+from spiketrack_deploy.nir_graph.cuts import cut_record
+from spiketrack_deploy.nir_graph.graph import BRANCHES, Cut, Graph, array_digests, branch_of, compact, constant_value
 
 
 def summary(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Any]:
@@ -46,9 +47,7 @@ def _branch(graph: Graph, cuts: Sequence[Cut], branch: str) -> dict[str, Any]:
         "neuron_banks": len(spikes),
         "neurons": sum(graph.nodes[name].array("scale").size for name in spikes),
         "cut_ops": dict(sorted(Counter(cut.op for cut in own).items())),
-        "cuts": [
-            {"id": c.id, "op": c.op, "inputs": list(c.inputs), "outputs": list(c.outputs), "params": c.params} for c in own
-        ],
+        "cuts": [cut_record(cut) for cut in own],
     }
 
 
@@ -66,5 +65,5 @@ def _bytes(graph: Graph) -> dict[str, int]:
             declared += value.nbytes
             if digests[id(value)] not in seen:
                 seen.add(digests[id(value)])
-                stored += value.itemsize if constant_value(value) is not None else value.nbytes
+                stored += value.itemsize if constant_value(compact(value)) is not None else value.nbytes
     return {"declared": declared, "stored": stored}

@@ -67,9 +67,7 @@ def check_storable(graph: Graph) -> None:
             raise InputError(f"node '{name}': kind '{node.kind}' is none of {', '.join(KINDS)}")
         fields = {field.name for field in KINDS[node.kind].fields}
         if fields != node.params.keys():
-            raise InputError(
-                f"node '{name}' ({node.kind}): has the fields {sorted(node.params)}, not {sorted(fields)}"
-            )
+            raise InputError(f"node '{name}' ({node.kind}): has the fields {sorted(node.params)}, not {sorted(fields)}")
     for edge in graph.edges:
         for end in edge:
             if end not in graph.nodes:
@@ -162,5 +160,3 @@ def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         if chunks[axis] > 1 or rest <= room:
             break
     return tuple(chunks)
-
-
