@@ -1,10 +1,10 @@
 """The Lava engine: real Lava Processes in a worker process, under a watchdog.
 
-This module decides how the worker is started, asked and ended, seen from the parent. It must not know Lava (``lava_worker``
-does) and imports NumPy and the standard library only. Lava's runtime hangs without a word on any fault and leaves
-processes and shared memory behind (facts/lava.md section 4); so the worker leads a process group of its own, every wait
-has a wall-clock limit, and the whole group is killed on every way out: error, time limit, Ctrl-C, interpreter exit. Where
-the parent itself is killed, the worker notices and kills the group.
+This module decides how the worker is started, asked and ended, seen from the parent. It must not know Lava
+(``lava_worker`` does) and imports NumPy and the standard library only. Lava's runtime hangs without a word on any fault
+and leaves processes and shared memory behind (facts/lava.md section 4); so the worker leads a process group of its own,
+every wait has a wall-clock limit, and the whole group is killed on every way out: error, time limit, Ctrl-C, end of the
+interpreter. Where the parent itself is killed, the worker notices and kills the group.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ _SHARED_MEMORY = Path("/dev/shm")
 _GRACE = 5.0
 """Seconds that the parent waits beyond the worker's own limit, and for an orderly end."""
 _LOG_LINES, _LOG_BYTES = 6, 4096
+_SOCKET_ROOM = 70
+"""A socket's path holds 107 characters; Python appends 32 to the temporary folder."""
 
 
 class LavaEngine:
     """Runs a program as a network of Lava Processes, one per block and one per memory (``lava_worker.plan``).
 
-    ``python``: interpreter of the worker (see :func:`lava_python`). ``step_timeout``: seconds for one branch run.
+    ``python``: interpreter of the worker (see :func:`lava_python`). ``step_timeout``: seconds for one branch run
+    (with a watcher: between two values; the watcher's own time does not count).
     ``start_timeout``: seconds from the start of the worker to the first step. ``processes``: number of Lava Processes;
     ``start_seconds``: measured. EngineError: no interpreter, Lava does not start, a Process fails, dies or hangs.
 
@@ -69,6 +72,7 @@ class LavaEngine:
         self.program = program
         self.step_timeout, self.start_timeout = step_timeout, start_timeout
         self.python = lava_python(python)
+        _check_room(plan.shared_bytes)
         self.python_version = ""
         self.processes = len(plan.processes)
         self.memory_loads = 0
@@ -81,8 +85,14 @@ class LavaEngine:
         self.python_version = self._worker.python_version
         atexit.register(self.close)
 
-    def run(self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None) -> BranchResult:
-        """See :class:`~spiketrack_deploy.engines.base.Engine`. EngineError on any failure, after which the engine is closed."""
+    def run(
+        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> BranchResult:
+        """See :class:`~spiketrack_deploy.engines.base.Engine`.
+
+        EngineError: a Process failed, died or hangs, a value leaves signed 24 bits, ``watch`` wants to replace a value.
+        After any exception but InputError (wrong inputs) the engine is closed.
+        """
         worker = self._alive()
         given = check_inputs(self.program.branches[branch], inputs)
         # The wire carries int32; anything beyond signed 24 bits is refused by the source Process anyway.
@@ -91,12 +101,14 @@ class LavaEngine:
         try:
             if any(not np.array_equal(a, self._held[name]) for name, a in memories.items()):
                 self._load(worker, memories)
-            worker.ask({"type": "run", "branch": branch, "count": count, "watch": watch is not None}, arrays, self.step_timeout)
-            header, values = worker.answer()
+            request = {"type": "run", "branch": branch, "count": count, "watch": watch is not None}
+            worker.ask(request, arrays, self.step_timeout)
+            header, values = worker.answer(self.step_timeout)
             while header["type"] == "value":
-                if watch is not None and watch(self._ops[branch][header["op"]], values["value"].astype(np.int64)) is not None:
-                    raise EngineError("the Lava engine cannot replace a value; force values on the reference or sim engine")
-                header, values = worker.answer()
+                op = self._ops[branch][header["op"]]
+                if watch is not None and watch(op, values["value"].astype(np.int64)) is not None:
+                    raise EngineError("the Lava engine cannot replace a value; force values on another engine")
+                header, values = worker.answer(self.step_timeout)
         except BaseException:
             # Also Ctrl-C, and an error of whoever watches: what is under way in the worker has no reader any more.
             self.close(orderly=False)
@@ -116,7 +128,9 @@ class LavaEngine:
     def __enter__(self) -> LavaEngine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close(orderly=kind is None)
 
     @property
@@ -132,7 +146,7 @@ class LavaEngine:
     def _load(self, worker: _Worker, memories: Mapping[str, Array]) -> None:
         whole = {name: memories.get(name, held.astype(np.int32)) for name, held in self._held.items()}
         worker.ask({"type": "load"}, whole, self.step_timeout)
-        worker.answer()
+        worker.answer(self.step_timeout)
         self._held = {name: value.astype(np.int64) for name, value in whole.items()}
         self.memory_loads += 1
 
@@ -142,7 +156,7 @@ class _Worker:
 
     def __init__(self, python: Path, program: Program, step_timeout: float, start_timeout: float) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="spiketrack-lava-"))
-        self._prefix = f"psm_st{secrets.token_hex(4)}_"
+        self._prefix = f"psm_st{os.getpid()}_{secrets.token_hex(4)}_"
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = (self._folder / "log").open("wb")
         self._channel: Channel | None = None
@@ -150,8 +164,7 @@ class _Worker:
         try:
             save_program(program, self._folder / "program")
             self._start(python, step_timeout)
-            self._allow(start_timeout)
-            self.python_version = str(self.answer()[0]["python"])
+            self.python_version = str(self.answer(start_timeout, grace=0.0)[0]["python"])
             shutil.rmtree(self._folder / "program", ignore_errors=True)
         except BaseException:
             self.end(orderly=False)
@@ -163,19 +176,23 @@ class _Worker:
         return None if self._process is None else self._process.pid
 
     def ask(self, header: Mapping[str, Any], arrays: Mapping[str, Array], timeout: float) -> None:
-        """Send a request; the time limit holds until its last answer. The worker has its own, shorter limit."""
+        """Send a request within the time limit."""
         self._allow(timeout + _GRACE)
         try:
             self._open().send(header, arrays, self._check)
         except OSError as error:
-            raise self._failure(f"the worker no longer listens ({error})") from None
+            raise self._death(error) from None
 
-    def answer(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Next message of the worker; EngineError if it is an error, does not come in time, or cannot come any more."""
+    def answer(self, timeout: float, grace: float = _GRACE) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Next message of the worker; EngineError if it is an error, does not come in time, or cannot come any more.
+
+        The worker keeps the same limit and knows more: it is given a moment to speak first.
+        """
+        self._allow(timeout + grace)
         try:
             header, arrays = self._open().recv(self._check)
         except (OSError, ValueError, KeyError) as error:
-            raise self._failure(f"the worker died ({error})") from None
+            raise self._death(error) from None
         if header["type"] == "error":
             if header["detail"]:
                 self._log.write(header["detail"].encode())
@@ -186,10 +203,9 @@ class _Worker:
     def end(self, orderly: bool) -> None:
         """Ask it to stop if ``orderly``; kill the group; remove shared memory, log and folder."""
         if orderly and self._channel is not None:
-            self._allow(_GRACE)
-            with contextlib.suppress(SpiketrackError, OSError):
-                self._channel.send({"type": "stop"}, None, self._check)
-                self.answer()
+            with contextlib.suppress(SpiketrackError):
+                self.ask({"type": "stop"}, {}, 0.0)
+                self.answer(0.0)
         process, self._process = self._process, None
         if process is not None:
             # Killed before it is reaped: until then its number, and so the group's, belongs to nobody else.
@@ -208,12 +224,17 @@ class _Worker:
 
     def _start(self, python: Path, step_timeout: float) -> None:
         ours, theirs = socket.socketpair()
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+        # One thread each: the Processes are many, and BLAS threads do not survive Lava's forks.
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
         if python != Path(sys.executable):
             # Another interpreter must not look for its packages among ours.
             for variable in ("PYTHONPATH", "PYTHONHOME"):
                 environment.pop(variable, None)
-        command = [str(python), str(_WORKER), str(theirs.fileno()), str(os.getpid()), str(self._folder / "program"), self._prefix, str(step_timeout)]
+        if len(str(self._folder)) <= _SOCKET_ROOM:
+            # Lava's shared-memory manager leaves the folder of its socket behind when it is killed.
+            environment["TMPDIR"] = str(self._folder)
+        arguments = (theirs.fileno(), os.getpid(), self._folder, self._prefix, step_timeout)
+        command = [str(part) for part in (python, _WORKER, *arguments)]
         with theirs:
             self._channel = Channel(*[ours.detach()] * 2)
             try:
@@ -223,7 +244,8 @@ class _Worker:
                     env=environment, pass_fds=[theirs.fileno()], start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
-                raise EngineError(f"lava: {python} does not start ({error}); set {VARIABLE} to a Python 3.10 that can import lava") from None
+                sentence = f"lava: {python} does not start ({error}); set {VARIABLE} to a Python 3.10 with lava-nc"
+                raise EngineError(sentence) from None
 
     def _allow(self, seconds: float) -> None:
         self._limit, self._deadline = seconds, time.monotonic() + seconds
@@ -234,13 +256,29 @@ class _Worker:
         return self._channel
 
     def _check(self) -> None:
-        if self._process is not None:
-            # WNOWAIT: seen, not reaped (see `end`).
-            dead = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if dead is not None:
-                raise self._failure(f"the worker died ({_status(dead)})")
+        status = self._status()
+        if status:
+            raise self._failure(f"the worker died ({status})")
         if time.monotonic() > self._deadline:
             raise self._failure(f"the worker did not answer within {self._limit:g} s")
+
+    def _status(self) -> str:
+        """How the worker ended; empty while it runs."""
+        if self._process is None:
+            return "it was ended"
+        # WNOWAIT: seen, not reaped (see `end`).
+        dead = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if dead is None:
+            return ""
+        killed = dead.si_code != os.CLD_EXITED
+        return f"signal {signal.Signals(dead.si_status).name}" if killed else f"exit code {dead.si_status}"
+
+    def _death(self, error: Exception) -> EngineError:
+        """The connection broke: a closed socket is seen a moment before the end of the process that held it."""
+        limit = time.monotonic() + 1.0
+        while not (status := self._status()) and time.monotonic() < limit:
+            time.sleep(0.01)
+        return self._failure(f"the worker died ({status or error})")
 
     def _failure(self, cause: str) -> EngineError:
         path = self._folder / "log"
@@ -254,14 +292,20 @@ class _Worker:
         return EngineError(f"lava: {cause}; the sim engine runs the same program without Lava{shown}")
 
 
-def _status(dead: os.waitid_result) -> str:
-    if dead.si_code == os.CLD_EXITED:
-        return f"exit code {dead.si_status}"
-    return f"signal {signal.Signals(dead.si_status).name}"
+def _check_room(needed: int) -> None:
+    """EngineError if the channels do not fit into shared memory, where Lava would die of a bus error within a step."""
+    if _SHARED_MEMORY.is_dir():
+        room = os.statvfs(_SHARED_MEMORY)
+        free = room.f_bavail * room.f_frsize
+        if free < needed:
+            raise EngineError(
+                f"lava: the channels need {needed / 2**20:.0f} MiB in {_SHARED_MEMORY}, {free / 2**20:.0f} MiB are "
+                "free; enlarge it (docker: --shm-size) or use the sim engine"
+            )
 
 
 def _await_group(group: int) -> None:
-    """Wait until no process of a killed group runs any more (its dead await whoever inherited them; at most two seconds)."""
+    """Wait, at most two seconds, until no process of a killed group runs any more."""
     end = time.monotonic() + 2.0
     while time.monotonic() < end and group_members(group):
         time.sleep(0.01)

@@ -43,7 +43,7 @@ def lava_python(python: str | os.PathLike[str] | None = None) -> Path:
     for origin, named in (("python", python), (VARIABLE, os.environ.get(VARIABLE))):
         if named:
             if not os.access(named, os.X_OK) or Path(named).is_dir():
-                raise EngineError(f"{origin} names {named}, which is not an interpreter; name a Python 3.10 that can import lava")
+                raise EngineError(f"{origin} names {named}, which is no interpreter; name a Python 3.10 with lava-nc")
             # Not resolved: a virtual environment is known by the path of its link.
             return Path(named).absolute()
     for place in _candidates():

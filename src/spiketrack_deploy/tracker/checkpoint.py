@@ -54,7 +54,7 @@ def load_checkpoint(
 
 def save_model(model: SpikeTrack, config: TrackerConfig, path: str | os.PathLike[str]) -> None:
     """Write a ``.safetensors`` file with the configuration in its metadata; the same model gives the same bytes."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     file = Path(path)
     if file.suffix != ".safetensors":
@@ -62,7 +62,7 @@ def save_model(model: SpikeTrack, config: TrackerConfig, path: str | os.PathLike
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     part = file.with_name(file.name + ".tmp")
     try:
-        save_file(tensors, str(part), metadata={CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)})
+        part.write_bytes(save(tensors, metadata={CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}))
         part.replace(file)
     except OSError as error:
         raise InputError(f"model {file} cannot be written: {error.strerror or error}") from error

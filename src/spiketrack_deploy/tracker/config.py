@@ -56,8 +56,8 @@ class TrackerConfig:
     ``dims`` are (d0, d1, d2, d3) channels; d3 is read only where ``downsample4`` is in the walk. ``resolution`` is the
     crop side r in pixels, a multiple of 16 and at least 32; the head grid has P = r / 16 cells a side. ``templates`` is
     T (1 to 3). ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions are hidden width over width of
-    SepConv, conv block and MLP; ``value_ratio`` is value width over width. ``attention_gain`` None means the official factor
-    2 d^-1/2 after every product of queries and a key-value matrix; a number replaces that factor everywhere.
+    SepConv, conv block and MLP; ``value_ratio`` is value width over width. ``attention_gain`` None means the official
+    factor 2 d^-1/2 after every product of queries and a key-value matrix; a number replaces that factor everywhere.
     Construction raises :class:`InputError` for every illegal combination.
     """
 

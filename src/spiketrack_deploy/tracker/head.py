@@ -38,7 +38,7 @@ class Maps:
 
 
 class Head(nn.Module):
-    """One shared input neuron, then ``conv1_X`` .. ``conv5_X`` for X in ctr, offset, size; width halves at each layer."""
+    """One shared input neuron, then ``conv1_X`` .. ``conv5_X`` for X in ctr, offset, size; widths halve."""
 
     def __init__(self, config: TrackerConfig) -> None:
         super().__init__()

@@ -59,9 +59,12 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class TrackStep:
-    """One tracked frame. ``box`` is x, y, w, h in frame pixels, ``confidence`` the windowed maximum, ``margin`` its lead
-    over the runner-up (0: an exact tie, the first cell counted), ``argmax`` the row-major cell. ``crop`` is the search
-    crop and ``resize_factor`` its pixels per frame pixel; ``template_crop`` is set where the templates were updated."""
+    """One tracked frame.
+
+    ``box`` is x, y, w, h in frame pixels, ``confidence`` the windowed maximum, ``margin`` its lead over the runner-up
+    (0: an exact tie, the first cell counted), ``argmax`` the row-major cell. ``crop`` is the search crop and
+    ``resize_factor`` its pixels per frame pixel; ``template_crop`` is set where the templates were updated.
+    """
 
     frame_id: int
     box: Box

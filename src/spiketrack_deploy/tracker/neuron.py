@@ -23,7 +23,7 @@ LOGIT_QUARTER = -1.0986122886681098
 
 
 class _GradedSpike(torch.autograd.Function):
-    """n / 4 with n = round_half_even(clamp(m, 0, 4)); gradient 1/4 inside [0, 4] and 0 outside (facts/training.md, 6)."""
+    """n / 4 with n = round_half_even(clamp(m, 0, 4)); gradient 1/4 inside [0, 4], else 0 (facts/training.md)."""
 
     @staticmethod
     def forward(ctx: Any, membrane: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ class NILIF(nn.Module):
     m[0] = x[0];  m[t] = (m[t-1] - s[t-1]) * sigmoid(decay[t-1]) + x[t];  n[t] = round_half_even(clamp(m[t], 0, 4));
     s[t] = n[t] / 4 is both the output and what the reset removes. State starts at 0 in every call.
 
-    Input ``[T, ...]`` with T <= 3, or ``[M, C, T]`` with M > 3 (the gate's layout, time last); the output has the layout
-    of the input. ``tap``, where set, receives every output; :func:`record.record_spikes` sets it.
+    Input ``[T, ...]`` with T <= 3, or ``[M, C, T]`` with M > 3 (the gate's layout, time last); the output has
+    the layout of the input. ``tap``, where set, receives every output; :func:`record.record_spikes` sets it.
     """
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ def norm2d(channels: int, frozen: bool) -> nn.Module:
 
 
 def thaw_norms(model: nn.Module) -> None:
-    """Replace every frozen norm by a trainable one with the same vectors (training from scratch, facts/training.md, 6)."""
+    """Replace every frozen norm by a trainable one with the same vectors, for training from scratch."""
     for parent, name, norm in _children(model, FrozenNorm):
         like = norm.running_mean
         thawed = ThawedNorm(like.numel(), eps=EPS).to(like.device, like.dtype)

@@ -19,8 +19,8 @@ def record_spikes(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Keep the integer output n (0..4, int8) of every neuron call of ``model`` inside the ``with`` block.
 
     Yields a dict in execution order: module path without ``.decay`` -> int8 tensor shaped as the neuron's output
-    (``[T,B,C,H,W]``, ``[T,B,C,N]``, or ``[B*4C,N/2,T]`` in the gate). The second call of one neuron is ``path#2``, and so
-    on: record the two branches in blocks of their own. Without a recorder a neuron only tests one attribute.
+    (``[T,B,C,H,W]``, ``[T,B,C,N]``, or ``[B*4C,N/2,T]`` in the gate). The second call of one neuron is ``path#2``,
+    and so on: record the two branches in blocks of their own. Without a recorder a neuron only tests one attribute.
     """
     spikes: dict[str, Tensor] = {}
 

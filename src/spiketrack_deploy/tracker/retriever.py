@@ -41,7 +41,7 @@ class Gate(nn.Module):
 
 
 class Retriever(nn.Module):
-    """Template side :meth:`write`, search side :meth:`forward`; works on the P x P grid, pooling and upsampling around it."""
+    """Template side :meth:`write`, search side :meth:`forward`; works on the P x P grid."""
 
     def __init__(self, width: int, config: TrackerConfig) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Retriever(nn.Module):
         self.t_pos_embeds = template_embeddings(width, cells)
 
     def write(self, x: Tensor) -> Tensor:
-        """Template features ``[T,B,C,H,H]`` -> memory ``[T,B,heads,d,rd]``, a multiple of 1/16, unscaled, one per step."""
+        """Template features ``[T,B,C,H,H]`` -> memory ``[T,B,heads,d,rd]`` in sixteenths, unscaled, one per step."""
         z = with_embedding(self._pooled(x), self.s_pos_embed, self.t_pos_embeds, template=True)
         z = self.head_spike(z)
         v = self.v_spike(folded(self.v_conv, z))
@@ -78,7 +78,7 @@ class Retriever(nn.Module):
         return key_value(k.flatten(3), v.flatten(3), self.heads)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Search features ``[1,B,C,H,H]`` and a memory -> ``[1,B,C,H,H]``; the caller adds it to the residual stream."""
+        """Search features ``[1,B,C,H,H]`` and a memory -> ``[1,B,C,H,H]``, to be added to the stream."""
         steps, space = len(self.seg_responder_dw), (self.grid, self.grid)
         if memory.shape[0] != steps:
             raise InputError(f"a memory of {memory.shape[0]} template(s) meets a network built for {steps}")

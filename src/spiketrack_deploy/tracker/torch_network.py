@@ -64,3 +64,9 @@ class TorchNetwork:
     def _tensor(self, crops: Sequence[Image]) -> Tensor:
         images = torch.from_numpy(np.stack([normalise(crop) for crop in crops]))
         return images.to(self._dtype).unsqueeze(1)
+
+
+def set_threads(threads: int | None) -> None:
+    """Threads of PyTorch in this process; ``None`` leaves its own choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)

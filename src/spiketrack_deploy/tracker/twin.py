@@ -42,7 +42,9 @@ def real_weights(program: Program, op: Op) -> tuple[AnyArray, AnyArray]:
     per_spike = 1.0 if op.kind == "image_conv" else 4.0
     scale = unit[None] * per_spike * 2.0 ** arrays["shift"].astype(np.float64)
     bias = arrays["bias"].astype(np.float64)
-    return arrays["weight"] * scale[:, :, None, None, None], bias * (unit[:, None, None] if bias.ndim == 3 else unit[None])
+    return arrays["weight"] * scale[:, :, None, None, None], bias * (
+        unit[:, None, None] if bias.ndim == 3 else unit[None]
+    )
 
 
 def _norm_name(path: str) -> str | None:

@@ -7,10 +7,12 @@ own; when the parent is gone, it kills that group and itself.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -42,7 +44,7 @@ def adapt_lava() -> None:
     import dataclasses
 
     plain = dataclasses.dataclass
-    dataclasses.dataclass = functools.partial(plain, unsafe_hash=True)  # type: ignore[assignment]
+    dataclasses.dataclass = functools.partial(plain, unsafe_hash=True)
     try:
         importlib.import_module("lava.magma.compiler.var_model")
     finally:
@@ -57,13 +59,19 @@ def name_shared_memory(prefix: str) -> None:
     shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 1 + 12  # type: ignore[attr-defined]
 
 
-def guard(parent: int, prefix: str) -> None:
-    """Kill the whole group once the parent is gone (also after SIGKILL, when nobody else can)."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
+def end_group(folder: Path, prefix: str) -> None:
+    """Remove shared memory and folder of this run, kill the whole process group and this process with it."""
+    shutil.rmtree(folder, ignore_errors=True)
     for path in glob.glob(f"/dev/shm/{prefix}*"):
         Path(path).unlink(missing_ok=True)
     os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def guard(parent: int, folder: Path, prefix: str) -> None:
+    """End everything once the parent is gone (also after SIGKILL, when nobody else can)."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY)
+    end_group(folder, prefix)
 
 
 def serve(channel: Any, folder: Path, step_timeout: float) -> None:
@@ -81,9 +89,15 @@ def serve(channel: Any, folder: Path, step_timeout: float) -> None:
         with lock:
             channel.send(header, arrays)
 
-    network = Network(program, plan, step_timeout, lambda sentence, detail: say({"type": "error", "message": sentence, "detail": detail}))
+    def fail(sentence: str, detail: str) -> None:
+        say({"type": "error", "message": sentence, "detail": detail})
+
+    def forward(op: str, value: Any) -> None:
+        say({"type": "value", "op": op}, {"value": value})
+
+    network = Network(program, plan, step_timeout, fail)
     network.start()
-    say({"type": "ready", "processes": len(plan.processes), "python": sys.version.split()[0], "pids": [a.pid for a in network.actors]})
+    say({"type": "ready", "python": sys.version.split()[0]})
     while True:
         header, arrays = channel.recv()
         try:
@@ -95,9 +109,7 @@ def serve(channel: Any, folder: Path, step_timeout: float) -> None:
                 network.load(arrays)
                 say({"type": "result", "counts": {}})
                 continue
-            outputs, counts = network.run(
-                header["branch"], arrays, header["count"], header["watch"], lambda op, value: say({"type": "value", "op": op}, {"value": value})
-            )
+            outputs, counts = network.run(header["branch"], arrays, header["count"], header["watch"], forward)
             say({"type": "result", "counts": counts}, outputs)
         except RuntimeError:
             # Lava's runtime noticed a failed Process; the watching thread is about to say which one and why.
@@ -107,8 +119,11 @@ def serve(channel: Any, folder: Path, step_timeout: float) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the worker; whatever goes wrong is told to the parent in one message."""
-    descriptor, parent, folder, prefix, step_timeout = arguments
-    threading.Thread(target=guard, args=(int(parent), prefix), daemon=True).start()
+    if os.getpgrp() != os.getpid():
+        raise SystemExit("the Lava worker kills its process group when it ends: only the Lava engine starts it")
+    descriptor, parent, run_folder, prefix, step_timeout = arguments
+    folder = Path(run_folder)
+    threading.Thread(target=guard, args=(int(parent), folder, prefix), daemon=True).start()
     adopt_package()
     from spiketrack_deploy.engines.lava_worker.frames import Channel
     from spiketrack_deploy.engines.lava_worker.segment import Fault
@@ -117,19 +132,21 @@ def main(arguments: list[str]) -> None:
     try:
         name_shared_memory(prefix)
         Fault.from_environment().strike("start")
-        serve(channel, Path(folder), float(step_timeout))
+        serve(channel, folder / "program", float(step_timeout))
     except ConnectionError:
-        # The parent closed the connection without a word: nobody is left to tell.
-        os._exit(1)
+        # The parent closed the connection without a word: nobody is left to tell, or to clean up.
+        end_group(folder, prefix)
     except Exception as error:  # noqa: BLE001  any failure must reach the parent as one sentence
         import traceback
 
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("lava"):
             message = f"{sys.executable} cannot import lava ({error})"
-        channel.send({"type": "error", "message": message, "detail": traceback.format_exc()})
+        with contextlib.suppress(OSError):
+            channel.send({"type": "error", "message": message, "detail": traceback.format_exc()})
+        # Time for the parent to read it and to end the group itself.
         time.sleep(_LOOK_EVERY)
-        os._exit(1)
+        end_group(folder, prefix)
     sys.stdout.flush()
     # Lava's children are not daemons; an ordinary exit would wait for any that is left.
     os._exit(0)

@@ -22,7 +22,12 @@ Check = Callable[[], None]
 """Called about ten times a second while waiting; raises to end the wait."""
 
 _LENGTHS = struct.Struct("<QQ")
-_DTYPES = {"uint8": np.dtype("u1"), "int8": np.dtype("i1"), "int32": np.dtype("<i4"), "int64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "uint8": np.dtype("u1"),
+    "int8": np.dtype("i1"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
+}
 _MAX_HEADER = 64 * 2**20
 _POLL_MS = 100
 
@@ -35,7 +40,9 @@ class Channel:
         for fd in {read_fd, write_fd} - {None}:
             os.set_blocking(fd, False)  # type: ignore[arg-type]
 
-    def send(self, header: Mapping[str, Any], arrays: Mapping[str, Array] | None = None, check: Check | None = None) -> None:
+    def send(
+        self, header: Mapping[str, Any], arrays: Mapping[str, Array] | None = None, check: Check | None = None
+    ) -> None:
         """Write one message. OSError: the other end is gone. TypeError: an array of another dtype than integers."""
         packed = {}
         for name, array in (arrays or {}).items():
@@ -47,7 +54,7 @@ class Channel:
         self._write(_LENGTHS.pack(len(text), sum(a.nbytes for a in packed.values())) + text, check)
         for array in packed.values():
             if array.size:
-                self._write(memoryview(array.reshape(-1)).cast("B"), check)
+                self._write(array.reshape(-1).view(np.uint8).data, check)
 
     def recv(self, check: Check | None = None) -> tuple[dict[str, Any], dict[str, Array]]:
         """Read one message. ConnectionError: the other end closed, or what came is not a message."""

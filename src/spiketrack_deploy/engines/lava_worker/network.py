@@ -19,13 +19,11 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 
 from spiketrack_deploy.engines.lava_worker.frames import Array, Channel
-from spiketrack_deploy.engines.lava_worker.plan import LOAD, SINK, SOURCE, Plan
+from spiketrack_deploy.engines.lava_worker.plan import CHANNEL_SIZE, LOAD, SINK, SOURCE, Plan
 from spiketrack_deploy.engines.lava_worker.processes.fused import build
 from spiketrack_deploy.engines.lava_worker.segment import Fault, Segment, describe
 from spiketrack_deploy.program.types import Program
 
-CHANNEL_SIZE = 2
-"""Messages that a channel holds (Lava's default, 64, fills /dev/shm); a zero-latency step never has more than one."""
 _LOOK_EVERY = 0.05
 
 Report = Callable[[str, str], None]
@@ -41,7 +39,10 @@ class Network:
     """Processes, runtime and watching thread of one program."""
 
     def __init__(self, program: Program, plan: Plan, step_timeout: float, report: Report) -> None:
-        self.program, self.plan, self.step_timeout, self.report = program, plan, step_timeout, report
+        self.program, self.plan, self.report = program, plan, report
+        self.step_timeout = step_timeout
+        # The first step belongs to the start, on which the parent keeps an eye.
+        self._limit = float("inf")
         fault = Fault.from_environment()
         names = list(plan.segments)
         self.table = np.frombuffer(mmap.mmap(-1, max(1, len(names)) * 16), dtype=np.int64).reshape(-1, 2)
@@ -54,17 +55,22 @@ class Network:
             keys = {key for ops in plan.segments[name].values() for op in ops for key in op.arrays.values()}
             arrays = {key: program.arrays[key] for key in keys}
             work[name] = Segment(name, plan.segments[name], arrays, writer, self.table[index], fault)
-        self.home = {branch: {op.name: s for s, w in plan.segments.items() for op in w.get(branch, ())} for branch in program.branches}
+        self.home = {b: {op.name: s for s, w in plan.segments.items() for op in w.get(b, ())} for b in program.branches}
         self.processes = build(plan, work)
         self._started: tuple[str, float] | None = None
         self._closing = False
         self.failed = threading.Event()
 
     def start(self) -> None:
-        """Compile, fork one operating-system process per Process, begin to watch them."""
-        first = self.processes[SOURCE]
-        first.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"), compile_config={"pypy_channel_size": CHANNEL_SIZE})
+        """Compile, fork an operating-system process per Process, watch them, run one step that writes zero memories.
+
+        Lava's runtime cannot stop in order before its first step; and what answers once is ready.
+        """
+        choice, sizes = Loihi2SimCfg(select_tag="fixed_pt"), {"pypy_channel_size": CHANNEL_SIZE}
+        self.processes[SOURCE].create_runtime(run_cfg=choice, compile_config=sizes)
         threading.Thread(target=self._watch, daemon=True).start()
+        self.load({name: np.zeros(shape, dtype=np.int32) for name, shape in self.plan.memories.items()})
+        self._limit = self.step_timeout
 
     @property
     def actors(self) -> list[Any]:
@@ -77,22 +83,27 @@ class Network:
         self._begin(LOAD, False, False, memories)
         self._end()
 
-    def run(self, branch: str, inputs: dict[str, Array], count: bool, watch: bool, forward: Callable[[str, Array], None]) -> tuple[dict[str, Array], dict[str, list[int]]]:
-        """One step: outputs by public name, counts by operation; ``forward`` gets each operation's integers in order."""
+    def run(
+        self, branch: str, inputs: dict[str, Array], count: bool, watch: bool, forward: Callable[[str, Array], None]
+    ) -> tuple[dict[str, Array], dict[str, list[int]]]:
+        """One step: outputs by public name, counts by operation; ``forward`` gets each operation's integers."""
         self._begin(branch, count, watch, inputs)
         ops = self.program.branches[branch].ops
         if watch:
-            # In execution order: a Process waits in its pipe only for operations before its own, so nobody waits in a circle.
+            # In execution order: a Process with a full pipe waits for earlier operations only, so never in a circle.
             for op in ops:
                 header, arrays = self.reports[self.home[branch][op.name]].recv()
+                # The time that a reader takes is not the network's.
+                self._started = None
                 forward(header["op"], arrays["value"])
+                self._started = (branch, time.monotonic())
         counts: dict[str, list[int]] = {}
         for name in dict.fromkeys(self.home[branch].values()):
             counts.update(self.reports[name].recv()[0]["counts"])
         _, values = self.from_sink.recv()
         self._end()
         outputs = self.program.branches[branch].outputs
-        result = {public: values[public if public in self.plan.memories else value] for public, value in outputs.items()}
+        result = {name: values[name if name in self.plan.memories else value] for name, value in outputs.items()}
         return result, {op.name: counts[op.name] for op in ops if op.name in counts}
 
     def stop(self) -> None:
@@ -120,11 +131,11 @@ class Network:
                     self.report(f"Lava Process {name} {fault[0]}", fault[1])
                     return
             started = self._started
-            if started and time.monotonic() - started[1] > self.step_timeout:
+            if started and time.monotonic() - started[1] > self._limit:
                 work = list(self.plan.segments.values())
                 place = describe(self.table, list(self.plan.segments), work, started[0])
                 self.failed.set()
-                self.report(f"the {started[0]} step did not end within {self.step_timeout:g} s; {place}", "")
+                self.report(f"the {started[0]} step did not end within {self._limit:g} s; {place}", "")
                 return
 
 

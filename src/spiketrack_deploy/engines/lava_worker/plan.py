@@ -2,20 +2,23 @@
 
 This module decides the cut of a program into Processes: one per block of the network, serving every branch in which the
 block occurs, and one per memory. It must not know Lava, nor how an operation computes. Within one step (one branch) the
-graph of Processes has no cycle: every Process receives all it needs before a zero-latency step can stall. A block that
-would close a cycle is cut into consecutive segments ``block#1``, ``block#2``. The memory, written in the template branch
-and read in the search branch, joins the two modes; that loop runs through its state, never within a step.
+graph of Processes has no cycle, since no Process delays. A block that would close one is cut into consecutive segments
+``block#1``, ``block#2``. The memory, written in the template branch and read in the search branch, joins the two modes;
+that loop runs through its state, never within a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.types import Branch, Op, Program
 
 SOURCE, SINK = "source", "sink"
+CHANNEL_SIZE = 2
+"""Messages that a channel holds (Lava's default, 64, fills /dev/shm); a zero-latency step never has more than one."""
 LOAD = "load"
 """Mode in which the source hands the memories over: the caller queries another memory than the one written last."""
 
@@ -40,7 +43,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Modes in their numbering, segments (name -> branch -> operations in order), memories (name -> shape), channels."""
+    """Modes in their numbering, segments (name -> branch -> operations), memories (name -> shape), channels."""
 
     modes: tuple[str, ...]
     segments: Mapping[str, Mapping[str, tuple[Op, ...]]]
@@ -51,6 +54,11 @@ class Plan:
     def processes(self) -> tuple[str, ...]:
         """Names of all Processes: source, segments in execution order, memories, sink."""
         return (SOURCE, *self.segments, *self.memories, SINK)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of all channels: int32 values, in whole pages of 4 KiB."""
+        return sum(-(-prod(w.port.shape) * 4 * CHANNEL_SIZE // 4096) * 4096 for w in self.wires)
 
     def inputs(self, process: str) -> tuple[Port, ...]:
         """Ports on which a Process receives, each once."""
@@ -73,11 +81,15 @@ def cyclic(edges: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def _block_edges(branch: Branch, place: Mapping[str, str]) -> set[tuple[str, str]]:
-    return {(place[i], place[op.name]) for op in branch.ops for i in op.inputs if i in place and place[i] != place[op.name]}
+    pairs = ((place[i], place[op.name]) for op in branch.ops for i in op.inputs if i in place)
+    return {(a, b) for a, b in pairs if a != b}
 
 
 def segment_names(program: Program) -> dict[str, dict[str, str]]:
-    """Branch -> operation -> name of its Process. Names are shared by the branches; a block cut anywhere is numbered everywhere."""
+    """Branch -> operation -> name of its Process; names are shared by the branches.
+
+    A block cut in one branch is numbered in all. EngineError where a cycle is left.
+    """
     blocks = {b.name: {op.name: op.block for op in b.ops} for b in program.branches.values()}
     cut = {name for b in program.branches.values() for name in cyclic(_block_edges(b, blocks[b.name]))}
     reserved = {SOURCE, SINK, *(i for b in program.branches.values() for i in b.inputs)}
@@ -95,7 +107,9 @@ def segment_names(program: Program) -> dict[str, dict[str, str]]:
                 place[op.name] = f"{op.block}#1" if op.block in reserved else op.block
         stuck = cyclic(_block_edges(branch, place))
         if stuck:
-            raise EngineError(f"lava: the Processes {sorted(stuck)} of the {branch.name} branch wait for one another; run this program on the sim engine")
+            raise EngineError(
+                f"lava: Processes {sorted(stuck)} of the {branch.name} branch wait for one another; use the sim engine"
+            )
         result[branch.name] = place
     return result
 
@@ -106,11 +120,13 @@ def memory_shapes(program: Program) -> dict[str, tuple[int, ...]]:
     for branch in program.branches.values():
         for name, spec in branch.inputs.items():
             if spec.kind == "memory" and shapes.setdefault(name, spec.shape) != spec.shape:
-                raise EngineError(f"lava: {name} has shape {shapes[name]} in one branch and {spec.shape} in another; export the bundle again")
+                raise EngineError(
+                    f"lava: {name} is read as {shapes[name]} and as {spec.shape}; export the bundle again"
+                )
     for branch in program.branches.values():
         for public, value in branch.outputs.items():
             if public in shapes and (branch.spec(value).shape != shapes[public] or public in branch.inputs):
-                raise EngineError(f"lava: the {branch.name} branch cannot write {public} as it is read; export the bundle again")
+                raise EngineError(f"lava: {branch.name} cannot write {public} as it is read; export the bundle again")
     return shapes
 
 

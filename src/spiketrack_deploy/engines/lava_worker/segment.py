@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.engines.lava_worker.frames import Channel
-from spiketrack_deploy.program.semantics import conv_size, taps
+from spiketrack_deploy.program.semantics import Pair, conv_size, taps
 from spiketrack_deploy.program.table import OP_TABLE, conv_geometry
 from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, AnyArray, IntArray, Op
 
@@ -28,13 +28,13 @@ Send = Callable[[str, IntArray], None]
 WAITING, COMPUTING = 1, 2
 
 
-def weighted_sum(x: IntArray, weight: AnyArray, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int) -> IntArray:
+def weighted_sum(x: IntArray, weight: AnyArray, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> IntArray:
     """``program.semantics.weighted_sum`` (same arguments) in floating point, exactly.
 
     NumPy multiplies int64 matrices without BLAS, about forty times slower. Every partial sum is an integer of at most
     ``max(sum |w|) * max |x|``; below 2^24 float32 holds all of them, below 2^53 float64 does (facts/kernels.md).
     """
-    steps, channels, height, width = x.shape
+    steps, _, height, width = x.shape
     shared, outputs, fan_in, kh, kw = weight.shape
     largest = int(np.abs(weight.astype(np.int64)).sum(axis=(2, 3, 4)).max(initial=0)) * int(np.abs(x).max(initial=0))
     real = np.float32 if largest < 2**24 else np.float64
@@ -105,7 +105,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One Process: its operations by branch, their arrays, the pipe for reports, its row ``[stage, operation]`` of the state table."""
+    """One Process: operations by branch, arrays, pipe for reports, row ``[stage, operation]`` of the state table."""
 
     name: str
     work: Mapping[str, tuple[Op, ...]]

@@ -9,7 +9,6 @@ survives a step is the memory's Var.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,7 @@ class Fused(AbstractProcess):
 
 
 class FusedModel(PyLoihiProcessModel):
-    """What all four models share: the mode word, receiving and sending by value name. Carries no decorator: it is subclassed."""
+    """What all four models share: the mode word, receiving and sending by value name. Undecorated: it is subclassed."""
 
     def run_spk(self) -> None:
         """One step: learn the mode, then the part of this Process in it."""
@@ -83,7 +82,7 @@ class FusedModel(PyLoihiProcessModel):
 
 
 class SourceModel(FusedModel):
-    """Takes mode and arrays from the host's pipe, tells every Process the mode, sends the arrays to whom they concern."""
+    """Takes mode and arrays from the host's pipe, tells every Process the mode, sends the arrays to their readers."""
 
     def run_spk(self) -> None:
         """One step."""
@@ -109,7 +108,7 @@ class BlockModel(FusedModel):
 
 
 class MemoryModel(FusedModel):
-    """Holds the k^T v matrices of the templates in its Var: rewrites them when a mode writes, sends them when a mode reads.
+    """Holds the k^T v matrices of the templates in its Var: a mode that writes rewrites it, a mode that reads gets it.
 
     What it just rewrote it also sends to the sink: the host sees the stored matrix, not the message that brought it.
     """
@@ -140,13 +139,15 @@ def _role(name: str, plan: Plan) -> type[FusedModel]:
     return {SOURCE: SourceModel, SINK: SinkModel}.get(name, BlockModel)
 
 
-@lru_cache(maxsize=None)
 def _classes(role: type[FusedModel], received: int, sent: int) -> type[Fused]:
     """A Process class and its model with this number of ports.
 
     Lava reads ports off the model's *class*, and finds a model by looking through the module of the Process's class.
     """
     label = f"{role.__name__}_{received}_{sent}"
+    if label in globals():
+        known: type[Fused] = globals()[label].implements_process
+        return known
     process = type(f"{label}_Process", (Fused,), {"__module__": __name__})
     ports: dict[str, Any] = {"__module__": __name__}
     for index in range(received):
@@ -157,8 +158,9 @@ def _classes(role: type[FusedModel], received: int, sent: int) -> type[Fused]:
     ports["mode_out" if role is SourceModel else "mode_in"] = LavaPyType(mode, np.int32, precision=24)
     if role is MemoryModel:
         ports["matrix"] = LavaPyType(np.ndarray, np.int32, precision=24)
-    model = implements(proc=process, protocol=LoihiProtocol)(requires(CPU)(tag("fixed_pt")(type(label, (role,), ports))))
-    globals()[process.__name__], globals()[model.__name__] = process, model
+    plain = type(label, (role,), ports)
+    model = implements(proc=process, protocol=LoihiProtocol)(requires(CPU)(tag("fixed_pt")(plain)))
+    globals()[process.__name__], globals()[label] = process, model
     return process
 
 
