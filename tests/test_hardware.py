@@ -49,7 +49,7 @@ def test_the_bundled_profiles_are_found() -> None:
 def test_bundled_profile_is_whole(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name, "a profile's name and its file's name must agree"
-    assert profile.prices and profile.unknown and profile.assumptions
+    assert (profile.prices or profile.limits) and profile.unknown and profile.assumptions
     for item in profile.prices.values():
         assert item.tag in TAGS and item.source.strip() and item.low <= item.value <= item.high
         # A coefficient without a band must say why: nobody published one, or the note explains it.

@@ -31,7 +31,7 @@ BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "p
 OUTSIDE_HASH: Mapping[str, str] = {
     PROVENANCE: "command, time, versions and durations differ between two identical runs",
     VIDEO: "the video encoder may write other bytes on another machine",
-    REPORT: "its pictures depend on the fonts and the matplotlib of the machine; every figure in it comes from hashed files",
+    REPORT: "its pictures depend on the machine's fonts and matplotlib",
     PARITY: "compares with the floating-point tracker, whose last digits depend on the machine and its thread count",
 }
 """Files the content hash leaves out, and why; they have a SHA-256 of their own in the manifest all the same."""
@@ -104,11 +104,15 @@ def read_manifest(folder: Path) -> Manifest:
     data = read_json(folder / MANIFEST)
     try:
         if data["schema"] != SCHEMA:
-            raise InputError(f"{folder / MANIFEST}: schema {data['schema']!r} is not {SCHEMA!r}; export again with this version")
+            raise InputError(
+                f"{folder / MANIFEST}: schema {data['schema']!r} is not {SCHEMA!r}; export again with this version"
+            )
         files = {str(path): str(entry["sha256"]) for path, entry in data["files"].items()}
         manifest = Manifest(str(data["content_hash"]), str(data["program_hash"]), files)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / MANIFEST}: not a manifest ({type(error).__name__}: {error}); export again") from None
+        raise InputError(
+            f"{folder / MANIFEST}: not a manifest ({type(error).__name__}: {error}); export again"
+        ) from None
     for path in files:
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise InputError(f"{folder / MANIFEST}: names a file outside the bundle ({path}); do not trust this bundle")
@@ -129,49 +133,67 @@ def check_bundle(folder: Path) -> Manifest:
     changed = changed_files(folder, manifest)
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise VerificationError(f"{folder / changed[0]}{more}: not the file that was exported (its SHA-256 differs); export again")
+        raise VerificationError(
+            f"{folder / changed[0]}{more}: not the file that was exported (its SHA-256 differs); export again"
+        )
     if content_hash(manifest.files) != manifest.content_hash:
         raise VerificationError(f"{folder / MANIFEST}: the content hash does not follow from the files; export again")
     return manifest
 
 
-def check_output(out: Path, force: bool) -> None:
-    """UsageError unless ``out`` may become a bundle; called before any work is done.
+def check_output(out: Path, force: bool, marker: str = MANIFEST) -> None:
+    """UsageError unless ``out`` may be written; called before any work is done.
 
-    With ``force`` a bundle may be replaced, but never a folder that is something else: replacing deletes it.
+    With ``force`` an earlier result (a folder that holds ``marker``) may be replaced, but never a folder that is
+    something else, because replacing deletes it.
     """
     if out.resolve() == Path.cwd().resolve() or out.resolve() in Path.cwd().resolve().parents:
-        raise UsageError(f"{out}: a bundle replaces its folder as a whole, so it cannot be the current one; give -o NEW_FOLDER")
+        raise UsageError(
+            f"{out}: a result replaces its whole folder, so that cannot be the current one or one above; give -o NEW"
+        )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file, the output must be a folder; choose another with -o")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not force:
-        raise UsageError(f"{out}: exists and is not empty; choose another folder with -o, or --force to replace the bundle in it")
-    if not (out / MANIFEST).is_file():
-        raise UsageError(f"{out}: is not a bundle, so --force does not delete it; remove it yourself or choose another folder")
+        raise UsageError(
+            f"{out}: exists and is not empty; choose another folder with -o, or --force to replace an earlier result"
+        )
+    if not (out / marker).is_file():
+        raise UsageError(
+            f"{out}: holds no earlier result ({marker}), so --force does not delete it; choose another folder with -o"
+        )
 
 
-def write_failure(path: Path, error: BaseException) -> InputError | None:
+def _is_full(error: BaseException | None) -> bool:
+    number = error.errno if isinstance(error, OSError) else None
+    return number in _NO_SPACE or any(f"errno = {n}," in str(error) for n in _NO_SPACE)
+
+
+def write_failure(path: Path, error: BaseException | None) -> InputError | None:
     """The sentence for a failed write (disk full, no permission); ``None`` where the error is something else."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    if number in _NO_SPACE or any(f"errno = {n}" in text for n in _NO_SPACE):
+    if _is_full(error):
         reason = os.strerror(number) if number else os.strerror(errno.ENOSPC)
-        return InputError(f"{path}: cannot be written ({reason}); free some space or choose another folder with -o; nothing was kept")
+        return InputError(
+            f"{path}: cannot be written ({reason}); free some space or choose another folder with -o; nothing was kept"
+        )
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return InputError(f"{path}: cannot be written ({error.strerror or text}); choose another folder with -o; nothing was kept")
+        return InputError(
+            f"{path}: cannot be written ({error.strerror or text}); choose another folder with -o; nothing was kept"
+        )
     return None
 
 
 @contextmanager
-def staging(out: Path, force: bool) -> Iterator[Path]:
+def staging(out: Path, force: bool, marker: str = MANIFEST) -> Iterator[Path]:
     """A temporary sibling of ``out`` that becomes ``out`` when the block ends well and disappears when it does not.
 
     The rename is the last step, so ``out`` is either the old bundle or the whole new one, never a mixture. Raises
     UsageError (see :func:`check_output`) before anything is written, InputError where the place cannot be written.
     """
-    check_output(out, force)
+    check_output(out, force, marker)
     target = out.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,11 +202,13 @@ def staging(out: Path, force: bool) -> Iterator[Path]:
         raise write_failure(out, error) or error from None
     try:
         yield folder
-        check_output(out, force)  # somebody else may have written there in the meantime
+        check_output(out, force, marker)  # somebody else may have written there in the meantime
         folder.chmod(0o777 & ~_umask())
         _replace(folder, target)
-    except (OSError, RuntimeError) as error:
-        failure = write_failure(out, error)
+    except (OSError, RuntimeError, InputError) as error:
+        # A writer may have wrapped the cause in a sentence about a temporary file that nobody will find.
+        cause = error.__cause__ or error.__context__ if isinstance(error, InputError) else error
+        failure = write_failure(out, cause) if cause is error or _is_full(cause) else None
         if failure is None:
             raise
         raise failure from error

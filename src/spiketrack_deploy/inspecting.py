@@ -33,7 +33,9 @@ def describe_branch(program: Program, branch: Branch) -> dict[str, Any]:
 
 def describe_weights(program: Program) -> dict[str, int]:
     """int8 weights of the whole program, shared ones once: how many, how many of them zero."""
-    keys = {op.arrays["weight"] for branch in program.branches.values() for op in branch.ops if OP_TABLE[op.kind].weighted}
+    keys = {
+        op.arrays["weight"] for branch in program.branches.values() for op in branch.ops if OP_TABLE[op.kind].weighted
+    }
     return {
         "weights": sum(int(program.arrays[key].size) for key in keys),
         "zero_weights": sum(int((program.arrays[key] == 0).sum()) for key in keys),

@@ -49,7 +49,9 @@ def command_line(argv: Sequence[str]) -> str:
     return shlex.join([os.path.basename(argv[0]), *argv[1:]]) if argv else ""
 
 
-def describe(command: str, inputs: Mapping[str, Path], settings: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
+def describe(
+    command: str, inputs: Mapping[str, Path], settings: Mapping[str, Any], seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """The content of ``provenance.json``. ``inputs``: role -> file or folder; ``seconds``: stage -> wall-clock time."""
     return {
         "schema": SCHEMA,

@@ -42,17 +42,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A recorded search frame: its crop uint8 ``[1,3,r,r]`` and the float tracker's spikes by NI-LIF name."""
+    """A recorded search frame: its crop uint8 ``[1,3,r,r]``, the templates uint8 ``[T,3,r,r]`` it was searched with and
+    their memories (int32 ``[T,heads,d,dv]`` in 1/16, by ``memory.<i>``), the float tracker's spikes by NI-LIF name."""
 
     frame: int
     image: AnyArray
+    templates: AnyArray
+    memories: Mapping[str, AnyArray]
     spikes: Mapping[str, AnyArray]
 
 
 @dataclass(frozen=True, slots=True)
 class FloatRun:
-    """The float tracker on a clip. ``templates`` uint8 ``[T,3,r,r]`` with their spikes, ``calibration`` and ``held_out``
-    search frames; ``held_out`` equals ``calibration`` where the clip is too short for both."""
+    """The float tracker on a clip. ``templates`` uint8 ``[T,3,r,r]`` with their spikes; search frames for calibration
+    and comparison: ``held_out`` equals ``calibration`` where the clip is too short for both."""
 
     steps: tuple[Step, ...]
     templates: AnyArray
@@ -74,7 +77,14 @@ def planar(crop: AnyArray) -> AnyArray:
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
 
 
-def follow(network: Network, frames: FrameSource, init: Box, what: str, tell: Tell | None, seen: Callable[[Step, AnyArray], None] | None = None) -> list[Step]:
+def follow(
+    network: Network,
+    frames: FrameSource,
+    init: Box,
+    what: str,
+    tell: Tell | None,
+    seen: Callable[[Step, AnyArray], None] | None = None,
+) -> list[Step]:
     """Track ``init`` through ``frames``; ``seen(step, search crop)`` after every search."""
     tracker = Tracker(network)
     steps: list[Step] = []
@@ -128,7 +138,8 @@ class _Recorder:
         self._network, self._record, self._wanted = network, record, wanted
         self._frame = 0
         self.samples: dict[int, Sample] = {}
-        self.templates: AnyArray = np.zeros(0, dtype=np.uint8)
+        self._current: AnyArray = np.zeros(0, dtype=np.uint8)
+        self.templates: AnyArray = self._current
         self.template_spikes: dict[str, AnyArray] = {}
 
     @property
@@ -136,12 +147,13 @@ class _Recorder:
         return self._network.config
 
     def set_templates(self, crops: Sequence[AnyArray]) -> None:
+        self._current = np.concatenate([planar(crop) for crop in crops])
         if self.template_spikes:
             self._network.set_templates(crops)
             return
         with self._record(self._network.model) as spikes:
             self._network.set_templates(crops)
-        self.templates = np.concatenate([planar(crop) for crop in crops])
+        self.templates = self._current
         self.template_spikes = {name: value.numpy() for name, value in spikes.items()}
 
     def search(self, crop: AnyArray) -> Any:
@@ -150,5 +162,12 @@ class _Recorder:
             return self._network.search(crop)
         with self._record(self._network.model) as spikes:
             maps = self._network.search(crop)
-        self.samples[self._frame] = Sample(self._frame, planar(crop), {n: v.numpy() for n, v in spikes.items()})
+        memories = {f"memory.{i}": _integers(value.numpy()) for i, value in self._network.memories.items()}
+        kept = {name: value.numpy() for name, value in spikes.items()}
+        self.samples[self._frame] = Sample(self._frame, planar(crop), self._current, memories, kept)
         return maps
+
+
+def _integers(memory: AnyArray) -> AnyArray:
+    """The float tracker's memory ``[T,1,heads,d,dv]``, a multiple of 1/16, as int32 ``[T,heads,d,dv]``."""
+    return np.rint(memory[:, 0].astype(np.float64) * 16).astype(np.int32)

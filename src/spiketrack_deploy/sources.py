@@ -39,7 +39,9 @@ class ModelSource:
     @property
     def remark(self) -> str | None:
         """What must stand beside every result of this model."""
-        return "untrained weights: boxes mean nothing, counts and prices are real" if self.untrained else None
+        if not self.untrained:
+            return None
+        return "untrained weights: its boxes mean nothing, and trained ones would spike differently"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ class ClipSource:
 def target_profile(target: str) -> str:
     """Name of a target's hardware profile; UsageError lists the targets."""
     if target not in TARGETS:
-        raise UsageError(f"unknown target {target!r}; choose one of {', '.join(TARGETS)} (spiketrack targets explains them)")
+        raise UsageError(
+            f"unknown target {target!r}; choose one of {', '.join(TARGETS)} (spiketrack targets explains them)"
+        )
     return TARGETS[target]
 
 
@@ -74,7 +78,9 @@ def find_source(model: str | None) -> ModelSource:
         raise InputError(f"{name}: is a bundle, a model is needed here; give the checkpoint it was made from")
     if not path.exists():
         bundled = ", ".join(model_names()) or "none"
-        raise InputError(f"{name}: there is no such checkpoint file, and no bundled model of this name (bundled: {bundled})")
+        raise InputError(
+            f"{name}: there is no such checkpoint file, and no bundled model of this name (bundled: {bundled})"
+        )
     return ModelSource(path.stem, path, _untrained(path))
 
 
@@ -103,6 +109,8 @@ def _box(values: Sequence[float]) -> Box:
     if len(values) != 4 or not all(math.isfinite(v) for v in values):
         raise InputError(f"the initial box {list(values)} must be four finite numbers x,y,w,h in pixels")
     x, y, w, h = (float(v) for v in values)
+    if w < 1 or h < 1:
+        raise InputError(f"the initial box {list(values)} must be at least 1 pixel wide and high")
     return x, y, w, h
 
 
@@ -110,9 +118,14 @@ def _recorded_box(path: Path) -> Box:
     places = [path / name for name in _BOX_FILES] if path.is_dir() else [path.with_name(f"{path.stem}_{_BOX_FILES[0]}")]
     place = next((p for p in places if p.is_file()), None)
     if place is None:
-        raise UsageError(f"{path}: say where the target is in the first frame with --init x,y,w,h (there is no {places[0].name} beside it)")
+        raise UsageError(
+            f"{path}: say where the target is in the first frame with --init x,y,w,h "
+            f"(there is no {places[0].name} beside it)"
+        )
     line = place.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
     try:
         return _box([float(part) for part in line.replace("\t", ",").split(",")])
     except (ValueError, InputError):
-        raise InputError(f"{place}: its first line {line[:60]!r} is not a box x,y,w,h; correct it or give --init") from None
+        raise InputError(
+            f"{place}: its first line {line[:60]!r} is not a box x,y,w,h; correct it or give --init"
+        ) from None

@@ -1,8 +1,8 @@
 """Known answers that travel with a bundle: recorded inputs, and the digest of every operation's integers.
 
-This module decides what is recorded and how it is checked: with the reference engine, operation by operation, by NumPy
-alone. It must not know trackers, prices or PyTorch. The search branch is checked from recorded memories, so that a fault
-in the template branch is named once and not a second time behind it.
+This module decides what is recorded and how it is checked: with the reference engine, operation by operation, by
+NumPy alone. It must not know trackers, prices or PyTorch. The search branch is checked from recorded memories, so that
+a fault in the template branch is named once and not a second time behind it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recorded execution of a branch. ``digests``: SHA-256 of each operation's integers as int64; ``counts`` beside."""
+    """One recorded execution of a branch. ``digests``: SHA-256 of each operation's integers (int64)."""
 
     branch: str
     inputs: Mapping[str, AnyArray]
@@ -47,7 +47,9 @@ class Checked:
     integers: int
 
 
-def execute(program: Program, engine: Engine, branch: str, inputs: Mapping[str, AnyArray]) -> tuple[Run, dict[str, IntArray], int]:
+def execute(
+    program: Program, engine: Engine, branch: str, inputs: Mapping[str, AnyArray]
+) -> tuple[Run, dict[str, IntArray], int]:
     """Run a branch and digest every operation's output; returns the run, the branch's outputs and the integers seen."""
     digests: dict[str, str] = {}
     seen = 0
@@ -71,10 +73,13 @@ def record(program: Program, templates: AnyArray, searches: Sequence[AnyArray], 
 
     ``templates`` uint8 ``[T,3,r,r]``, each of ``searches`` uint8 ``[1,3,r,r]``.
     """
+    runs: list[Run] = []
+    memories: dict[str, AnyArray] = {}
     with ReferenceEngine(program) as engine:
-        run, outputs, _ = execute(program, engine, "template", {"image": templates})
-        runs = [run]
-        memories = {name: value.astype(np.int32) for name, value in outputs.items()}
+        if "template" in program.branches:  # a network without retrievers has none
+            run, outputs, _ = execute(program, engine, "template", {"image": templates})
+            runs.append(run)
+            memories = {name: value.astype(np.int32) for name, value in outputs.items()}
         for index, image in enumerate(searches):
             if tell:
                 tell("known answers", index + 1, len(searches) + 1)
@@ -84,7 +89,9 @@ def record(program: Program, templates: AnyArray, searches: Sequence[AnyArray], 
 
 def save(folder: Path, program: Program, runs: Sequence[Run], vectors: str, expected: str) -> None:
     """Write the inputs (plain npz) and the digests (JSON) of ``runs`` into the bundle ``folder``."""
-    arrays = {f"{i}.{name}": np.ascontiguousarray(value) for i, run in enumerate(runs) for name, value in run.inputs.items()}
+    arrays = {
+        f"{i}.{name}": np.ascontiguousarray(value) for i, run in enumerate(runs) for name, value in run.inputs.items()
+    }
     buffer = io.BytesIO()
     named: dict[str, Any] = dict(sorted(arrays.items()))
     np.savez_compressed(buffer, **named)
@@ -116,12 +123,16 @@ def load(folder: Path, vectors: str, expected: str) -> tuple[str, list[Run]]:
     try:
         data = json.loads((folder / expected).read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
-            raise InputError(f"{folder / expected}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again")
+            raise InputError(
+                f"{folder / expected}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again"
+            )
         with np.load(folder / vectors, allow_pickle=False) as archive:
             runs = [_read_run(archive, i, entry, folder / vectors) for i, entry in enumerate(data["runs"])]
         return str(data["program"]), runs
     except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{folder / expected}: not a record of known answers ({type(error).__name__}: {error}); export again") from None
+        raise InputError(
+            f"{folder / expected}: not a record of known answers ({type(error).__name__}: {error}); export again"
+        ) from None
 
 
 def _read_run(archive: Mapping[str, AnyArray], index: int, entry: Mapping[str, Any], path: Path) -> Run:
@@ -129,7 +140,9 @@ def _read_run(archive: Mapping[str, AnyArray], index: int, entry: Mapping[str, A
     for name, digest in entry["inputs"].items():
         inputs[name] = archive[f"{index}.{name}"]
         if array_digest(inputs[name]) != digest:
-            raise VerificationError(f"{path}: recorded input {name} of run {index} is not the one that was exported; export again")
+            raise VerificationError(
+                f"{path}: recorded input {name} of run {index} is not the one that was exported; export again"
+            )
     return Run(entry["branch"], inputs, dict(entry["ops"]), {k: dict(v) for k, v in entry["counts"].items()})
 
 
@@ -139,7 +152,8 @@ def first_difference(program: Program, want: Run, got: Run) -> str | None:
         if want.digests.get(op.name) != got.digests.get(op.name):
             return f"{op.name} ({op.kind}): its integers differ"
         if want.counts.get(op.name) != got.counts.get(op.name):
-            return f"{op.name} ({op.kind}): its counts differ, {want.counts.get(op.name)} recorded and {got.counts.get(op.name)} now"
+            recorded, now = want.counts.get(op.name), got.counts.get(op.name)
+            return f"{op.name} ({op.kind}): its counts differ, {recorded} recorded and {now} now"
     return None
 
 
@@ -148,13 +162,17 @@ def check(program: Program, engine: Engine, runs: Sequence[Run], where: str, tel
     operations = integers = 0
     for index, want in enumerate(runs):
         if want.branch not in program.branches:
-            raise InputError(f"{where}: recorded run {index} is of a branch {want.branch!r} that the program lacks; export again")
+            raise InputError(
+                f"{where}: recorded run {index} is of a branch {want.branch!r} that the program lacks; export again"
+            )
         if tell:
             tell("known answers", index, len(runs))
         got, _, seen = execute(program, engine, want.branch, want.inputs)
         difference = first_difference(program, want, got)
         if difference:
-            raise VerificationError(f"{where}: {want.branch} branch, layer {difference} ({engine.name} engine against the record)")
+            raise VerificationError(
+                f"{where}: {want.branch} branch, layer {difference} ({engine.name} engine against the record)"
+            )
         operations += len(got.digests)
         integers += seen
     return Checked(len(runs), operations, integers)

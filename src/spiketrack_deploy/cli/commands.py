@@ -28,14 +28,20 @@ def group() -> None:
 
 @click.command("export", context_settings=_WIDE)
 @click.argument("model", required=False)
-@click.option("--target", default="loihi2", show_default=True, metavar="NAME", help="Chip: loihi2, loihi1, or cpu (no chip; prices of 45 nm CMOS).")
+@click.option(
+    "--target",
+    default="loihi2",
+    show_default=True,
+    metavar="NAME",
+    help="Chip: loihi2, loihi1, or cpu (no chip; prices of 45 nm CMOS).",
+)
 @click.option("--profile", metavar="NAME|FILE", help="Hardware profile to price with, instead of the target's own.")
 @options.frames
 @options.engine()
 @options.destination
 @options.output
 @click.pass_obj
-def export_command(argv: list[str], model: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+def export_command(argv: list[str], /, model: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Compile MODEL (a checkpoint file or the name of a bundled model), run it on a video, price it, write a bundle.
 
     Without MODEL the bundled one is used, without --video or --frames the bundled clip and its first box.
@@ -59,7 +65,7 @@ group.add_command(export_command)
 def track(model: str, video: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Follow a target through VIDEO (a file or a folder of images): boxes.csv and tracked.mp4.
 
-    A checkpoint or bundled model runs as the float tracker; a bundle runs its integer program with --engine (default sim).
+    A checkpoint or bundled model runs as the float tracker, a bundle as its integer program (--engine).
     """
     with printing.progress(quiet) as tell:
         result = api.track(model, video, tell=tell, **settings)
@@ -80,7 +86,13 @@ def simulate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
 
 @group.command(context_settings=_WIDE)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Repeat to compare. Default: every bundled profile.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Repeat to compare. Default: every bundled profile.",
+)
 @options.output
 def energy(bundle: Path, profiles: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Price the recorded counts of BUNDLE with other hardware profiles, side by side."""

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -43,6 +44,7 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
     _end_tidily()
+    _keep_quiet()
     try:
         with command.make_context(name, args) as context:
             context.obj = [name, *args]
@@ -73,8 +75,8 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
         return _bug(error, as_json)
 
 
-def _place(error: OSError) -> str:
-    return str(error.filename) if error.filename else "the output"
+def _place(error: OSError) -> Path:
+    return Path(str(error.filename)) if error.filename else Path("output")
 
 
 def _usage_sentence(error: click.ClickException) -> str:
@@ -84,6 +86,7 @@ def _usage_sentence(error: click.ClickException) -> str:
 
 
 def _fail(sentence: str, code: int, as_json: bool, error: BaseException | None = None) -> int:
+    sentence = " ".join(sentence.split())
     if error is not None and os.environ.get("SPIKETRACK_DEBUG"):
         traceback.print_exception(error)
     print(f"error: {sentence}" if code != EXIT_INTERRUPTED else sentence, file=sys.stderr)
@@ -110,6 +113,13 @@ def _broken_pipe() -> int:
     """The reader of our output went away; the interpreter must not complain when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_BROKEN_PIPE
+
+
+def _keep_quiet() -> None:
+    """HDF5 objects of a half-written file complain while they are destroyed; the one sentence says it already."""
+    if not os.environ.get("SPIKETRACK_DEBUG"):
+        sys.unraisablehook = lambda event: None
+        sys.excepthook = lambda kind, error, trace: None
 
 
 def _end_tidily() -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[F], F]
+Function = Callable[..., Any]
 
 ENGINES = ("sim", "lava", "reference", "onnx")
 
 
-class Box(click.ParamType):
+class Box(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """``x,y,w,h`` in pixels of the first frame."""
 
     name = "x,y,w,h"
@@ -32,48 +31,62 @@ class Box(click.ParamType):
         except ValueError:
             numbers = ()
         if len(numbers) != 4 or not all(math.isfinite(n) for n in numbers):
-            self.fail(f"{value!r} is not a box: give four numbers x,y,w,h in pixels, for example 74,70,37,80", param, ctx)
+            self.fail(
+                f"{value!r} is not a box: give four numbers x,y,w,h in pixels, for example 74,70,37,80", param, ctx
+            )
         return numbers
 
 
-def _path(**kind: bool) -> click.Path:
+def _path() -> click.Path:
     # Existence is checked where the file is used, so that a bad file ends with exit code 3 and a sentence about it.
-    return click.Path(path_type=Path, **kind)  # type: ignore[arg-type]
+    return click.Path(path_type=Path)
 
 
-def output(function: F) -> F:
+def output(function: Function) -> Function:
     """``--json`` and ``--quiet``."""
-    function = click.option("--quiet", is_flag=True, help="Print nothing but errors (and the object of --json).")(function)
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")(function)
+    function = click.option("--quiet", is_flag=True, help="Print nothing but errors (and the object of --json).")(
+        function
+    )
+    return click.option(
+        "--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr."
+    )(function)
 
 
-def frames(function: F) -> F:
+def frames(function: Function) -> Function:
     """What is tracked: ``--video`` or ``--frames``, ``--init``, ``--max-frames``."""
     for decorate in reversed(
         (
             click.option("--video", type=_path(), help="Video file. Default: the bundled clip."),
             click.option("--frames", type=_path(), help="Folder of images, in the order of their names."),
             click.option("--init", type=Box(), help="Box of the target in the first frame, in pixels."),
-            click.option("--max-frames", type=click.IntRange(min=2), help="Stop after so many frames, the first one included."),
+            click.option(
+                "--max-frames", type=click.IntRange(min=2), help="Stop after so many frames, the first one included."
+            ),
         )
     ):
         function = decorate(function)
     return function
 
 
-def engine(default: str | None = "sim") -> Decorator[F]:
+def engine(default: str | None = "sim") -> Callable[[Function], Function]:
     """``--engine`` and ``--threads``."""
-    who = "Who runs the program." if default else "Who runs a bundle's program (default sim); a model runs as the float tracker."
+    who = (
+        "Who runs the program."
+        if default
+        else "Who runs a bundle's program (default sim); a model runs as the float tracker."
+    )
 
-    def decorate(function: F) -> F:
+    def decorate(function: Function) -> Function:
         threads = "Threads of the sim engine and of the float tracker; integers do not change."
         function = click.option("--threads", type=click.IntRange(min=1), help=threads)(function)
-        return click.option("--engine", type=click.Choice(ENGINES), default=default, show_default=True, help=who)(function)
+        return click.option("--engine", type=click.Choice(ENGINES), default=default, show_default=True, help=who)(
+            function
+        )
 
     return decorate
 
 
-def destination(function: F) -> F:
+def destination(function: Function) -> Function:
     """``-o`` and ``--force``."""
     function = click.option("--force", is_flag=True, help="Replace an earlier result in the output folder.")(function)
     return click.option("-o", "--out", type=_path(), help="Folder to write. Default: a name under export/.")(function)

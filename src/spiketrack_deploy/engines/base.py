@@ -25,7 +25,9 @@ class Engine(Protocol):
     name: str
     can_replace: bool
 
-    def run(self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None) -> BranchResult:
+    def run(
+        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> BranchResult:
         """Execute one branch."""
 
     def close(self) -> None:
@@ -34,7 +36,9 @@ class Engine(Protocol):
     def __enter__(self) -> Engine:
         """The engine itself."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close."""
 
 
@@ -47,7 +51,9 @@ class ReferenceEngine:
     def __init__(self, program: Program) -> None:
         self.program = program
 
-    def run(self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None) -> BranchResult:
+    def run(
+        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> BranchResult:
         """See :class:`Engine`."""
         return run_branch(self.program, branch, inputs, count=count, watch=watch)
 
@@ -57,5 +63,7 @@ class ReferenceEngine:
     def __enter__(self) -> ReferenceEngine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -28,13 +28,15 @@ _SHOWN = 8
 def load_profile(path_or_name: str | Path) -> Profile:
     """Read one profile, by the name of a bundled one or by path (a ``Path``, a separator, or the ending ``.toml``).
 
+    A board, or another set of coefficients of a chip, comes with that chip's values filled in (``Profile.chip``).
+
     Raises ProfileError naming the file and every field that is wrong (first 8), UsageError for an unknown name.
     """
     text = str(path_or_name)
     is_path = isinstance(path_or_name, Path) or text.endswith(".toml") or "/" in text
     path = Path(path_or_name) if is_path else find_profile(text)
     try:
-        return Profile.model_validate(_read(path))
+        return Profile.model_validate(_joined(_read(path), path))
     except ValidationError as error:
         raise ProfileError(_defects(path, error)) from error
 
@@ -42,6 +44,28 @@ def load_profile(path_or_name: str | Path) -> Profile:
 def list_profiles() -> tuple[Profile, ...]:
     """Every bundled profile, by name."""
     return tuple(load_profile(name) for name in profile_names())
+
+
+def _joined(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A profile that builds on a chip, with that chip's part filled in; its own values come first."""
+    name = data.get("chip")
+    if not isinstance(name, str):
+        return data
+    if name not in profile_names():
+        raise ProfileError(f"profile {path}: chip: unknown chip {name!r}; bundled are {', '.join(profile_names())}.")
+    base = _read(find_profile(name))
+    if base.get("kind") != "chip" or "chip" in base:
+        raise ProfileError(f"profile {path}: chip: {name!r} is not a chip's own profile.")
+    tables = ("limits", "prices") if data.get("kind") == "board" else ("limits",)
+    joined = dict(data)
+    for table in tables:
+        own = data.get(table, {})
+        joined[table] = {**base.get(table, {}), **own} if isinstance(own, dict) else own
+    if data.get("kind") == "board":
+        for text in ("unknown", "assumptions"):
+            own = data.get(text, [])
+            joined[text] = [*base.get(text, []), *own] if isinstance(own, list) else own
+    return joined
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from spiketrack_deploy.hardware.vocabulary import EXCLUSIVE, LIMIT_TAGS, LIMITS, PRICES, TAGS, UNITS
+from spiketrack_deploy.hardware.vocabulary import EXCLUSIVE, LIMIT_TAGS, LIMITS, ORDERED, POSITIVE, PRICES, TAGS, UNITS
 from spiketrack_deploy.units import Interval
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=False)
@@ -83,6 +83,8 @@ class Profile(BaseModel):
     """One chip, board or pricing convention.
 
     ``limits``: name -> :class:`Limit` (names and units: ``vocabulary.LIMITS``). ``boards``: board -> number of chips.
+    ``chip``: the bundled profile of the chip this one builds on (``profiles.load_profile`` joins them): a board has that
+    chip's limits and prices, another set of coefficients of the same chip has its limits alone.
     ``prices``: name -> :class:`Price` (``vocabulary.PRICES``). ``unknown``: what is not known and must not be filled by
     analogy. ``assumptions``: sentences that every report of this profile prints.
     """
@@ -93,6 +95,7 @@ class Profile(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     title: Text
     kind: Literal["chip", "board", "convention"]
+    chip: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] | None = None
     limits: dict[str, Limit] = Field(default_factory=dict)
     boards: dict[str, Limit] = Field(default_factory=dict)
     prices: dict[str, Price]
@@ -107,8 +110,8 @@ class Profile(BaseModel):
                 raise ValueError(f"unknown limit {name!r}; known are {', '.join(LIMITS)}")
             if limit.unit != LIMITS[name][0]:
                 raise ValueError(f"{name}.unit is {limit.unit!r}, must be {LIMITS[name][0]!r}")
-        if "substeps" in limits and limits["substeps"].value < 1:
-            raise ValueError("substeps.value must be at least 1")
+            if name in POSITIVE and limit.value < 1:
+                raise ValueError(f"{name}.value must be at least 1")
         return limits
 
     @field_validator("boards")
@@ -132,6 +135,40 @@ class Profile(BaseModel):
             if one in prices and other in prices:
                 raise ValueError(f"{one} and {other} price the same event twice; keep one")
         return prices
+
+    @model_validator(mode="after")
+    def _whole(self) -> Profile:
+        if self.kind == "board" and (self.chip is None or "chips" not in self.limits):
+            raise ValueError("a board names its chip and has limits.chips")
+        if self.kind != "board" and "chips" in self.limits:
+            raise ValueError(f"limits.chips is for boards, kind is {self.kind!r}")
+        if self.kind == "convention" and (self.chip is not None or not self.prices):
+            raise ValueError("a convention has prices of its own and no chip")
+        contradiction = self._contradiction()
+        if contradiction:
+            raise ValueError(contradiction)
+        return self
+
+    def _contradiction(self) -> str | None:
+        """Two limits that cannot both hold."""
+        have = {name: limit.value for name, limit in self.limits.items()}
+        for small, large in ORDERED:
+            if small in have and large in have and have[small] > have[large]:
+                return f"limits.{small} {have[small]} is more than limits.{large} {have[large]}"
+        mesh = [have.get(name) for name in ("tiles_x", "tiles_y", "cores_per_tile", "cores_per_chip")]
+        columns, rows, per_tile, cores = mesh
+        if columns is not None and rows is not None and per_tile is not None and cores is not None:
+            if columns * rows * per_tile != cores:
+                return f"limits: {columns} x {rows} tiles of {per_tile} cores are not {cores} cores"
+        words, size = have.get("synaptic_words_per_core"), have.get("synaptic_memory_per_core")
+        if words is not None and size is not None and 8 * words > size:
+            return f"limits.synaptic_words_per_core: {words} words of 64 bits are more than {size} bytes"
+        return None
+
+    @property
+    def chips(self) -> int | None:
+        """Chips of a board; ``None`` for a chip family, of which a mapping takes as many as it needs."""
+        return self.limits["chips"].value if "chips" in self.limits else None
 
     @property
     def substeps(self) -> int:

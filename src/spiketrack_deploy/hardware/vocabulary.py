@@ -67,6 +67,9 @@ PRICES: dict[str, PriceSpec] = {
         "energy", "memory_reads", "memory", "one word of a template's matrix read, beside the synop"
     ),
     "memory_write": PriceSpec("energy", "memory_writes", "memory", "one word of a template's matrix rewritten"),
+    "event_total": PriceSpec(
+        "energy", None, None, "everything a chip drew in a published run over its synaptic events: never multiplied"
+    ),
     "hop_ew": PriceSpec("energy", None, None, "one message over one east-west router hop"),
     "hop_ns": PriceSpec("energy", None, None, "one message over one north-south router hop"),
     "state_reset": PriceSpec("energy", None, None, "reset of the whole neuron state of one chip"),
@@ -90,6 +93,8 @@ EXCLUSIVE = (("synop", "unit_op"), ("message", "unit_message"))
 """Pairs that would charge the same event twice: a spike is either one graded message or as many binary ones."""
 
 LIMITS: dict[str, tuple[str, str]] = {
+    "chips": ("chips", "chips of a board"),
+    "board_power": ("W", "most that the whole board or system draws, as stated by its vendor"),
     "cores_per_chip": ("cores", "neurocores of one chip"),
     "cores_per_tile": ("cores", "neurocores that share a router"),
     "tiles_x": ("tiles", "columns of the router mesh"),
@@ -97,6 +102,7 @@ LIMITS: dict[str, tuple[str, str]] = {
     "neurons_per_core": ("neurons", "neurons (compartments) that one core holds"),
     "neurons_per_core_compiler": ("neurons", "neurons per core that the vendor's compiler allows"),
     "neuron_groups_per_core": ("groups", "different neuron programs or configurations in one core"),
+    "neurons_per_chip": ("neurons", "neurons of one chip, where cores are not the unit"),
     "memory_per_core": ("bytes", "all memory of one core"),
     "synaptic_memory_per_core": ("bytes", "the part of it that may hold synapses"),
     "synaptic_words_per_core": ("words", "64-bit words of synaptic memory"),
@@ -110,3 +116,14 @@ LIMITS: dict[str, tuple[str, str]] = {
     "substeps": ("steps", "chip steps that one time step of the tracker takes (a spike of value n is n binary spikes)"),
 }
 """Limit -> unit and meaning."""
+
+POSITIVE = ("chips", "cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y", "neurons_per_core", "substeps")
+"""Limits that must be at least 1: a chip without any of these holds nothing."""
+
+ORDERED = (
+    ("cores_per_tile", "cores_per_chip"),
+    ("neurons_per_core_compiler", "neurons_per_core"),
+    ("neurons_per_core", "neurons_per_chip"),
+    ("synaptic_memory_per_core", "memory_per_core"),
+)
+"""Pairs of limits of which the first cannot be more than the second."""

@@ -38,6 +38,7 @@ TINY_BYTES = 4096
 SAMPLE_BYTES = 256 * 1024
 WORTH_COMPRESSING = 0.8
 CHUNK_BYTES = 1 << 20
+CORE_BYTES = 1 << 22
 
 
 def write_graph(graph: Graph, path: Path) -> str:
@@ -51,8 +52,14 @@ def write_graph(graph: Graph, path: Path) -> str:
     check_storable(graph)
     digests = array_digests(graph)
     try:
-        with h5py.File(path, "w", track_order=False) as file:
+        # In memory first: HDF5 crashes the process at its exit when a write to disk failed (disk full).
+        with h5py.File(
+            path.name, "w", track_order=False, driver="core", backing_store=False, block_size=CORE_BYTES
+        ) as file:
             _Writer(file, digests).graph(graph)
+            file.flush()
+            image = file.id.get_file_image()
+        path.write_bytes(image)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error})") from error
     return graph_digest(graph, digests)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.semantics import trunc_shift, upsample_matrix
 from spiketrack_deploy.program.types import (
     INT24_MAX,
@@ -155,7 +156,7 @@ def input_bounds(branch: Branch) -> dict[str, Bound]:
             high = 255
         else:
             if grid is None:
-                raise ValueError(f"branch {branch.name} has a memory input and no query")
+                raise InputError(f"program: branch {branch.name} has a memory input that nothing queries; export again")
             high = SPIKE_MAX**2 * grid[2] * grid[3]
         result[name] = _channels(np.array([0]), np.array([high]))
     return result

@@ -4,8 +4,11 @@ This module decides markup and style. It must not know what a report says. The p
 are inline, pictures are inline SVG.
 """
 
+# ruff: noqa: E501 - style sheet and script are data
+
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -29,7 +32,7 @@ th{background:var(--soft);font-weight:600;white-space:nowrap}td.n,th.n{text-alig
 .sortable th{cursor:pointer}.sortable th:hover{color:var(--accent)}.wide{overflow-x:auto}
 .scroll{max-height:560px;overflow:auto;border:1px solid var(--line)}.scroll th{position:sticky;top:0}
 code,pre{font:13px ui-monospace,"DejaVu Sans Mono",monospace}pre{background:var(--soft);padding:10px 14px;overflow-x:auto;white-space:pre-wrap}
-figure{margin:10px 0}figure svg{width:100%;height:auto}figcaption{color:var(--dim);font-size:13px}
+figure{margin:10px 0}.photos{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:12px}.photos img{width:100%}figure svg{width:100%;height:auto}figcaption{color:var(--dim);font-size:13px}
 ul{margin:6px 0 10px;padding-left:22px}li{margin:2px 0}dt{font-weight:600;margin-top:8px}dd{margin:0 0 0 18px;max-width:80ch}
 nav{font-size:13px;margin:8px 0}nav a{margin-right:14px;color:var(--accent);text-decoration:none}
 @media print{main{max-width:none;padding:0}.scroll{max-height:none;overflow:visible;border:0}.scroll th{position:static}nav{display:none}
@@ -75,7 +78,9 @@ def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Cell | str]], sortable: bool = False, scroll: bool = False) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell | str]], sortable: bool = False, scroll: bool = False
+) -> str:
     """A table; a column is right-aligned where its first cell is a number."""
     listed = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in rows]
     numeric = [bool(listed) and listed[0][i].value is not None for i in range(len(head))]
@@ -103,12 +108,28 @@ def definitions(items: Iterable[tuple[str, str]]) -> str:
 
 def cards(items: Iterable[tuple[str, str, str]]) -> str:
     """Boxes of (label, value, remark)."""
-    return '<div class="cards">' + "".join(f'<div class="card"><span>{text(a)}</span><b>{text(b)}</b><span>{text(c)}</span></div>' for a, b, c in items) + "</div>"
+    return (
+        '<div class="cards">'
+        + "".join(
+            f'<div class="card"><span>{text(a)}</span><b>{text(b)}</b><span>{text(c)}</span></div>' for a, b, c in items
+        )
+        + "</div>"
+    )
 
 
 def figure(svg: str, caption: str) -> str:
     """An inline picture (trusted SVG of our own) with a caption."""
     return f"<figure>{svg}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def photographs(items: Iterable[tuple[str, bytes]]) -> str:
+    """JPEG pictures side by side with captions."""
+    frames = (
+        f'<figure><img alt="{text(caption)}" src="data:image/jpeg;base64,{b64encode(data).decode()}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
+        for caption, data in items
+    )
+    return '<div class="photos">' + "".join(frames) + "</div>"
 
 
 def section(anchor: str, title: str, *parts: str) -> str:

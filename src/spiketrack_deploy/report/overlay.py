@@ -56,6 +56,13 @@ def _write(cv2: Any, canvas: Image, text: str, at: tuple[int, int], colour: tupl
     cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
+def jpeg(picture: Image) -> bytes:
+    """A picture (uint8 ``[h,w,3]`` RGB) as a JPEG file's bytes."""
+    import cv2
+
+    return bytes(cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+
+
 def annotate(frames: Iterable[Image], labels: Sequence[FrameLabel], warning: str | None = None) -> Iterator[Image]:
     """``draw`` for every frame that has a label, in order."""
     for frame, label in zip(frames, labels):

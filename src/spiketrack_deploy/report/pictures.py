@@ -41,19 +41,39 @@ def _svg(figure: Any, title: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    settings = {"svg.hashsalt": "spiketrack", "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
+    settings: Any = {
+        "svg.hashsalt": "spiketrack",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+    }
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def stacked_bands(names: Sequence[str], parts: Mapping[str, Sequence[float]], low: Sequence[float], high: Sequence[float], unit: str, title: str) -> str:
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def stacked_bands(
+    names: Sequence[str],
+    parts: Mapping[str, Sequence[float]],
+    low: Sequence[float],
+    high: Sequence[float],
+    unit: str,
+    title: str,
+    form: str = "svg",
+) -> Any:
     """Horizontal bars, one a name: nominal parts stacked by cause, with a line from ``low`` to ``high`` of the whole.
 
-    ``parts``: cause -> nominal value per name, ``low`` and ``high`` per name, all in ``unit``.
+    ``parts``: cause -> nominal value per name, ``low`` and ``high`` per name, all in ``unit``. ``form``: ``svg``
+    (text) or ``png`` (bytes).
     """
-    figure, (ax,) = _axes(9.0, 1.1 + 0.24 * len(names))
+    figure, (ax,) = _axes(9.0, 1.1 + 0.19 * len(names))
     rows = list(range(len(names)))
     left = [0.0] * len(names)
     for cause, values in parts.items():
@@ -69,14 +89,18 @@ def stacked_bands(names: Sequence[str], parts: Mapping[str, Sequence[float]], lo
     ax.set_xlim(left=0)
     ax.set_xlabel(unit, fontsize=9)
     ax.legend(fontsize=8, frameon=False, loc="best")
-    return _svg(figure, title)
+    return _svg(figure, title) if form == "svg" else _png(figure)
 
 
-def over_frames(frames: Sequence[int], series: Mapping[str, tuple[str, Sequence[float]]], updates: Sequence[int], title: str) -> str:
+def over_frames(
+    frames: Sequence[int], series: Mapping[str, tuple[str, Sequence[float]]], updates: Sequence[int], title: str
+) -> str:
     """One row a series (name -> (axis label, value per frame)), template updates as vertical lines."""
     figure, axes = _axes(9.0, 0.5 + 1.35 * len(series), len(series))
     for ax, (name, (label, values)) in zip(axes, series.items()):
-        ax.plot(frames, values, color="#0072b2", linewidth=1.2, marker="o" if len(frames) < 40 else None, markersize=2.5)
+        ax.plot(
+            frames, values, color="#0072b2", linewidth=1.2, marker="o" if len(frames) < 40 else None, markersize=2.5
+        )
         ax.set_ylabel(f"{name}\n{label}", fontsize=8)
         ax.margins(y=0.15)
         for frame in updates:
@@ -86,11 +110,24 @@ def over_frames(frames: Sequence[int], series: Mapping[str, tuple[str, Sequence[
     return _svg(figure, title)
 
 
-def two_rates(names: Sequence[str], first: Sequence[float], second: Sequence[float], labels: tuple[str, str], axis: str, title: str) -> str:
+def two_rates(
+    names: Sequence[str],
+    first: Sequence[float],
+    second: Sequence[float],
+    labels: tuple[str, str],
+    axis: str,
+    title: str,
+) -> str:
     """Two values per name as dots on one horizontal axis, joined by a line."""
-    figure, (ax,) = _axes(9.0, 1.1 + 0.2 * len(names))
+    figure, (ax,) = _axes(9.0, 1.1 + 0.17 * len(names))
     rows = list(range(len(names)))
-    ax.hlines(rows, [min(a, b) for a, b in zip(first, second)], [max(a, b) for a, b in zip(first, second)], color="#bbbbbb", linewidth=1.5)
+    ax.hlines(
+        rows,
+        [min(a, b) for a, b in zip(first, second)],
+        [max(a, b) for a, b in zip(first, second)],
+        color="#bbbbbb",
+        linewidth=1.5,
+    )
     ax.plot(first, rows, "o", color="#0072b2", markersize=4.5, label=labels[0])
     ax.plot(second, rows, "D", color="#d55e00", markersize=3.8, label=labels[1], markerfacecolor="none")
     ax.set_yticks(rows, names)

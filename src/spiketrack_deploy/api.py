@@ -1,0 +1,345 @@
+"""The verbs as functions: everything the command line does, and nothing the command line decides.
+
+This module decides defaults and what a verb returns (plain JSON data). It imports the heavy parts inside the functions,
+so that importing it costs nothing. Every failure is a :class:`~spiketrack_deploy.errors.SpiketrackError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spiketrack_deploy import bundle
+from spiketrack_deploy.errors import EngineError, UsageError
+
+Tell = Callable[[str, int, int], None]
+"""``tell(what, done, total)``: progress; ``total`` is 0 where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What ``spiketrack-export`` is asked. ``None`` means the default: bundled model, bundled clip, its first box, the
+    target's own profile, ``export/<model>-<target>``. ``profile``: a bundled profile's name or a TOML file."""
+
+    model: str | None = None
+    target: str = "loihi2"
+    profile: str | None = None
+    video: Path | None = None
+    frames: Path | None = None
+    init: tuple[float, ...] | None = None
+    max_frames: int | None = None
+    engine: str = "sim"
+    threads: int | None = None
+    out: Path | None = None
+    force: bool = False
+    command: tuple[str, ...] = ()
+
+
+def export(request: ExportRequest, tell: Tell | None = None) -> dict[str, Any]:
+    """Checkpoint and clip to a bundle; returns its summary (bundle, content hash, energies, boxes, verdict).
+
+    UsageError (2), InputError (3), FitError (4), VerificationError (5), EngineError (6): then nothing is written.
+    """
+    from spiketrack_deploy.hardware.profiles import load_profile
+    from spiketrack_deploy.provenance import command_line
+    from spiketrack_deploy.sources import find_frames, find_source, target_profile
+
+    own_profile = target_profile(request.target)
+    source = find_source(request.model)
+    out = request.out or Path("export") / f"{source.name}-{request.target}"
+    bundle.check_output(out, request.force)
+    profile = load_profile(request.profile or own_profile)
+    clip = find_frames(request.video, request.frames, request.init)
+    require_engine(request.engine)
+
+    from spiketrack_deploy.exporting import Plan, export_bundle
+    from spiketrack_deploy.report.verdict import remarks, sentences
+
+    command = command_line(request.command)
+    plan = Plan(
+        source,
+        clip,
+        request.target,
+        profile,
+        request.profile,
+        request.engine,
+        request.threads,
+        request.max_frames,
+        command,
+    )
+    with bundle.staging(out, request.force) as folder:
+        outcome = export_bundle(plan, folder, tell)
+    energy, parity = outcome.data.energy, outcome.data.parity
+    return {
+        "bundle": str(out),
+        "model": source.name,
+        "target": request.target,
+        "profile": profile.name,
+        "engine": request.engine,
+        "frames": energy["frames"],
+        "content_hash": outcome.manifest.content_hash,
+        "program_hash": outcome.manifest.program_hash,
+        "energy": {key: energy[key] for key in ("per_frame", "template_update", "static")},
+        "boxes": parity["boxes"],
+        "engines": parity["engines"],
+        "unpriced": energy["unpriced"],
+        "verdict": sentences(outcome.data),
+        "remarks": remarks(outcome.data),
+        "files": sorted([*outcome.manifest.files, bundle.MANIFEST]),
+        "seconds": {stage: round(value, 3) for stage, value in outcome.seconds.items()},
+    }
+
+
+def require_engine(name: str) -> None:
+    """EngineError before any work where an engine cannot run here; the sentence says how to get it."""
+    if name == "lava":
+        from spiketrack_deploy.engines.lava_interpreter import lava_python
+
+        lava_python()
+    if name == "onnx":
+        from importlib.util import find_spec
+
+        if find_spec("onnxruntime") is None:
+            raise EngineError("the onnx engine needs onnxruntime: pip install onnxruntime")
+
+
+def track(
+    model: str,
+    video: Path | None = None,
+    *,
+    init: Sequence[float] | None = None,
+    max_frames: int | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Boxes of a clip as ``boxes.csv`` and ``tracked.mp4``, by the float tracker (a model) or a program (a bundle)."""
+    from spiketrack_deploy.sources import find_frames, find_source, is_bundle
+
+    clip = find_frames(video, None, init)
+    packed = is_bundle(Path(model))
+    source = None if packed else find_source(model)
+    if source is not None and engine is not None:
+        raise UsageError(
+            f"--engine {engine} runs a bundle, but {model} is a model: drop the option, or export it first"
+        )
+    name = Path(model).resolve().name if source is None else source.name
+    target = out or Path("export") / f"{name}-{clip.path.stem}-track"
+    bundle.check_output(target, force, bundle.BOXES)
+    require_engine(engine or "sim")
+
+    from spiketrack_deploy.exporting import write_boxes, write_overlay
+    from spiketrack_deploy.runs import follow, open_clip
+
+    frames = open_clip(clip, max_frames)
+    remark = None if source is None else source.remark
+    with bundle.staging(target, force, bundle.BOXES) as folder:
+        if source is None:
+            steps, costs, remark = _track_bundle(Path(model), frames, clip, engine or "sim", threads, tell)
+        else:
+            from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+            from spiketrack_deploy.tracker.torch_network import TorchNetwork, set_threads
+
+            set_threads(threads)
+            network = TorchNetwork(load_checkpoint(source.path)[0])
+            steps, costs = follow(network, frames, clip.init, "float tracker", tell), None
+        write_boxes(folder / bundle.BOXES, clip, steps, costs)
+        write_overlay(folder / bundle.VIDEO, frames, clip, steps, costs, remark)
+    last = steps[-1]
+    return {
+        "output": str(target),
+        "engine": engine or ("sim" if packed else "float"),
+        "frames": len(steps) + 1,
+        "last_box": list(last.box),
+        "mean_confidence": sum(s.confidence for s in steps) / len(steps),
+        "template_updates": sum(s.updated for s in steps),
+        "remark": remark,
+    }
+
+
+def _track_bundle(
+    folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
+) -> tuple[Any, Any, str | None]:
+    from spiketrack_deploy.energy.pricing import dynamic_energy
+    from spiketrack_deploy.engines.factory import make_engine
+    from spiketrack_deploy.exporting import read_program, run_program
+    from spiketrack_deploy.hardware.profiles import load_profile
+    from spiketrack_deploy.hardware.schema import Profile
+
+    bundle.check_bundle(folder)
+    program, config = read_program(folder)
+    profile: Profile = load_profile(bundle.read_json(folder / bundle.ENERGY)["profile"]["name"])
+    options = {"threads": threads} if engine == "sim" else {}
+    with make_engine(engine, program, **options) as runner:
+        run = run_program(program, runner, config, frames, clip, tell)
+    return list(run.steps), [dynamic_energy(layers, profile) for layers in run.frames], program.meta.get("remark")
+
+
+def simulate(
+    folder: Path,
+    *,
+    video: Path | None = None,
+    frames: Path | None = None,
+    init: Sequence[float] | None = None,
+    max_frames: int | None = None,
+    engine: str = "sim",
+    threads: int | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Run a bundle's program on a clip: mean counts per layer of a search frame and a template update, boxes, time."""
+    import time
+
+    from spiketrack_deploy.sources import find_frames
+
+    clip = find_frames(video, frames, init)
+    bundle.check_bundle(folder)
+    require_engine(engine)
+
+    from spiketrack_deploy.energy.layers import mean_layers, sum_counts
+    from spiketrack_deploy.engines.factory import make_engine
+    from spiketrack_deploy.exporting import read_program, run_program
+    from spiketrack_deploy.runs import open_clip
+
+    program, config = read_program(folder)
+    source = open_clip(clip, max_frames)
+    options = {"threads": threads} if engine == "sim" else {}
+    with make_engine(engine, program, **options) as runner:
+        start = time.perf_counter()
+        run = run_program(program, runner, config, source, clip, tell)
+        seconds = time.perf_counter() - start
+    branches = {
+        "search": mean_layers(run.frames, "search frame"),
+        "template": mean_layers(run.updates, "template update") if run.updates else [],
+    }
+    return {
+        "bundle": str(folder),
+        "engine": engine,
+        "frames": len(run.steps),
+        "template_updates": len(run.updates),
+        "seconds_per_frame": seconds / len(run.steps),
+        "counts": {name: sum_counts(layers) for name, layers in branches.items()},
+        "layers": [
+            {"branch": name, "name": m.name, "kind": m.kind, "block": m.block, "counts": m.means()}
+            for name, layers in branches.items()
+            for m in layers
+        ],
+        "boxes": [[s.frame, *s.box, s.confidence] for s in run.steps],
+    }
+
+
+def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
+    """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones)."""
+    from spiketrack_deploy.hardware.profiles import load_profile
+    from spiketrack_deploy.repricing import recorded_counts, reprice
+    from spiketrack_deploy.resources import profile_names
+
+    bundle.check_bundle(folder)
+    recorded = recorded_counts(folder / bundle.ENERGY)
+    loaded = [load_profile(name) for name in profiles or profile_names()]
+    reports = [reprice(recorded, profile).to_dict() for profile in loaded]
+    keys = ("profile", "per_frame", "template_update", "static", "unpriced", "assumptions")
+    return {
+        "bundle": str(folder),
+        "frames": recorded.frames,
+        "profiles": [{key: report[key] for key in keys} for report in reports],
+    }
+
+
+def verify(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
+    """Digests of every file and array, range proof, then every operation of the known answers, with NumPy alone.
+
+    VerificationError names the layer; InputError where the folder is not a whole bundle.
+    """
+    from spiketrack_deploy.checking import verify_bundle
+
+    return verify_bundle(folder, tell)
+
+
+def inspect(subject: str) -> dict[str, Any]:
+    """Structure of a model (its graph is built in memory) or of a bundle (read from its files), as JSON data."""
+    from spiketrack_deploy.sources import find_source, is_bundle
+
+    path = Path(subject)
+    if is_bundle(path):
+        return _inspect_bundle(path)
+    source = find_source(subject)
+
+    from spiketrack_deploy.nir_graph.export import build_graph
+    from spiketrack_deploy.nir_graph.summary import summary
+    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+
+    model, config = load_checkpoint(source.path)
+    state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
+    return {
+        "kind": "model",
+        "name": source.name,
+        "remark": source.remark,
+        "config": config.to_dict(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tensors": len(state),
+        "nir": summary(*build_graph(state, config)),
+    }
+
+
+def _inspect_bundle(folder: Path) -> dict[str, Any]:
+    from spiketrack_deploy.exporting import read_program
+    from spiketrack_deploy.inspecting import describe_program, range_margins
+    from spiketrack_deploy.nir_graph.cuts import read_cuts
+    from spiketrack_deploy.nir_graph.reader import read_graph
+    from spiketrack_deploy.nir_graph.summary import summary
+
+    manifest = bundle.read_manifest(folder)
+    changed = bundle.changed_files(folder, manifest)
+    graph = read_graph(folder / bundle.NIR)
+    cuts = read_cuts(folder / bundle.CUTS, graph)
+    program, config = read_program(folder)
+    return {
+        "kind": "bundle",
+        "name": folder.resolve().name,
+        "remark": program.meta.get("remark"),
+        "config": config.to_dict(),
+        "content_hash": manifest.content_hash,
+        "changed_files": changed,
+        "program": describe_program(program),
+        "ranges": range_margins(program),
+        "nir": summary(graph, cuts),
+    }
+
+
+def targets() -> dict[str, Any]:
+    """Targets, the profile each is priced with, and all bundled profiles."""
+    from spiketrack_deploy.hardware.profiles import list_profiles
+    from spiketrack_deploy.sources import TARGETS
+
+    listed = [
+        {"name": p.name, "title": p.title, "kind": p.kind, "prices": len(p.prices), "limits": len(p.limits)}
+        for p in list_profiles()
+    ]
+    return {"targets": dict(TARGETS), "profiles": listed}
+
+
+def target(name: str) -> dict[str, Any]:
+    """One profile (a target's, by profile name, or a TOML file) with every value, unit, tag and source."""
+    from spiketrack_deploy.hardware.profiles import load_profile
+    from spiketrack_deploy.sources import TARGETS
+
+    profile = load_profile(TARGETS.get(name, name))
+    found: dict[str, Any] = profile.model_dump(by_alias=True)
+    return found
+
+
+def doctor() -> dict[str, Any]:
+    """Versions, engines, bundled data, and how to get what is missing."""
+    from spiketrack_deploy.doctor import report
+
+    return report()
+
+
+__all__ = [
+    "ExportRequest", "Tell", "doctor", "energy", "export", "inspect", "require_engine", "simulate", "target",
+    "targets", "track", "verify",
+]  # fmt: skip

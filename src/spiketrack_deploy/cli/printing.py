@@ -1,0 +1,280 @@
+"""How results look on a terminal: JSON for machines, rich tables for people, a progress line where someone watches.
+
+This module decides presentation. It must not compute a figure. rich is imported only when something is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from spiketrack_deploy.units import Interval, si, si_interval
+
+Result = Mapping[str, Any]
+Tell = Callable[[str, int, int], None]
+_FEW = 12
+_FILE_WIDTH = 140
+
+
+def show(result: Result, render: Callable[[Result], None], as_json: bool, quiet: bool) -> None:
+    """One JSON object on stdout, or the rendering for people, or nothing."""
+    if as_json:
+        print(json.dumps(result, indent=1, sort_keys=False, allow_nan=False))
+    elif not quiet:
+        render(result)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Tell | None]:
+    """A progress line on stderr where that is a terminal; otherwise nothing is told."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own; 80 columns would fold every table.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for index, name in enumerate(head):
+        table.add_column(name, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _console().print(table)
+
+
+def _line(text: str) -> None:
+    """Plain text wraps in the terminal and stays one line in a file."""
+    print(text)
+
+
+def joules(value: Mapping[str, float]) -> str:
+    """A nanojoule interval of energy.json."""
+    return si_interval(Interval(value["low"], value["nominal"], value["high"]) * 1e-9, "J")
+
+
+def thin(value: float) -> str:
+    """Digits in groups of three; a mean with one decimal."""
+    return f"{value:,.1f}" if isinstance(value, float) and not value.is_integer() else f"{int(value):,}"
+
+
+def export_summary(result: Result) -> None:
+    """The verdict, and what to open."""
+    for remark in result["remarks"]:
+        _line(f"note: {remark}")
+    for sentence in result["verdict"]:
+        _line(sentence)
+    _line(f"content hash {result['content_hash']}")
+    _line(f"wrote {result['bundle']}: open {result['bundle']}/report.html")
+
+
+def track_summary(result: Result) -> None:
+    """Where the boxes are."""
+    if result["remark"]:
+        _line(f"note: {result['remark']}")
+    _line(
+        f"tracked {result['frames']} frames with the {result['engine']} engine: "
+        f"mean confidence {result['mean_confidence']:.3f}, {result['template_updates']} template updates"
+    )
+    _line(f"wrote {result['output']}: boxes.csv, tracked.mp4")
+
+
+def simulate_summary(result: Result) -> None:
+    """Counts of both branches, and the busiest layers."""
+    _line(
+        f"{result['frames']} search frames and {result['template_updates']} template passes, "
+        f"{si(result['seconds_per_frame'], 's')} a frame with the {result['engine']} engine"
+    )
+    search, template = result["counts"]["search"], result["counts"]["template"]
+    rows = [
+        (key.replace("_", " "), thin(search.get(key, 0)), thin(template.get(key, 0)))
+        for key in dict.fromkeys([*search, *template])
+    ]
+    _table("Counts (means)", ["count", "search frame", "template pass"], rows, right=(1, 2))
+    busy = sorted(
+        (r for r in result["layers"] if r["branch"] == "search"), key=lambda r: -r["counts"].get("synops", 0)
+    )[:_FEW]
+    listed = [
+        (
+            r["name"],
+            r["kind"],
+            thin(r["counts"].get("events", 0)),
+            thin(r["counts"].get("synops", 0)),
+            thin(r["counts"].get("unit_ops", 0)),
+        )
+        for r in busy
+    ]
+    _table(
+        f"Busiest {len(listed)} layers of a search frame (--json has all)",
+        ["layer", "kind", "events", "synops", "unit ops"],
+        listed,
+        right=(2, 3, 4),
+    )
+
+
+def energy_summary(result: Result) -> None:
+    """The same counts under several profiles."""
+    reports = result["profiles"]
+    rows = []
+    for report in reports:
+        frame, static = report["per_frame"], report["static"]
+        top = frame["dominant"]
+        rows.append(
+            (
+                report["profile"]["name"],
+                joules(frame["search_nj"]),
+                joules(frame["template_amortised_nj"]),
+                joules(frame["dynamic_nj"]),
+                joules(static["energy_nj_per_chip_frame"]) if static else "-",
+                f"{top['price']} {100 * top['share']:.0f} % ({top['tag']})" if top else "-",
+                str(len([u for u in report["unpriced"] if u["count"]])),
+            )
+        )
+    head = [
+        "profile",
+        "search frame",
+        "template share",
+        "dynamic, both",
+        "static, chip and frame",
+        "hangs most on",
+        "unpriced",
+    ]
+    _table(f"{result['bundle']}: energy of a frame, mean over {result['frames']} frames", head, rows)
+    causes = list(dict.fromkeys(c for r in reports for c in r["per_frame"]["by_cause_nj"]))
+    split = [(cause, *(_cause(r, cause) for r in reports)) for cause in causes]
+    _table("Search frame by cause", ["cause", *(r["profile"]["name"] for r in reports)], split)
+    _line("Bands are low..high of the prices, added end by end. Unpriced events are in no total; --json lists them.")
+
+
+def _cause(report: Result, cause: str) -> str:
+    """A cause without any price is not free."""
+    from spiketrack_deploy.hardware.vocabulary import PRICES
+
+    priced = any(PRICES[name].cause == cause for name in report["profile"]["prices"] if name in PRICES)
+    return joules(report["per_frame"]["by_cause_nj"][cause]) if priced else "no price"
+
+
+def verify_summary(result: Result) -> None:
+    """What was covered."""
+    _line(
+        f"ok: {result['files']} files, {result['arrays']} arrays, {result['ranges_proved']} range proofs, and "
+        f"{thin(result['integers'])} integers of {result['operations']} operations, re-executed with NumPy alone, "
+        "are those that were exported"
+    )
+    _line(f"content hash {result['content_hash']}")
+
+
+def inspect_summary(result: Result) -> None:
+    """Structure, NIR, cuts, margins."""
+    config = result["config"]
+    if result["remark"]:
+        _line(f"note: {result['remark']}")
+    rows = [
+        ("layout", config["name"]),
+        ("resolution, templates", f"{config['resolution']}, {config['templates']}"),
+        ("dims, head", f"{config['dims']}, {config['head_width']}"),
+        ("walk", ", ".join(config["walk"])),
+    ]
+    if result["kind"] == "model":
+        rows += [("parameters", thin(result["parameters"])), ("tensors", thin(result["tensors"]))]
+    else:
+        program = result["program"]
+        rows += [
+            ("int8 weights", f"{thin(program['weights'])} ({thin(program['zero_weights'])} zero)"),
+            ("content hash", result["content_hash"]),
+        ]
+        rows += [
+            (f"{name} branch", f"{b['operations']} operations, {thin(b['neurons'])} NI-LIF neuron steps")
+            for name, b in program["branches"].items()
+        ]
+        rows.append(("files changed since export", ", ".join(result["changed_files"]) or "none"))
+    _table(f"{result['kind']} {result['name']}", ["what", "value"], rows)
+    nir = result["nir"]
+    _table("NIR nodes", ["kind", "nodes"], [(kind, thin(count)) for kind, count in nir["nodes"].items()], right=(1,))
+    cuts = [
+        (name, op, thin(count)) for name, branch in nir["branches"].items() for op, count in branch["cut_ops"].items()
+    ]
+    _table("Cuts: what NIR cannot say (--json lists each)", ["branch", "operation", "cuts"], cuts, right=(2,))
+    if result["kind"] == "bundle":
+        _margins(result["ranges"])
+
+
+def _margins(ranges: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    found = sorted(
+        ((branch, e) for branch, entries in ranges.items() for e in entries), key=lambda item: item[1]["margin_bits"]
+    )[:_FEW]
+    rows = [(branch, e["op"], thin(e["low"]), thin(e["high"]), f"{e['margin_bits']:.2f}") for branch, e in found]
+    _table(
+        f"Tightest {len(rows)} range margins, worst case over any input",
+        ["branch", "operation", "low", "high", "bits left"],
+        rows,
+        right=(2, 3, 4),
+    )
+
+
+def targets_summary(result: Result) -> None:
+    """Targets and profiles."""
+    _table("Targets (--target)", ["target", "priced with"], list(result["targets"].items()))
+    rows = [(p["name"], p["kind"], p["title"], str(p["prices"]), str(p["limits"])) for p in result["profiles"]]
+    _table(
+        "Hardware profiles (--profile; a TOML file works too)",
+        ["profile", "kind", "title", "prices", "limits"],
+        rows,
+        right=(3, 4),
+    )
+
+
+def target_summary(result: Result) -> None:
+    """Every value of a profile."""
+    _line(f"{result['name']}: {result['title']} ({result['kind']})")
+    prices = [
+        (name, f"{p['value']:g} [{p['low']:g} .. {p['high']:g}] {p['unit']}", p["tag"], p["source"])
+        for name, p in result["prices"].items()
+    ]
+    _table("Prices", ["price", "value and band", "tag", "source"], prices)
+    limits = [
+        (name, f"{x['value']:,} {x['unit']}", x["tag"], x["source"])
+        for group in ("limits", "boards")
+        for name, x in result[group].items()
+    ]
+    if limits:
+        _table("Limits", ["limit", "value", "tag", "source"], limits)
+    for title in ("unknown", "assumptions"):
+        for text in result[title]:
+            _line(f"{'not known' if title == 'unknown' else 'assumed'}: {text}")
+
+
+def doctor_summary(result: Result) -> None:
+    """What is here and what is missing."""
+    rows = [("ok" if c["ok"] else "missing", c["what"], c["found"], c["remedy"]) for c in result["checks"]]
+    _table(
+        f"spiketrack-deploy {result['version']} on {result['platform']}", ["", "what", "found", "how to get it"], rows
+    )
+    _line(
+        "everything that is required is here" if result["ok"] else "something required is missing; see the last column"
+    )

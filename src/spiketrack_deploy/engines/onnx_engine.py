@@ -1,0 +1,111 @@
+"""The exported ONNX models run by ONNX Runtime: what a portable program computes, for the parity harness.
+
+This module decides how a model is run and read back; it must not know how operations are written in ONNX. Counts are
+made from the values that the runtime returns, by the reference rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.engines.onnx_export import build_model
+from spiketrack_deploy.errors import EngineError, InputError
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.run import BranchResult, Watch, check_inputs
+from spiketrack_deploy.program.table import OP_TABLE
+from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Program
+
+_QUIET = 3
+"""ONNX Runtime's log level for errors."""
+
+
+class OnnxEngine:
+    """Runs a program's branches as ONNX models on ONNX Runtime's CPU provider.
+
+    ``threads``: intra-operator threads, ``None`` leaves the runtime's choice. It can be watched; it cannot take
+    replaced values. EngineError: onnx or onnxruntime is missing, or the runtime refuses a model.
+    """
+
+    name = "onnx"
+    can_replace = False
+
+    def __init__(self, program: Program, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"onnx engine: threads must be 1 or more, is {threads}")
+        self.program, self.threads = program, threads
+        self._runtime = _runtime()
+        self._sessions: dict[tuple[str, bool], Any] = {}
+
+    def run(
+        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> BranchResult:
+        """See :class:`~spiketrack_deploy.engines.base.Engine`. Counting or watching runs the model with all outputs."""
+        spec = self.program.branches[branch]
+        given = check_inputs(spec, inputs)
+        everything = count or watch is not None
+        session = self._session(branch, everything)
+        feed = {
+            name: np.ascontiguousarray(a, dtype=np.uint8 if spec.inputs[name].kind == "image" else np.int32)
+            for name, a in given.items()
+        }
+        names = [output.name for output in session.get_outputs()]
+        found = dict(zip(names, session.run(names, feed), strict=True))
+        outputs = {public: found[public].astype(np.int64) for public in spec.outputs}
+        if not everything:
+            return BranchResult(outputs, {})
+        values: dict[str, IntArray] = {name: a.astype(np.int64) for name, a in given.items()}
+        values.update({op.name: found[f"value:{op.name}"].astype(np.int64) for op in spec.ops})
+        if watch is not None:
+            self._show(spec, values, watch)
+        return BranchResult(outputs, self._counts(spec, values) if count else {})
+
+    def _show(self, branch: Branch, values: Mapping[str, IntArray], watch: Watch) -> None:
+        for op in branch.ops:
+            if watch(op, values[op.name]) is not None:
+                raise EngineError("the onnx engine cannot replace a value; force values on the reference or sim engine")
+
+    def _counts(self, branch: Branch, values: Mapping[str, IntArray]) -> dict[str, OpCounts]:
+        return {
+            op.name: OP_TABLE[op.kind].count(
+                op, self.program.op_arrays(op), [values[i] for i in op.inputs], values[op.name]
+            )
+            for op in branch.ops
+        }
+
+    def _session(self, branch: str, everything: bool) -> Any:
+        key = (branch, everything)
+        if key not in self._sessions:
+            options = self._runtime.SessionOptions()
+            options.log_severity_level = _QUIET
+            if self.threads is not None:
+                options.intra_op_num_threads = self.threads
+            data = build_model(self.program, branch, everything).SerializeToString()
+            try:
+                self._sessions[key] = self._runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            except Exception as error:
+                raise EngineError(f"ONNX Runtime refuses the {branch} branch ({error})") from error
+        return self._sessions[key]
+
+    def close(self) -> None:
+        """Release the sessions; the next run loads them again."""
+        self._sessions.clear()
+
+    def __enter__(self) -> OnnxEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"the onnx engine needs ONNX Runtime ({error}); install onnxruntime") from None
+    return onnxruntime

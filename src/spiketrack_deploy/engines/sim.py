@@ -1,0 +1,345 @@
+"""The default engine: exact integers at the speed of library kernels.
+
+This module compiles a program once into a list of steps (one kernel per operation, or one for a convolution and the
+NI-LIF behind it) and runs them, with counts beside them. It must not know how a kernel computes (``sim_kernels``) or
+how events are added up (``sim_census``, ``sim_counts``). PyTorch is imported when an engine is made, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spiketrack_deploy.errors import EngineError, InputError, VerificationError
+from spiketrack_deploy.program.bounds import input_bounds, prove_ranges
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.run import BranchResult, Watch, check_inputs
+from spiketrack_deploy.program.table import BOUND_RULES
+from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Op, Program
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spiketrack_deploy.engines.sim_census import Census
+    from spiketrack_deploy.engines.sim_conv import Kernel
+    from spiketrack_deploy.engines.sim_counts import Counter
+    from spiketrack_deploy.engines.sim_tensors import Held
+
+KERNEL_CHOICES = ("auto", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One operation: its kernel on its own, its counter, and whether its sum may overwrite its second input."""
+
+    op: Op
+    kernel: Kernel
+    counter: Counter
+    in_place: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One operation, or two (convolution or query, NI-LIF) with their fused kernel; and the values that end here."""
+
+    nodes: tuple[_Node, ...]
+    fused: Kernel | None
+    ending: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A compiled branch. ``counted``: values that the census takes. ``tops``: largest
+    integer that the range proof allows for each input."""
+
+    branch: Branch
+    held: Mapping[str, Held]
+    steps: tuple[_Step, ...]
+    census: Census
+    counted: frozenset[str]
+    tops: Mapping[str, int]
+
+
+def check_ranges(program: Program) -> None:
+    """VerificationError naming the first operations whose range proof fails: float32 would not be exact there."""
+    failed = [
+        f"{name} {e.op} [{e.low}, {e.high}]"
+        for name, entries in prove_ranges(program, BOUND_RULES).items()
+        for e in entries
+        if not e.fits
+    ]
+    if failed:
+        raise VerificationError(
+            f"program: {len(failed)} operations may leave signed 24 bits ({'; '.join(failed[:3])}); the simulator is "
+            "exact only inside, so use --engine reference or export again"
+        )
+
+
+def _in_place(branch: Branch, index: int, held: Mapping[str, Held], readers: Mapping[str, int]) -> bool:
+    """Whether an addition may write into its second operand: a fresh value of its shape and unit that ends here."""
+    op = branch.ops[index]
+    if op.kind != "add" or op.inputs[0] == op.inputs[1]:
+        return False
+    first, second, out = held[op.inputs[0]], held[op.inputs[1]], held[op.name]
+    one_unit = np.array_equal(first.bits, out.bits) and np.array_equal(second.bits, out.bits)
+    fresh = next((o.kind for o in branch.ops if o.name == op.inputs[1]), "") in ("conv", "requantise", "upsample")
+    return one_unit and fresh and readers[op.inputs[1]] == 1 and second.spec.shape == out.spec.shape
+
+
+def _compile_branch(program: Program, branch: Branch, int8: bool) -> _Plan:
+    from spiketrack_deploy.engines.sim_census import Census
+    from spiketrack_deploy.engines.sim_counts import COUNTERS
+    from spiketrack_deploy.engines.sim_kernels import KERNELS
+    from spiketrack_deploy.engines.sim_tensors import hold
+
+    held = {name: hold(branch.spec(name), program.arrays) for name in (*branch.inputs, *(op.name for op in branch.ops))}
+    readers = dict.fromkeys(held, 0)
+    for name in [*(i for op in branch.ops for i in op.inputs), *branch.outputs.values()]:
+        readers[name] += 1
+    nodes = []
+    for index, op in enumerate(branch.ops):
+        if op.kind not in KERNELS:
+            raise EngineError(
+                f"the sim engine has no kernel for operation kind {op.kind!r} of {op.name}; use --engine reference"
+            )
+        arrays = program.op_arrays(op)
+        inputs = [held[i] for i in op.inputs]
+        kernel = KERNELS[op.kind](op, arrays, inputs, held[op.name], int8)
+        weight = arrays["weight"].shape if "weight" in arrays else ()
+        counter = COUNTERS[op.kind](op, [h.spec for h in inputs], held[op.name].spec, weight)
+        nodes.append(_Node(op, kernel, counter, _in_place(branch, index, held, readers)))
+
+    pairs = _fused_pairs(program, branch, held, readers, int8)
+    steps = _steps(branch, nodes, pairs)
+    made = [*branch.inputs, *(node.op.name for step in steps for node in step.nodes)]
+    counted = [name for name in made if held[name].spec.kind in ("image", "spikes")]
+    tops = {name: int(high.max()) for name, (_, high) in input_bounds(branch).items()}
+    return _Plan(branch, held, steps, Census(program, branch, counted), frozenset(counted), tops)
+
+
+def _fused_pairs(
+    program: Program, branch: Branch, held: Mapping[str, Held], readers: Mapping[str, int], int8: bool
+) -> dict[int, tuple[int, Kernel]]:
+    """Place of a convolution or query -> place of its only reader, a stateless NI-LIF, and one kernel for both."""
+    from spiketrack_deploy.engines.sim_kernels import fused_kernel
+
+    pairs: dict[int, tuple[int, Kernel]] = {}
+    where = {op.name: index for index, op in enumerate(branch.ops)}
+    for index, op in enumerate(branch.ops):
+        source = where.get(op.inputs[0], -1)
+        if op.kind != "ni_lif" or source < 0 or readers[op.inputs[0]] != 1:
+            continue
+        first = branch.ops[source]
+        ends = held[first.inputs[0]], held[first.name]
+        fused = fused_kernel(first, program.op_arrays(first), *ends, op, program.op_arrays(op), int8)
+        if fused is not None:
+            pairs[source] = (index, fused)
+    return pairs
+
+
+def _steps(branch: Branch, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int, Kernel]]) -> tuple[_Step, ...]:
+    """Steps in execution order; a fused NI-LIF runs where its convolution stood."""
+    second = {index for index, _ in pairs.values()}
+    groups: list[tuple[tuple[_Node, ...], Kernel | None]] = []
+    for index, node in enumerate(nodes):
+        if index in pairs:
+            neuron, kernel = pairs[index]
+            groups.append(((node, nodes[neuron]), kernel))
+        elif index not in second:
+            groups.append(((node,), None))
+    last: dict[str, int] = {}
+    for number, (members, _) in enumerate(groups):
+        for node in members:
+            last.update(dict.fromkeys((*node.op.inputs, node.op.name), number))
+    ending: list[list[str]] = [[] for _ in groups]
+    for name, number in last.items():
+        if name not in branch.outputs.values():
+            ending[number].append(name)
+    return tuple(_Step(members, kernel, tuple(ends)) for (members, kernel), ends in zip(groups, ending, strict=True))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class SimEngine:
+    """Runs a program exactly and fast (design 3.5).
+
+    ``threads``: PyTorch threads while a branch runs, ``None`` leaves PyTorch's own; results do not depend on it.
+    ``kernels``: ``auto`` takes int8 convolutions where a probe finds them equal to float32 ones, ``float32`` never.
+    VerificationError where the range proof fails, EngineError for an operation without a kernel.
+    """
+
+    name = "sim"
+    can_replace = True
+
+    def __init__(self, program: Program, threads: int | None = None, kernels: str = "auto") -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"sim engine: threads must be 1 or more, is {threads}")
+        if kernels not in KERNEL_CHOICES:
+            raise InputError(f"sim engine: kernels must be one of {', '.join(KERNEL_CHOICES)}, is {kernels!r}")
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise EngineError(
+                f"the sim engine needs PyTorch ({error}); install torch or use --engine reference"
+            ) from None
+        from spiketrack_deploy.engines.sim_conv import int8_available
+
+        check_ranges(program)
+        self.program = program
+        self.threads = threads
+        self.int8 = kernels == "auto" and int8_available()
+        self._plans: dict[str, _Plan] = {}
+
+    def run(
+        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> BranchResult:
+        """See :class:`~spiketrack_deploy.engines.base.Engine`.
+
+        With ``watch`` a fused pair runs twice: apart, for the stream in between, and fused, for the real spikes.
+        """
+        import torch
+
+        with _threads(self.threads), torch.inference_mode():
+            if branch not in self._plans:
+                self._plans[branch] = _compile_branch(self.program, self.program.branches[branch], self.int8)
+            return _Run(self._plans[branch], inputs, count, watch).result()
+
+    def close(self) -> None:
+        """Drop the compiled branches; the next run compiles again."""
+        self._plans.clear()
+
+    def __enter__(self) -> SimEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Run:
+    """One execution of a plan: live values, and what their counters saw."""
+
+    def __init__(self, plan: _Plan, inputs: Mapping[str, AnyArray], count: bool, watch: Watch | None) -> None:
+        from spiketrack_deploy.engines.sim_tensors import to_tensor
+
+        self.plan = plan
+        self.watch = watch
+        self.count = count
+        checked = check_inputs(plan.branch, inputs)
+        for name, array in checked.items():
+            self._check_values(name, array)
+        self.seen: dict[str, Any] = {}
+        self.emitted: dict[str, tuple[int, int]] = {}
+        self.shown: dict[str, IntArray] = {}
+        self.values: dict[str, Tensor] = {}
+        for name, array in checked.items():
+            self._keep(name, to_tensor(array, plan.held[name]))
+
+    def _check_values(self, name: str, array: AnyArray) -> None:
+        """The range proof covers pixels 0..255 and memories of spikes; anything else could leave 24 bits unseen."""
+        top = self.plan.tops[name]
+        if array.size and (int(array.min()) < 0 or int(array.max()) > top):
+            raise InputError(
+                f"{self.plan.branch.name} branch: input {name} must lie in 0..{top}, is {array.min()}..{array.max()}"
+            )
+
+    def result(self) -> BranchResult:
+        """Run every step; outputs as int64."""
+        for step in self.plan.steps:
+            if self.watch is not None:
+                self._watched(step, self.watch)
+            elif step.fused is not None:
+                self._fused(step, step.fused)
+            else:
+                self._single(step.nodes[0])
+            for name in step.ending:
+                self.values.pop(name, None)
+        outputs = {
+            public: self.shown.get(name, self._integers(name)) for public, name in self.plan.branch.outputs.items()
+        }
+        return BranchResult(outputs, self._counts() if self.count else {})
+
+    def _integers(self, name: str) -> IntArray:
+        from spiketrack_deploy.engines.sim_tensors import to_integers
+
+        return to_integers(self.values[name], self.plan.held[name])
+
+    def _arguments(self, node: _Node) -> list[Tensor]:
+        return [self.values[name] for name in node.op.inputs]
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.values[name] = value
+        if self.count and name in self.plan.counted:
+            self.plan.census.take(name, value)
+
+    def _observe(self, node: _Node, arguments: Sequence[Tensor], result: Tensor) -> None:
+        if self.count and node.counter.observe is not None:
+            self.seen[node.op.name] = node.counter.observe(arguments, result)
+
+    def _single(self, node: _Node) -> None:
+        arguments = self._arguments(node)
+        # Even in place: what is overwritten is the second operand of an addition, and its counter reads the first.
+        result = arguments[1].add_(arguments[0]) if node.in_place else node.kernel(*arguments)
+        self._observe(node, arguments, result)
+        self._keep(node.op.name, result)
+
+    def _fused(self, step: _Step, kernel: Kernel) -> None:
+        first, neuron = step.nodes
+        arguments = self._arguments(first)
+        result = kernel(*arguments)
+        self._observe(first, arguments, result)
+        self._keep(neuron.op.name, result)
+
+    def _watched(self, step: _Step, watch: Watch) -> None:
+        forced = False
+        for node in step.nodes:
+            arguments = self._arguments(node)
+            if step.fused is not None and node is step.nodes[1] and not forced:
+                value = step.fused(*self._arguments(step.nodes[0]))
+            else:
+                value = node.kernel(*arguments)
+            self._observe(node, arguments, value)
+            replacement = self._show(node.op, value, watch)
+            forced = replacement is not None
+            if replacement is not None and node.op.kind == "ni_lif":
+                self.emitted[node.op.name] = int(np.count_nonzero(value.numpy())), int(value.sum())
+            self._keep(node.op.name, value if replacement is None else replacement)
+
+    def _show(self, op: Op, value: Tensor, watch: Watch) -> Tensor | None:
+        """Hand a value to ``watch``; what it returns, if anything, is used from here on. Outputs stay as computed."""
+        from spiketrack_deploy.engines.sim_tensors import to_integers, to_tensor
+
+        held = self.plan.held[op.name]
+        computed = to_integers(value, held)
+        if op.name in self.plan.branch.outputs.values():
+            self.shown[op.name] = computed
+        replacement = watch(op, computed)
+        return None if replacement is None else to_tensor(replacement, held)
+
+    def _counts(self) -> dict[str, OpCounts]:
+        """In the order of the branch. Where a watch replaced spikes, what the neurons emitted themselves is counted."""
+        sums = self.plan.census.sums()
+        nodes = {node.op.name: node for step in self.plan.steps for node in step.nodes}
+        counts = {op.name: nodes[op.name].counter.finish(self.seen.get(op.name), sums) for op in self.plan.branch.ops}
+        for name, (spiking, total) in self.emitted.items():
+            counts[name] = replace(counts[name], neuron_spiking=spiking, output_sum=total)
+        return counts

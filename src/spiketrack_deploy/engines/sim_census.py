@@ -1,0 +1,322 @@
+"""Sums over spike tensors, in one cheap pass: what exact event counts need, without a second convolution.
+
+This module decides how spikes are added up; it must not know operations other than as "a convolution of this geometry
+reads this tensor". A synaptic count is ``sum over c, h, w of n[c,h,w] * fan[c,h,w]``, and the fan-out is bilinear in
+which kernel taps land inside the image along either axis, ``fan = sum_k nonzero[c,ky,kx] * rows[ky,h] * cols[kx,w]``.
+Away from the borders ``rows`` and ``cols`` depend on the position modulo the stride only. So a tensor is reduced to a
+few sums per channel (all positions of each phase, and the border rows and columns once more), and each reader is one small
+dot product. Tensors of equal size are collected side by side and reduced together: eight spikes per 64-bit lane, byte
+by byte, because fewer than 64 spikes of at most 4 fit a byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import lcm
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spiketrack_deploy.engines.sim_tensors import nhwc
+from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Branch, Op, Program, TensorSpec
+
+_GROUP_BYTES = 1 << 18
+"""Tensors are collected until this size: their sums then run in the second-level cache."""
+Size = tuple[int, int, int]
+"""Steps, height, width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Classes of positions along one image axis: ``phases`` classes ``i % phases``, each with a ``typical`` position,
+    and the ``border`` positions that differ from their phase's."""
+
+    phases: int
+    typical: tuple[int, ...]
+    border: tuple[int, ...]
+
+    def factors(self, valid: AnyArray) -> AnyArray:
+        """``[phases + borders, kernel]``: taps of a phase; for a border position the difference from its phase."""
+        base = valid[:, list(self.typical)].astype(np.int64)
+        extra = valid[:, list(self.border)].astype(np.int64) - base[:, [b % self.phases for b in self.border]]
+        return np.concatenate([base, extra], axis=1).T
+
+
+def valid_taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> AnyArray:
+    """``[kernel, size]``: whether some output position reads input position i through tap k."""
+    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    origin = np.arange(size)[None] - np.arange(kernel)[:, None] * dilation + padding
+    return np.asarray((origin >= 0) & (origin % stride == 0) & (origin // stride < outputs))
+
+
+def axis_of(size: int, readers: Sequence[tuple[int, AnyArray]]) -> Axis:
+    """The classes that serve all ``readers`` (stride and :func:`valid_taps` of each)."""
+    phases = lcm(*(stride for stride, _ in readers)) if readers else 1
+    if size % phases:
+        phases = 1
+    columns = [b"".join(valid[:, i].tobytes() for _, valid in readers) for i in range(size)]
+    typical = []
+    for phase in range(phases):
+        mine = columns[phase::phases]
+        usual = max(sorted(set(mine)), key=mine.count)
+        typical.append(phase + phases * mine.index(usual))
+    border = tuple(i for i in range(size) if columns[i] != columns[typical[i % phases]])
+    return Axis(phases, tuple(typical), border)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A convolution that reads a tensor: taps per channel ``[1 or T, C, kh, kw]`` (non-zero weights over the output
+    channels of the group) and valid taps of both axes."""
+
+    op: str
+    taps: AnyArray
+    stride: tuple[int, int]
+    rows: AnyArray
+    cols: AnyArray
+
+
+def reader_of(op: Op, weight: AnyArray, spec: TensorSpec) -> Reader:
+    """What the census must know of a convolution."""
+    _, count, height, width = spec.shape
+    shared, outputs, fan_in, kh, kw = weight.shape
+    a = op.attrs
+    groups = a["groups"]
+    taps = (weight.reshape(shared, groups, outputs // groups, fan_in, kh, kw) != 0).sum(axis=2)
+    rows = valid_taps(height, kh, a["stride_h"], a["padding_h"], a["dilation_h"])
+    cols = valid_taps(width, kw, a["stride_w"], a["padding_w"], a["dilation_w"])
+    return Reader(op.name, taps.reshape(shared, count, kh, kw), (a["stride_h"], a["stride_w"]), rows, cols)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A tensor's place in its group: channels ``first .. first + count``."""
+
+    name: str
+    first: int
+    count: int
+    readers: tuple[Reader, ...]
+
+
+_Key = tuple[Size, Axis, Axis]
+"""What the tensors of a group have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What is known of one tensor: non-zero spikes, sum of spikes, both per step and channel ``[2,T,C]``, and per
+    reader ``(synaptic operations, unit operations)``."""
+
+    events: int
+    total: int
+    channels: NDArray[np.float64]
+    visits: Mapping[str, tuple[int, int]]
+
+
+def _chunk(rows: int) -> int:
+    """Largest divisor of ``rows`` whose byte sums stay below 256."""
+    return max(n for n in range(1, min(rows, 255 // SPIKE_MAX) + 1) if rows % n == 0)
+
+
+def _runs(positions: Sequence[int]) -> list[slice]:
+    """Consecutive positions as slices."""
+    runs: list[slice] = []
+    for i in positions:
+        if runs and runs[-1].stop == i:
+            runs[-1] = slice(runs[-1].start, i + 1)
+        else:
+            runs.append(slice(i, i + 1))
+    return runs
+
+
+class _Group:
+    """Tensors of one size and geometry, side by side in ``[T, H, W, C]``, and their sums.
+
+    Everything is a view made once; :meth:`flush` is a dozen library calls. ``values`` and ``masks``: scratch memory that
+    groups share; a group of one tensor needs no ``values``, it is read where it lies.
+    """
+
+    def __init__(
+        self, size: Size, rows: Axis, cols: Axis, members: Sequence[_Member], values: Tensor, masks: Tensor
+    ) -> None:
+        steps, height, width = size
+        self.members = tuple(members)
+        self.count, self.steps = _padded(members, width), steps
+        self.line = width * self.count
+        chunk = _chunk(height // rows.phases)
+        self.chunks = height // (rows.phases * chunk)
+        whole = steps * height * self.line
+        self.room = (steps, self.chunks, chunk, rows.phases * self.line // 8)
+        self.flat = (whole, (steps, height, self.line))
+        self.values, self.masks = values[:whole], masks[:whole]
+        block = self.values.view(steps, height, width, self.count)
+        self.slots = {m.name: block[..., m.first : m.first + m.count].permute(0, 3, 1, 2) for m in members}
+        self.row_runs = _runs(rows.border)
+        self._sum_rows(rows)
+        self._sum_columns(rows, cols, width)
+        self._weigh(rows, cols)
+        self.visited = torch.empty(0)
+
+    def _sum_rows(self, rows: Axis) -> None:
+        """``byte_sums`` ``[2, T, classes, W*C]``: masks and values, added over the rows of a class."""
+        base = self.chunks * rows.phases
+        self.classes = base + len(rows.border)
+        self.byte_sums = torch.zeros((2, self.steps, self.classes, self.line), dtype=torch.uint8)
+        whole = self.byte_sums[:, :, :base].view(torch.int64)
+        self.lanes = [w.view(self.steps, self.chunks, self.room[3]) for w in whole]
+        self.border_rows = [
+            list(half[:, base:].split([r.stop - r.start for r in self.row_runs], 1)) for half in self.byte_sums
+        ]
+        self.sources = [(self.masks, self.lane_view(self.masks), self.row_views(self.masks))]
+        self.sources.append((self.values, self.lane_view(self.values), self.row_views(self.values)))
+
+    def lane_view(self, flat: Tensor) -> Tensor:
+        """Bytes as 64-bit lanes ``[T, chunks, rows, lanes]``."""
+        return flat.view(torch.int64).view(self.room)
+
+    def row_views(self, flat: Tensor) -> list[Tensor]:
+        """The border rows, run by run."""
+        if not self.row_runs:
+            return []
+        block = flat.view(self.flat[1])
+        return [block[:, run] for run in self.row_runs]
+
+    def _sum_columns(self, rows: Axis, cols: Axis, width: int) -> None:
+        """``reduced`` ``[2, T, classes*parts, C]``, below 2**24 like every sum of one channel: float32 holds it."""
+        parts = cols.phases + len(cols.border)
+        lines = (2 * self.steps, self.classes)
+        self.reduced = torch.zeros((2, self.steps, self.classes * parts, self.count), dtype=torch.float32)
+        target = self.reduced.view(*lines, parts, self.count)
+        by_phase = self.byte_sums.view(*lines, width // cols.phases, cols.phases, self.count)
+        self.col_sum = (by_phase, target[:, :, : cols.phases])
+        self.border_cols: list[tuple[Tensor, Tensor]] = []
+        place = cols.phases
+        for run in _runs(cols.border):
+            stop = place + run.stop - run.start
+            self.border_cols.append(
+                (target[:, :, place:stop], self.byte_sums.view(*lines, width, self.count)[:, :, run])
+            )
+            place = stop
+
+    def _weigh(self, rows: Axis, cols: Axis) -> None:
+        """``weights`` ``[ranks, 1, T, classes*parts, C]``: rank 0 adds everything once, the others are fan-outs."""
+        parts = cols.phases + len(cols.border)
+        self.ranks = 1 + max(len(m.readers) for m in self.members)
+        weights = np.zeros((self.ranks, self.steps, self.classes, parts, self.count))
+        for member in self.members:
+            mine = slice(member.first, member.first + member.count)
+            weights[0, :, : self.chunks * rows.phases, : cols.phases, mine] = 1
+            for rank, reader in enumerate(member.readers, start=1):
+                factors = rows.factors(reader.rows)
+                every = np.concatenate([np.tile(factors[: rows.phases], (self.chunks, 1)), factors[rows.phases :]])
+                weights[rank, ..., mine] = np.einsum("tckx,rk,qx->trqc", reader.taps, every, cols.factors(reader.cols))
+        self.weights = torch.from_numpy(weights.reshape(self.ranks, 1, self.steps, self.classes * parts, self.count))
+        self.products = torch.zeros((self.ranks, 2, *self.weights.shape[2:]), dtype=torch.float64)
+
+    def flush(self, direct: Tensor | None = None) -> None:
+        """Reduce the slots, or ``direct`` (a lone tensor's bytes, flat), to ``visited`` ``[ranks, 2, T, C]``."""
+        masks, values = self.sources
+        if direct is not None:
+            values = (direct, self.lane_view(direct), self.row_views(direct))
+        torch.clamp(values[0], max=1, out=masks[0])
+        for half, (_, lanes, runs) in enumerate((masks, values)):
+            torch.sum(lanes, dim=2, out=self.lanes[half])
+            for target, source in zip(self.border_rows[half], runs, strict=True):
+                target.copy_(source)
+        torch.sum(self.col_sum[0], dim=2, dtype=torch.float32, out=self.col_sum[1])
+        for target, source in self.border_cols:
+            target.copy_(source)
+        torch.mul(self.reduced, self.weights, out=self.products)
+        torch.sum(self.products, dim=3, out=self.visited)
+
+
+def _padded(members: Sequence[_Member], width: int) -> int:
+    """Channels of a group, such that an image row fills whole 64-bit lanes; what lies in the padding has no weight."""
+    count = members[-1].first + members[-1].count
+    while width * count % 8:
+        count += 1
+    return count
+
+
+class Census:
+    """Collects every spike and image tensor of a branch as it is computed."""
+
+    def __init__(self, program: Program, branch: Branch, order: Sequence[str]) -> None:
+        """``order``: names of values in the order in which they will be taken."""
+        readers: dict[str, list[Reader]] = {}
+        for op in branch.ops:
+            arrays = program.op_arrays(op)
+            if "weight" in arrays:
+                readers.setdefault(op.inputs[0], []).append(reader_of(op, arrays["weight"], branch.spec(op.inputs[0])))
+        waiting: dict[_Key, list[_Member]] = {}
+        closed: list[tuple[_Key, list[_Member]]] = []
+        for name in order:
+            steps, count, height, width = branch.spec(name).shape
+            mine = tuple(readers.get(name, ()))
+            rows = axis_of(height, [(r.stride[0], r.rows) for r in mine])
+            cols = axis_of(width, [(r.stride[1], r.cols) for r in mine])
+            key = ((steps, height, width), rows, cols)
+            group = waiting.setdefault(key, [])
+            if group and (group[-1].first + group[-1].count + count) * steps * height * width > _GROUP_BYTES:
+                closed.append((key, group))
+                waiting[key] = group = []
+            group.append(_Member(name, group[-1].first + group[-1].count if group else 0, count, mine))
+        self._build([*closed, *waiting.items()])
+
+    def _build(self, closed: Sequence[tuple[_Key, list[_Member]]]) -> None:
+        """Groups of one key never fill at the same time, so they share memory; masks live only during a flush."""
+        rooms = [int(np.prod(key[0])) * _padded(members, key[0][2]) for key, members in closed]
+        masks = torch.zeros(max(rooms, default=0), dtype=torch.uint8)
+        pools: dict[_Key, Tensor] = {}
+        for (key, _), room in zip(closed, rooms, strict=True):
+            if key not in pools or len(pools[key]) < room:
+                pools[key] = torch.zeros(room, dtype=torch.uint8)
+        self._slots: dict[str, Tensor] = {}
+        self._alone: dict[str, _Group] = {}
+        self._last: dict[str, _Group] = {}
+        groups = [_Group(*key, members, pools[key], masks) for key, members in closed]
+        for group in groups:
+            last = group.members[-1]
+            if len(group.members) == 1 and last.count == group.count:
+                self._alone[last.name] = group
+            else:
+                self._slots.update(group.slots)
+                self._last[last.name] = group
+        ranks, steps = max((g.ranks for g in groups), default=1), max((g.steps for g in groups), default=1)
+        self._visited = torch.zeros((ranks, 2, steps, sum(g.count for g in groups)), dtype=torch.float64)
+        self._places: list[tuple[str, int, int, int, tuple[str, ...]]] = []
+        first = 0
+        for g in groups:
+            g.visited = self._visited[: g.ranks, :, : g.steps, first : first + g.count]
+            for m in g.members:
+                self._places.append(
+                    (m.name, first + m.first, first + m.first + m.count, g.steps, tuple(r.op for r in m.readers))
+                )
+            first += g.count
+        self._starts = [start for _, start, _, _, _ in self._places]
+
+    def take(self, name: str, value: Tensor) -> None:
+        """Add one tensor (uint8 ``[T,C,H,W]``)."""
+        alone = self._alone.get(name)
+        if alone is not None:
+            alone.flush(nhwc(value).view(-1))
+            return
+        self._slots[name].copy_(value)
+        group = self._last.get(name)
+        if group is not None:
+            group.flush()
+
+    def sums(self) -> dict[str, Sums]:
+        """All sums, once every tensor has been taken."""
+        visited = self._visited.numpy()
+        numbers = np.add.reduceat(visited.sum(axis=2), self._starts, axis=2).astype(np.int64)
+        events, totals = numbers[0].tolist()
+        synops, unit_ops = numbers[:, 0].tolist(), numbers[:, 1].tolist()
+        result = {}
+        for index, (name, start, stop, steps, ops) in enumerate(self._places):
+            visits = {op: (synops[rank][index], unit_ops[rank][index]) for rank, op in enumerate(ops, start=1)}
+            result[name] = Sums(events[index], totals[index], visited[0, :, :steps, start:stop], visits)
+        return result

@@ -1,0 +1,179 @@
+"""Event counts of every operation kind, from the sums of the census.
+
+This module decides which sums make up which count (design 3.4); it must not know how values or sums were computed,
+and shares no arithmetic with ``program.counts``. A counter has two halves: ``observe`` looks at the operation's inputs
+while they live, ``finish`` makes the counts when the branch has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spiketrack_deploy.engines.sim_census import Sums
+from spiketrack_deploy.engines.sim_kernels import interpolation
+from spiketrack_deploy.engines.sim_tensors import nhwc
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.types import Op, TensorSpec
+
+Observe = Callable[[Sequence[Tensor], Tensor], Any]
+"""From the operation's inputs and its output (of a fused pair: what the pair writes)."""
+Finish = Callable[[Any, Mapping[str, Sums]], OpCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """``observe``: ``None`` where the census alone is enough."""
+
+    finish: Finish
+    observe: Observe | None = None
+
+
+def _conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    source, name = op.inputs[0], op.name
+    dense, size = int(np.prod(weight[2:])) * out.size, inputs[0].size
+
+    def finish(observed: Any, sums: Mapping[str, Sums]) -> OpCounts:
+        s = sums[source]
+        synops, unit_ops = s.visits[name]
+        return OpCounts(
+            events=s.events, synops=synops, unit_ops=unit_ops, dense_macs=dense, input_sum=s.total, input_size=size
+        )
+
+    return Counter(finish)
+
+
+def _image_conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    source, name = op.inputs[0], op.name
+    dense = int(np.prod(weight[2:])) * out.size
+    return Counter(
+        lambda observed, sums: OpCounts(events=sums[source].events, macs=sums[source].visits[name][0], dense_macs=dense)
+    )
+
+
+def _ni_lif(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    name, size = op.name, out.size
+    return Counter(
+        lambda observed, sums: OpCounts(
+            neuron_updates=size, neuron_spiking=sums[name].events, output_sum=sums[name].total
+        )
+    )
+
+
+def _nonzero(x: Tensor) -> int:
+    """Non-zero entries of a float tensor; NumPy is several times faster here than ``torch.count_nonzero``."""
+    return int(np.count_nonzero(nhwc(x).numpy() != 0))
+
+
+def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    copies = out.shape[0] // inputs[0].shape[0] if op.kind == "add" else 1
+    return Counter(
+        lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed),
+        lambda values, result: _nonzero(values[0]) * copies,
+    )
+
+
+def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    _, _, height, width = inputs[0].shape
+    rows, cols = ((interpolation(n, op.attrs["factor"]) != 0).sum(dim=0) for n in (height, width))
+    reach = torch.outer(rows, cols)
+
+    def observe(values: Sequence[Tensor], result: Tensor) -> tuple[int, int]:
+        per_position = (nhwc(values[0]) != 0).sum(dim=(0, 3))
+        return int(per_position.sum()), int((per_position * reach).sum())
+
+    return Counter(lambda seen, sums: OpCounts(relays=seen[0], relay_synops=seen[1]), observe)
+
+
+def _key_value(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    heads = op.attrs["heads"]
+    key, value = op.inputs
+    dense = inputs[0].shape[2] * inputs[0].shape[3] * out.size
+    words, size = out.size, inputs[0].size + inputs[1].size
+
+    ones = [torch.ones(spec.shape[1] // heads) for spec in inputs]
+
+    def per_token(x: Tensor, one: Tensor) -> Tensor:
+        """``[T*H*W*heads]`` non-zero spikes of a head."""
+        return torch.mv(nhwc(torch.clamp(x, max=1)).to(torch.float32).view(-1, len(one)), one).to(torch.float64)
+
+    def observe(values: Sequence[Tensor], result: Tensor) -> tuple[int, int]:
+        """Products of sums are sums of products: the entries of the matrix itself add up to the unit operations."""
+        visited = torch.dot(per_token(values[0], ones[0]), per_token(values[1], ones[1]))
+        return int(visited), int(result.sum(dtype=torch.float64))
+
+    def finish(seen: tuple[int, int], sums: Mapping[str, Sums]) -> OpCounts:
+        k, v = sums[key], sums[value]
+        return OpCounts(
+            events=k.events + v.events,
+            synops=seen[0],
+            unit_ops=seen[1],
+            dense_macs=dense,
+            memory_writes=words,
+            input_sum=k.total + v.total,
+            input_size=size,
+        )
+
+    return Counter(finish, observe)
+
+
+def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    source = op.inputs[0]
+    steps, _, depth, wide = inputs[1].shape
+    dense, size = depth * out.size, inputs[0].size
+
+    def observe(values: Sequence[Tensor], result: Tensor) -> Any:
+        """Non-zero entries of every row of the matrix ``[T, heads*d]``; entries are never negative."""
+        return torch.clamp(values[1], max=1).sum(dim=3).view(steps, -1).numpy()
+
+    def finish(rows: Any, sums: Mapping[str, Sums]) -> OpCounts:
+        s = sums[source]
+        synops, unit_ops = (s.channels * rows).sum(axis=(1, 2)).tolist()
+        return OpCounts(
+            events=s.events,
+            synops=int(synops),
+            unit_ops=int(unit_ops),
+            dense_macs=dense,
+            memory_reads=s.events * wide,
+            input_sum=s.total,
+            input_size=size,
+        )
+
+    return Counter(finish, observe)
+
+
+def _gate(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    source, host, size = op.inputs[1], inputs[0].size + inputs[1].size, inputs[1].size
+
+    def finish(observed: Any, sums: Mapping[str, Sums]) -> OpCounts:
+        s = sums[source]
+        return OpCounts(events=s.events, host_ops=host, input_sum=s.total, input_size=size)
+
+    return Counter(finish)
+
+
+def _nothing(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+    return Counter(lambda observed, sums: OpCounts())
+
+
+Builder = Callable[[Op, Sequence[TensorSpec], TensorSpec, tuple[int, ...]], Counter]
+"""From the operation, its inputs, its output and the shape of its weight (empty where it has none)."""
+COUNTERS: dict[str, Builder] = {
+    "image_conv": _image_conv,
+    "conv": _conv,
+    "head_out": _conv,
+    "add": _relay,
+    "ni_lif": _ni_lif,
+    "avg_pool": _relay,
+    "upsample": _upsample,
+    "requantise": _nothing,
+    "key_value": _key_value,
+    "query": _query,
+    "gate_transpose": _nothing,
+    "gate": _gate,
+}

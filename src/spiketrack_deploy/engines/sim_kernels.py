@@ -1,0 +1,235 @@
+"""Exact PyTorch kernels of the operations, on streams held as float32 real values.
+
+This module decides how the simulator computes one operation; it must not know branches, counts or files, and shares no
+arithmetic with ``program.semantics``. Convolutions are in ``sim_conv``, the form of values in ``sim_tensors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spiketrack_deploy.engines.sim_conv import Kernel, conv_kernel, spiking_conv_kernel
+from spiketrack_deploy.engines.sim_levels import level_gains, rounding_bits
+from spiketrack_deploy.engines.sim_tensors import LAST, Held, channels, nchw, nhwc, spikes_of
+from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, SPIKE_MAX, AnyArray, Arrays, IntArray, Op, TensorSpec
+
+
+def fire_kernel(thresholds: AnyArray, bits: AnyArray) -> Kernel:
+    """Held stream (float32) -> uint8 spikes. ``thresholds`` ``[1 or C, 4]`` integers."""
+    count = len(bits)
+    full = np.broadcast_to(thresholds.astype(np.int64), (count, SPIKE_MAX))
+    gains = level_gains(full, bits)
+    if gains is None:
+        return _compare_kernel(full, bits)
+    if (gains == 1).all():
+        return lambda x: spikes_of(torch.clamp(x, 0, SPIKE_MAX))
+    factor = channels(gains)
+    return lambda x: spikes_of(torch.mul(x, factor).clamp_(0, SPIKE_MAX))
+
+
+def _compare_kernel(thresholds: IntArray, bits: AnyArray) -> Kernel:
+    limits = np.clip(thresholds, INT24_MIN, INT24_MAX + 1) * 2.0 ** -np.asarray(bits, dtype=np.float64)[:, None]
+    reachable = [k for k in range(SPIKE_MAX) if (thresholds[:, k] <= INT24_MAX).any()]
+    columns = [channels(limits[:, k]) for k in reachable]
+
+    def run(x: Tensor) -> Tensor:
+        n = torch.zeros_like(x, dtype=torch.uint8)
+        for limit in columns:
+            n += torch.ge(x, limit).view(torch.uint8)
+        return n
+
+    return run
+
+
+def ni_lif_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """NI-LIF: stateless where it has one step, else with a float64 membrane."""
+    bits, steps = inputs[0].bits, op.attrs["steps"]
+    fire = fire_kernel(arrays["thresholds"], bits)
+    offset = None
+    if "offset" in arrays:
+        real = arrays["offset"].astype(np.float64) * 2.0 ** -bits[None, :, None, None]
+        offset = torch.from_numpy(real.astype(np.float32)).contiguous(memory_format=LAST)
+    if steps == 1:
+        return fire if offset is None else lambda x: fire(x + offset)
+    return _membrane_kernel(fire, offset, arrays, bits, steps)
+
+
+def _membrane_kernel(fire: Kernel, offset: Tensor | None, arrays: Arrays, bits: IntArray, steps: int) -> Kernel:
+    """Membranes are held like streams; the leak's 36-bit product and its truncation need float64."""
+    reset = channels(np.broadcast_to(arrays["reset"].astype(np.float64), bits.shape) * 2.0**-bits, torch.float64)
+    unit = channels(2.0**-bits, torch.float64)
+    decays = [channels(float(d) * 2.0 ** (bits - 12), torch.float64) for d in arrays["decay"][: steps - 1]]
+
+    def run(x: Tensor) -> Tensor:
+        spikes: list[Tensor] = []
+        v = x[:1]
+        for t in range(steps):
+            if t:
+                leaked = torch.mul(spikes[-1], reset).to(torch.float64).neg_().add_(v)
+                leaked.mul_(decays[t - 1]).trunc_().mul_(unit)
+                v = leaked.add_(x[t : t + 1] if x.shape[0] > 1 else x).to(torch.float32)
+            spikes.append(fire(v if offset is None else v + offset[t : t + 1]))
+        return torch.cat(spikes)
+
+    return run
+
+
+def _rescale(y: Tensor, factor: Tensor | float) -> Tensor:
+    return y if isinstance(factor, float) and factor == 1.0 else y.mul_(factor)
+
+
+def add_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """Float addition where both operands and the sum have one unit, as they have in every lowered program."""
+    first, second = inputs
+    if np.array_equal(first.bits, out.bits) and np.array_equal(second.bits, out.bits):
+        return torch.add
+    a, b = channels(2.0 ** (first.bits - out.bits)), channels(2.0 ** (second.bits - out.bits))
+    return lambda x, y: x * a + y * b
+
+
+def avg_pool_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """Window sums; the finer unit turns them into means."""
+    k = op.attrs["kernel"]
+    factor = channels(2.0 ** (inputs[0].bits - out.bits))
+    return lambda x: _rescale(torch.nn.functional.avg_pool2d(x, k, divisor_override=1), factor)
+
+
+def interpolation(size: int, factor: int) -> Tensor:
+    """Bilinear weights ``[size*factor, size]`` times ``2*factor``: the hat function of each source pixel, integers."""
+    centre = (np.arange(size * factor) + 0.5) / factor - 0.5
+    distance = np.abs(np.clip(centre, 0, size - 1)[:, None] - np.arange(size)[None])
+    return torch.from_numpy(np.rint(np.maximum(1 - distance, 0) * 2 * factor).astype(np.float32))
+
+
+def upsample_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """Two matrix products of integers below 2**24."""
+    _, _, height, width = inputs[0].spec.shape
+    rows, cols = interpolation(height, op.attrs["factor"]), interpolation(width, op.attrs["factor"])
+    factor = channels(2.0 ** (inputs[0].bits - out.bits))
+
+    def run(x: Tensor) -> Tensor:
+        y = nhwc(x)
+        steps, _, _, count = y.shape
+        tall = torch.matmul(rows, y.reshape(steps, height, width * count)).view(steps, -1, width, count)
+        return _rescale(nchw(torch.matmul(cols, tall)), factor)
+
+    return run
+
+
+def requantise_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """``floor(x + 1/2)`` in the new unit."""
+    to_new = channels(2.0 ** (inputs[0].bits - arrays["shift"].astype(np.float64)))
+    back = channels(2.0 ** -out.bits.astype(np.float64))
+    return lambda x: torch.mul(x, to_new).add_(0.5).floor_().mul_(back)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """Spikes ``[T,C,H,W]`` as float32 ``[T*heads, H*W, C/heads]`` (a strided view of one copy)."""
+    y = nhwc(x).to(torch.float32)
+    steps, height, width, count = y.shape
+    return y.view(steps, height * width, heads, count // heads).permute(0, 2, 1, 3).flatten(0, 1)
+
+
+def key_value_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """``k^T v`` per step and head: at most 16 per token, exact in float32."""
+    heads, shape = op.attrs["heads"], out.spec.shape
+    return lambda k, v: torch.bmm(_heads(k, heads).transpose(1, 2), _heads(v, heads)).view(shape)
+
+
+def _query_parts(op: Op, spec: TensorSpec, factor: float) -> tuple[Kernel, Kernel]:
+    """``(product, layout)``: spikes and memory to ``factor * q M`` ``[T*heads,N,dv]``, and that to ``[T,C,H,W]``."""
+    heads = op.attrs["heads"]
+    steps, count, height, width = spec.shape
+
+    def product(q: Tensor, memory: Tensor) -> Tensor:
+        scaled = memory if factor == 1.0 else memory * factor
+        return torch.bmm(_heads(q, heads), scaled.flatten(0, 1))
+
+    def layout(y: Tensor) -> Tensor:
+        rows = y.view(steps, heads, height * width, count // heads).transpose(1, 2)
+        return nchw(rows.reshape(steps, height, width, count))
+
+    return product, layout
+
+
+def _query_scale(op: Op, out: Held) -> Tensor | float:
+    return channels(2.0 ** (op.attrs["shift"] - out.bits.astype(np.float64)))
+
+
+def query_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """``q M`` per step and head: bounded by ``4 d 16 N``, exact in float32."""
+    scale = _query_scale(op, out)
+    if isinstance(scale, float):
+        product, layout = _query_parts(op, out.spec, scale)
+        return lambda q, memory: layout(product(q, memory))
+    product, layout = _query_parts(op, out.spec, 1.0)
+    return lambda q, memory: layout(product(q, memory)).mul_(scale)
+
+
+def gate_transpose_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """Positions become channels."""
+    steps, count, height, width = inputs[0].spec.shape
+    return lambda x: nhwc(x).view(steps, height * width, 1, count).contiguous(memory_format=LAST)
+
+
+def gate_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """Softmax table over the steps; the weighted sum stays below 2**24."""
+    scale = channels(2.0 ** inputs[0].bits)
+    table = torch.from_numpy(arrays["table"].astype(np.float32))
+    shift, last = op.attrs["shift"], table.numel() - 1
+    factor = channels(2.0 ** -out.bits.astype(np.float64))
+
+    def run(logits: Tensor, spikes: Tensor) -> Tensor:
+        level = (logits.to(torch.float64) * scale).to(torch.int64).reshape(logits.shape[0], -1)
+        index = ((level.amax(dim=0, keepdim=True) - level) >> shift).clamp_(max=last)
+        weights = table[index][:, None, None, :]
+        total = (nhwc(spikes).to(torch.float32).sub_(2) * weights).sum(dim=0, keepdim=True)
+        return _rescale(nchw(total), factor)
+
+    return run
+
+
+Builder = Callable[[Op, Arrays, Sequence[Held], Held, bool], Kernel]
+KERNELS: dict[str, Builder] = {
+    "image_conv": conv_kernel,
+    "conv": conv_kernel,
+    "head_out": conv_kernel,
+    "add": add_kernel,
+    "ni_lif": ni_lif_kernel,
+    "avg_pool": avg_pool_kernel,
+    "upsample": upsample_kernel,
+    "requantise": requantise_kernel,
+    "key_value": key_value_kernel,
+    "query": query_kernel,
+    "gate_transpose": gate_transpose_kernel,
+    "gate": gate_kernel,
+}
+
+
+def fused_kernel(
+    op: Op, arrays: Arrays, held: Held, out: Held, neuron: Op, neuron_arrays: Arrays, int8: bool
+) -> Kernel | None:
+    """One kernel for a convolution or query and the stateless NI-LIF behind it, or ``None`` where they stay apart."""
+    if neuron.attrs["steps"] != 1 or "offset" in neuron_arrays:
+        return None
+    thresholds = neuron_arrays["thresholds"]
+    if op.kind == "conv":
+        dyadic = rounding_bits(np.broadcast_to(thresholds, (len(out.bits), SPIKE_MAX)))
+        if dyadic is None:
+            return None
+        return spiking_conv_kernel(op, arrays, held, dyadic, int8)
+    if op.kind != "query" or thresholds.shape[0] != 1:
+        return None
+    scale = _query_scale(op, out)
+    if isinstance(scale, float):
+        gains = level_gains(thresholds, out.bits[:1])
+        if gains is None:
+            return None
+        gain = float(np.float32(gains[0]))
+        product, layout = _query_parts(op, out.spec, scale)
+        return lambda q, memory: layout(spikes_of(product(q, memory).mul_(gain).clamp_(0, SPIKE_MAX)))
+    return None

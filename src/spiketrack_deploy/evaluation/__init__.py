@@ -1,0 +1,1 @@
+"""Scoring trackers on folders of sequences: reading, one-pass runs, metrics, tables and pictures."""

@@ -1,0 +1,241 @@
+"""The verb: which trackers on which sequences, run what is missing, write results, tables and pictures.
+
+This module decides the order of work and what ends a run. It must not compute a score nor draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spiketrack_deploy.errors import EngineError, InputError, UsageError
+from spiketrack_deploy.evaluation import store
+from spiketrack_deploy.evaluation.cluster import check_cluster, run_cluster
+from spiketrack_deploy.evaluation.cost import Layers, layers_of
+from spiketrack_deploy.evaluation.metrics import SCORES
+from spiketrack_deploy.evaluation.pool import Done, run_here, run_processes
+from spiketrack_deploy.evaluation.resolve import Resolver, resolve
+from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
+from spiketrack_deploy.evaluation.sequences import Dataset, open_dataset
+from spiketrack_deploy.evaluation.subjects import PROGRAM_KIND, Subject, safe_label
+from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
+from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.runs import Tell
+
+DEFAULT_PROFILE = "loihi2"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """What ``spiketrack evaluate`` is asked.
+
+    ``trackers``: models, bundles, baselines (``kcf``, ``csrt``, ``static``), each with an optional ``@engine``, and
+    folders of earlier evaluations; ``engines``: for those without ``@``. ``dataset`` may be None where all are earlier
+    evaluations. ``sequences``: only these; ``max_frames``: of each. ``jobs`` processes with ``threads`` threads each,
+    or a Dask cluster at ``dask``. ``out``: a folder, gone on with where it holds the same evaluation already.
+    """
+
+    trackers: tuple[str, ...]
+    dataset: Path | None
+    engines: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+    max_frames: int | None = None
+    profile: str = DEFAULT_PROFILE
+    jobs: int = 1
+    threads: int = 1
+    dask: str | None = None
+    out: Path | None = None
+    force: bool = False
+
+
+def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, Any]:
+    """Run, score, write; returns the results (``results.json``) with ``speed``, ``output``, ``pictures`` and
+    ``exit_code``: 0, or that of the sequences that failed (they are in the results, with reasons).
+
+    Raises UsageError (2), InputError (3), EngineError (6) before or instead of running; what is finished stays.
+    """
+    profile = load_profile(request.profile)
+    earlier = [name for name in request.trackers if store.is_run(Path(name))]
+    fresh = [name for name in request.trackers if name not in earlier]
+    if fresh and request.dataset is None:
+        raise UsageError(f"{fresh[0]}: is no folder of an earlier evaluation, so say on which DATASET to evaluate it")
+    if request.dataset is None:
+        merged = _merged([_earlier(name) for name in earlier])
+        return _finish(merged, {}, _free(_output(request, "compare"), request.force), [])
+    if request.dask is not None and request.jobs > 1:
+        raise UsageError("--dask and --jobs were both given; on a cluster the number of its workers counts")
+    dataset = _dataset(request, request.dataset)
+    if request.dask is not None:
+        check_cluster(request.dask)
+    first = safe_label(Path(fresh[0]).name) if len(fresh) == 1 else "compare"
+    folder = store.RunFolder(_output(request, f"evaluate-{safe_label(dataset.name)}-{first}"))
+    resolver = Resolver(request.engines, request.threads, folder, tell)
+    subjects = resolve(fresh, resolver, lambda: folder.open(dataset, request.force))
+    findings = _run(request, dataset, subjects, folder, tell)
+    results = summarise(dataset, findings, profile)
+    merged = _merged([results, *(_earlier(name) for name in earlier)])
+    return _finish(merged, speed(findings), folder.path, [f for found in findings for f in found.failures])
+
+
+def _output(request: EvaluationRequest, name: str) -> Path:
+    return request.out or Path("export") / name
+
+
+def _free(out: Path, force: bool) -> Path:
+    """A folder for a comparison alone: empty, or one that holds an earlier comparison and may be replaced."""
+    if out.is_dir() and any(out.iterdir()):
+        if (out / store.RUN).exists() or not (out / store.RESULTS).is_file():
+            raise UsageError(f"{out}: is not empty and holds no comparison; choose another folder with -o")
+        if not force:
+            raise UsageError(f"{out}: holds an earlier comparison; choose another folder with -o, or --force")
+    return out
+
+
+def _dataset(request: EvaluationRequest, path: Path) -> Dataset:
+    dataset = open_dataset(path.resolve())
+    if request.sequences:
+        dataset = dataset.chosen(request.sequences)
+    return replace(dataset, sequences=tuple(s.first(request.max_frames) for s in dataset.sequences))
+
+
+def _run(
+    request: EvaluationRequest,
+    dataset: Dataset,
+    subjects: Sequence[Subject],
+    folder: store.RunFolder,
+    tell: Tell | None,
+) -> list[Findings]:
+    """What is not finished yet; records are written as they arrive, so an end at any point loses what is in flight."""
+    records: dict[str, dict[str, Record]] = {s.label: {} for s in subjects}
+    failures: dict[str, list[Failure]] = {s.label: [] for s in subjects}
+    tasks: list[Task] = []
+    for subject in subjects:
+        for sequence in dataset.sequences:
+            record = folder.record(subject.label, sequence)
+            if record is None:
+                tasks.append(Task(subject, sequence))
+            else:
+                records[subject.label][sequence.name] = record
+    total, finished = len(subjects) * len(dataset.sequences), len(subjects) * len(dataset.sequences) - len(tasks)
+
+    def done(index: int, outcome: Record | Failure) -> None:
+        nonlocal finished
+        label = tasks[index].subject.label
+        finished += 1
+        if isinstance(outcome, Failure):
+            failures[label].append(outcome)
+        else:
+            folder.add(label, outcome)
+            records[label][outcome.sequence] = outcome
+        if tell:
+            tell(f"{label} {outcome.sequence}", finished, total)
+
+    if tell:
+        tell("sequences", finished, total)
+    if tasks:
+        _dispatch(request, tasks, done)
+    order = {s.name: i for i, s in enumerate(dataset.sequences)}
+    return [
+        Findings(
+            s,
+            dict(sorted(records[s.label].items(), key=lambda item: order[item[0]])),
+            sorted(failures[s.label], key=lambda f: order[f.sequence]),
+            _layers(s),
+        )
+        for s in subjects
+    ]
+
+
+def _dispatch(request: EvaluationRequest, tasks: Sequence[Task], done: Done) -> None:
+    if request.dask is not None:
+        run_cluster(tasks, request.dask, done)
+    elif request.jobs > 1:
+        run_processes(tasks, request.jobs, done)
+    else:
+        run_here(tasks, done)
+
+
+def _layers(subject: Subject) -> Layers | None:
+    from spiketrack_deploy.program.store import load_program
+
+    return layers_of(load_program(Path(subject.source))) if subject.kind == PROGRAM_KIND else None
+
+
+def _earlier(name: str) -> dict[str, Any]:
+    path = Path(name)
+    results = store.read_results(path)
+    return {**results, "trackers": {label: {**t, "from": str(path)} for label, t in results["trackers"].items()}}
+
+
+def _merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One set of results out of several of the same sequences; a label that recurs gets the name of its folder."""
+    if len(results) == 1:
+        return dict(results[0])
+    first = results[0]
+    trackers: dict[str, Any] = {}
+    for one in results:
+        if one["dataset"]["digest"] != first["dataset"]["digest"]:
+            place = next((t["from"] for t in one["trackers"].values() if "from" in t), "one of them")
+            raise InputError(
+                f"{place}: was evaluated on {_data(one)}, the first one on {_data(first)}; nothing compares"
+            )
+        for label, tracker in one["trackers"].items():
+            unique = label if label not in trackers else f"{label} ({Path(tracker.get('from', 'again')).name})"
+            if unique in trackers:
+                raise UsageError(f"{unique} occurs twice; give each evaluation once")
+            trackers[unique] = tracker
+    return {**first, "trackers": with_differences(trackers)}
+
+
+def _data(results: Mapping[str, Any]) -> str:
+    data = results["dataset"]
+    return f"{data['name']} ({len(data['sequences'])} sequences, {data['frames']} frames, {data['digest'][:8]})"
+
+
+def _finish(
+    results: dict[str, Any], times: Mapping[str, Any], out: Path, failures: Sequence[Failure]
+) -> dict[str, Any]:
+    from spiketrack_deploy.evaluation.plots import draw_all
+
+    store.write_whole(out / store.RESULTS, store.json_text(results))
+    store.write_table(out / store.TABLE, *table(results, times))
+    if times:
+        store.write_whole(out / store.SPEED, store.json_text(times))
+    pictures = draw_all(results["trackers"], out)
+    return {
+        **results,
+        "speed": times,
+        "output": str(out),
+        "pictures": pictures,
+        "exit_code": _exit_code(results, failures),
+    }
+
+
+def _exit_code(results: Mapping[str, Any], failures: Sequence[Failure]) -> int:
+    """0 where everything asked for is there; else the worst there was, unusable input counting least."""
+    codes = {f.exit_code for f in failures}
+    if results["dataset"]["problems"]:
+        codes.add(InputError.exit_code)
+    known = [c for c in (EXIT_BUG, EngineError.exit_code) if c in codes] or sorted(codes, reverse=True)
+    return known[0] if known else 0
+
+
+def table(results: Mapping[str, Any], times: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Head and one row a tracker: every mean with its interval, energy with its band, frames per second."""
+    head = ["tracker", "engine", "sequences", "failed", *(x for s in SCORES for x in (s, f"{s}_low", f"{s}_high"))]
+    head += ["energy_nj", "energy_low_nj", "energy_high_nj", "synops_per_frame", "fps"]
+    rows = []
+    for label, tracker in results["trackers"].items():
+        mean, energy = tracker["mean"], tracker["energy"]
+        row: list[Any] = [label, tracker["engine"], len(tracker["sequences"]), len(tracker["failed"])]
+        row += [mean[s][k] if mean else "" for s in SCORES for k in ("mean", "low", "high")]
+        row += (
+            [energy["per_frame_nj"][k] for k in ("nominal", "low", "high")]
+            + [energy["counts_per_frame"].get("synops", 0)]
+            if energy
+            else [""] * 4
+        )
+        rows.append([*row, times.get(label, {}).get("fps_mean") or ""])
+    return head, rows

@@ -1,0 +1,108 @@
+"""From the names on a command line to subjects: baselines, models, bundles, and which engine runs them.
+
+This module decides what a name means and finds out before the first frame whether it can be built. It must not run
+anything on a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from spiketrack_deploy.bundle import PROGRAM, file_digest
+from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, check_baseline
+from spiketrack_deploy.evaluation.compile import compile_model
+from spiketrack_deploy.evaluation.store import RunFolder
+from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
+from spiketrack_deploy.program.store import content_hash, load_program
+from spiketrack_deploy.runs import Tell
+from spiketrack_deploy.sources import ModelSource, find_source, is_bundle
+
+ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
+
+Later = Callable[[], Subject]
+"""A subject once the run folder is claimed: lowering a model writes its program there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """What all names of one command have in common. ``engines``: for names without ``@engine``; none means the float
+    tracker for a model and the simulator for a bundle."""
+
+    engines: tuple[str, ...]
+    threads: int
+    folder: RunFolder
+    tell: Tell | None
+
+    def plans(self, name: str) -> list[Later]:
+        """One or several subjects of ``name``; UsageError, InputError or EngineError where it names nothing usable."""
+        if name in BASELINES:
+            check_baseline(name)
+            version = baseline_version(name)
+            identity = {"opencv": version} if version else {}
+            return [lambda: Subject(name, BASELINE, name, BASELINE, 1, identity)]
+        head, _, tail = name.rpartition("@")
+        bare, asked = (head, (tail,)) if head and tail in ENGINES else (name, self.engines)
+        if is_bundle(Path(bare)):
+            return self._bundle(Path(bare), asked or ("sim",))
+        source = find_source(bare)
+        return [partial(self._float if one == FLOAT else self._lowered, source, one) for one in asked or (FLOAT,)]
+
+    def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
+        if FLOAT in engines:
+            raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
+        program = content_hash(load_program(path / PROGRAM))
+        place = str((path / PROGRAM).resolve())
+        label = path.resolve().name
+        return [
+            partial(Subject, _label(label, one), PROGRAM_KIND, place, one, self.threads, {"program": program})
+            for one in engines
+        ]
+
+    def _float(self, source: ModelSource, engine: str) -> Subject:
+        from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+
+        load_checkpoint(source.path)  # a bad checkpoint is one clear error now, not one for every sequence
+        identity = {"model": _model_digest(source.path)}
+        return Subject(_label(source.name, engine), FLOAT, str(source.path.resolve()), engine, self.threads, identity)
+
+    def _lowered(self, source: ModelSource, engine: str) -> Subject:
+        """The program lies in the run folder: every engine, every worker and every later run uses this very one."""
+        digest = _model_digest(source.path)
+        place = self.folder.program_folder(digest)
+        if not place.is_dir():
+            with self.folder.whole(place) as part:
+                compile_model(source, part, self.tell)
+        identity = {"model": digest, "program": content_hash(load_program(place))}
+        label = _label(source.name, engine)
+        return Subject(label, PROGRAM_KIND, str(place.resolve()), engine, self.threads, identity)
+
+
+def resolve(names: Sequence[str], resolver: Resolver, claim: Callable[[], None]) -> list[Subject]:
+    """Subjects of all names, each with a label of its own. ``claim`` is called once all names are known to mean
+    something, before anything is written."""
+    unknown = next((engine for engine in resolver.engines if engine not in ENGINES), None)
+    if unknown is not None:
+        raise UsageError(f"unknown engine {unknown!r}; choose from {', '.join(ENGINES)}")
+    plans = [plan for name in names for plan in resolver.plans(name)]
+    claim()
+    subjects = [plan() for plan in plans]
+    labels = [s.label for s in subjects]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two trackers are called {twice}; evaluate them apart with -o, then compare the folders")
+    for subject in subjects:
+        resolver.folder.claim(subject)
+    return subjects
+
+
+def _label(name: str, engine: str) -> str:
+    return f"{safe_label(name)}@{engine}"
+
+
+def _model_digest(path: Path) -> str:
+    config = path.with_name("config.json")
+    return file_digest(path) + (f"+{file_digest(config)}" if config.is_file() else "")

@@ -1,0 +1,114 @@
+"""One tracker on one sequence, once from front to back, and what is recorded of it.
+
+This module decides the record and that a failure of one sequence is a value, not the end of the run. It must not know
+scores, files or how work is spread.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.errors import EngineError, InputError, SpiketrackError
+from spiketrack_deploy.evaluation.files import open_tree
+from spiketrack_deploy.evaluation.groundtruth import Boxes
+from spiketrack_deploy.evaluation.sequences import VideoSequence
+from spiketrack_deploy.evaluation.subjects import Subject, Workshop, thread_workshop
+
+EXIT_BUG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One tracker on one sequence; everything a worker on another machine needs, given the same file system."""
+
+    subject: Subject
+    sequence: VideoSequence
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A finished sequence. ``boxes``: x,y,w,h a frame, the first as given; ``confidence``: per tracked frame, None for
+    a baseline; ``seconds``: per frame, the first is the initialisation; ``crop_s`` and ``network_s``: sums over tracked
+    frames; ``activity``: counts of a program (:class:`Activity` as a dict), else None."""
+
+    sequence: str
+    boxes: list[list[float]]
+    confidence: list[float] | None
+    seconds: list[float]
+    crop_s: float
+    network_s: float
+    activity: dict[str, Any] | None
+
+    @property
+    def array(self) -> Boxes:
+        """Boxes float64 ``[frames, 4]``."""
+        return np.array(self.boxes, dtype=np.float64).reshape(-1, 4)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; floats are written in full, so a record read back is the same record."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """InputError unless ``data`` is a whole record."""
+        try:
+            record = cls(**data)
+            if len(record.seconds) != len(record.boxes) or any(len(box) != 4 for box in record.boxes):
+                raise ValueError("boxes and times differ in number")
+            record.array  # noqa: B018 - numbers or an error
+        except (TypeError, ValueError) as error:
+            raise InputError(f"is no record of a sequence ({error})") from None
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sequence that did not finish: one sentence, and the exit code its error stands for."""
+
+    sequence: str
+    reason: str
+    exit_code: int
+
+
+def track_sequence(task: Task, workshop: Workshop) -> Record:
+    """One pass: start on the first frame's true box, then follow. Raises what the tracker or a frame raises."""
+    sequence = task.sequence
+    tracker = workshop.tracker(task.subject)
+    boxes, seconds, confidence = [list(sequence.boxes[0])], [], []
+    crop_s = network_s = 0.0
+    with open_tree(sequence.root, listed=False) as tree:
+        seconds.append(tracker.start(tree.image(sequence.frames[0]), sequence.boxes[0]))
+        for name in sequence.frames[1:]:
+            step = tracker.update(tree.image(name))
+            boxes.append(list(step.box))
+            seconds.append(step.total_s)
+            crop_s += step.crop_s
+            network_s += step.network_s
+            if step.confidence is not None:
+                confidence.append(step.confidence)
+    activity = tracker.activity.to_dict() if tracker.activity is not None else None
+    return Record(sequence.name, boxes, confidence or None, seconds, crop_s, network_s, activity)
+
+
+def attempt(task: Task, workshop: Workshop | None = None) -> Record | Failure:
+    """:func:`track_sequence`, with a :class:`Failure` where it raises; ``workshop``: by default this thread's own."""
+    shop = workshop or thread_workshop()
+    try:
+        return track_sequence(task, shop)
+    except SpiketrackError as error:
+        shop.close()
+        return Failure(task.sequence.name, str(error), error.exit_code)
+    except MemoryError:
+        shop.close()
+        return Failure(task.sequence.name, "out of memory; use fewer --jobs", EngineError.exit_code)
+    except Exception as error:  # noqa: BLE001 - one sequence, whatever breaks it, must not end a run of hours
+        shop.close()
+        if os.environ.get("SPIKETRACK_DEBUG"):
+            traceback.print_exc()
+        return Failure(task.sequence.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", EXIT_BUG)

@@ -1,0 +1,260 @@
+"""What is evaluated: a float tracker, a program on an engine, or a baseline; and how a worker builds it.
+
+This module decides labels, what results belong to, and that a worker builds each tracker once. It must not know scores
+or how work is spread. PyTorch is imported only where a tracker needs it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+from spiketrack_deploy.engines.base import Engine
+from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
+from spiketrack_deploy.tracker.crop import Box, Image
+from spiketrack_deploy.tracker.loop import HeadMaps, Network, Tracker
+
+BASELINE, FLOAT, PROGRAM_KIND = "baseline", "float", "program"
+Sums = dict[str, dict[str, int]]
+"""Operation -> count -> exact sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One row of the table. ``kind``: baseline, float, program. ``source``: a baseline's name, a checkpoint file, a
+    program folder. ``identity``: what the results belong to; a run folder never mixes two identities."""
+
+    label: str
+    kind: str
+    source: str
+    engine: str
+    threads: int
+    identity: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One tracked frame: box in pixels, confidence (None for baselines), seconds of cropping, network, and in all."""
+
+    box: Box
+    confidence: float | None
+    crop_s: float
+    network_s: float
+    total_s: float
+
+
+@dataclass(slots=True)
+class Activity:
+    """What a program did in one sequence: exact sums over ``frames`` searches and ``updates`` template updates."""
+
+    frames: int = 0
+    updates: int = 0
+    search: Sums = field(default_factory=dict)
+    template: Sums = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a record stores it."""
+        return {"frames": self.frames, "updates": self.updates, "search": self.search, "template": self.template}
+
+
+class SequenceTracker(Protocol):
+    """What a one-pass run needs."""
+
+    activity: Activity | None
+
+    def start(self, frame: Image, box: Box) -> float:
+        """Begin a sequence; seconds it took."""
+
+    def update(self, frame: Image) -> Tracked:
+        """Follow the target into the next frame."""
+
+    def close(self) -> None:
+        """Release processes and memory."""
+
+
+def safe_label(text: str) -> str:
+    """A label that can name a folder."""
+    return re.sub(r"[^A-Za-z0-9._+@-]+", "-", text).strip(".-") or "tracker"
+
+
+class _Timed:
+    """A network that knows when its search began and how long it worked."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.entered = 0.0
+        self.seconds = 0.0
+
+    @property
+    def config(self) -> Any:
+        return self._network.config
+
+    def set_templates(self, crops: Sequence[Image]) -> None:
+        begin = perf_counter()
+        self._network.set_templates(crops)
+        self.seconds += perf_counter() - begin
+
+    def search(self, crop: Image) -> HeadMaps:
+        self.entered = perf_counter()
+        maps = self._network.search(crop)
+        self.seconds += perf_counter() - self.entered
+        return maps
+
+
+class SpikeTracker:
+    """The tracking loop over a network, timed. The search crop is cut before the network is entered, so the time until
+    then is that of cropping; decoding, window and the crop of a template update are the rest."""
+
+    def __init__(self, network: Any, engine: Engine | None = None) -> None:
+        self._network, self._engine = network, engine
+        self._timed = _Timed(network)
+        self._tracker = Tracker(self._timed)
+        self.activity: Activity | None = None
+
+    def start(self, frame: Image, box: Box) -> float:
+        """See :class:`SequenceTracker`."""
+        self._drain(Activity())
+        self.activity = Activity() if self._engine is not None else None
+        begin = perf_counter()
+        self._tracker.init(frame, box)
+        seconds = perf_counter() - begin
+        self._drain(self.activity)
+        return seconds
+
+    def update(self, frame: Image) -> Tracked:
+        """See :class:`SequenceTracker`."""
+        begin = perf_counter()
+        self._timed.seconds = 0.0
+        step = self._tracker.track(frame)
+        total = perf_counter() - begin
+        self._drain(self.activity)
+        x, y, w, h = (float(v) for v in step.box)
+        return Tracked((x, y, w, h), float(step.confidence), self._timed.entered - begin, self._timed.seconds, total)
+
+    def _drain(self, activity: Activity | None) -> None:
+        """Move the counts of the last run into sums: a long video has too many frames to keep them apart."""
+        if activity is None or self._engine is None:
+            return
+        for counts in self._network.frame_counts:
+            activity.frames += 1
+            _add(activity.search, counts)
+        # A network without retrievers has no template branch, hence no counts.
+        for counts in self._network.update_counts:
+            activity.updates += 1
+            _add(activity.template, counts)
+        self._network.frame_counts.clear()
+        self._network.update_counts.clear()
+
+    def close(self) -> None:
+        """See :class:`SequenceTracker`."""
+        if self._engine is not None:
+            self._engine.close()
+
+
+def _add(sums: Sums, counts: Mapping[str, Any]) -> None:
+    for op, one in counts.items():
+        into = sums.setdefault(op, {})
+        for key, value in one.to_dict().items():
+            if value:
+                into[key] = into.get(key, 0) + value
+
+
+class Baseline:
+    """A tracker without network, timed as a whole."""
+
+    activity: Activity | None = None
+
+    def __init__(self, tracker: StaticBox | OpenCVTracker) -> None:
+        self._tracker = tracker
+
+    def start(self, frame: Image, box: Box) -> float:
+        """See :class:`SequenceTracker`."""
+        begin = perf_counter()
+        self._tracker.start(frame, box)
+        return perf_counter() - begin
+
+    def update(self, frame: Image) -> Tracked:
+        """See :class:`SequenceTracker`."""
+        begin = perf_counter()
+        box = self._tracker.update(frame)
+        total = perf_counter() - begin
+        return Tracked(box, None, 0.0, 0.0, total)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def build(subject: Subject) -> SequenceTracker:
+    """The tracker of a subject; errors are those of the checkpoint, the program or the engine."""
+    import cv2
+
+    cv2.setNumThreads(subject.threads)
+    if subject.kind == BASELINE:
+        return Baseline(StaticBox() if subject.source == "static" else OpenCVTracker(subject.source))
+    return _float_tracker(subject) if subject.kind == FLOAT else _program_tracker(subject)
+
+
+def _float_tracker(subject: Subject) -> SequenceTracker:
+    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+    from spiketrack_deploy.tracker.torch_network import TorchNetwork, set_threads
+
+    set_threads(subject.threads)
+    model, config = load_checkpoint(subject.source)
+    return SpikeTracker(TorchNetwork(model, config, dtype=next(model.parameters()).dtype))
+
+
+def _program_tracker(subject: Subject) -> SequenceTracker:
+    from spiketrack_deploy.engines.factory import make_engine
+    from spiketrack_deploy.engines.network import ProgramNetwork
+    from spiketrack_deploy.program.store import load_program
+    from spiketrack_deploy.tracker.config import TrackerConfig
+
+    program = load_program(Path(subject.source))
+    options = {"threads": subject.threads} if subject.engine == "sim" else {}
+    engine = make_engine(subject.engine, program, **options)
+    return SpikeTracker(
+        ProgramNetwork(program, engine, TrackerConfig.from_dict(program.meta.get("config", {}))), engine
+    )
+
+
+class Workshop:
+    """Keeps the tracker of the last subject, because work comes subject by subject; a context manager."""
+
+    def __init__(self) -> None:
+        self._subject: Subject | None = None
+        self._tracker: SequenceTracker | None = None
+
+    def tracker(self, subject: Subject) -> SequenceTracker:
+        """The tracker of ``subject``, built where the last one was another's."""
+        if self._tracker is None or self._subject != subject:
+            self.close()
+            self._tracker, self._subject = build(subject), subject
+        return self._tracker
+
+    def close(self) -> None:
+        """Release the tracker; the next call builds anew."""
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.close()
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
+
+
+_LOCAL = threading.local()
+
+
+def thread_workshop() -> Workshop:
+    """The workshop of this thread: the tasks of a Dask worker run in threads, and a tracker belongs to one of them."""
+    if not hasattr(_LOCAL, "workshop"):
+        _LOCAL.workshop = Workshop()
+    workshop: Workshop = _LOCAL.workshop
+    return workshop

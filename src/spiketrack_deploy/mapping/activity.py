@@ -1,0 +1,141 @@
+"""How busy every bundle of synapses is: share of its source that sends, and synaptic operations, per frame.
+
+This module decides how counts of a run (or an assumed density) are laid on the synapses of a mapped network. It must
+not know cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from spiketrack_deploy.energy.pricing import Counted
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.mapping.fanin import fan_in
+from spiketrack_deploy.mapping.types import FloatArray, IntArray, Network
+from spiketrack_deploy.program.types import Arrays
+
+ASSUMED_DENSITY = 0.5
+"""Share of neurons that spike in a frame where nothing was measured: in the middle of 0.23 to 0.91 of facts/energy.md
+5.1; a figure made with it is labelled as assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Per bundle of synapses, float64 ``[synapses]``: ``rate``, the share of source neurons that send in a frame (0..1);
+    ``synops``, synapses visited in a frame. ``measured``: from counts of a run; ``origin`` says so in words.
+
+    ``share``: per bundle ``[channels, height]`` of the target, non-zero synapses per row. ``extra_relays``: messages of
+    stream neurons to NI-LIF neurons, which the program's counts do not have (there, a stream is read where it lies).
+    """
+
+    rate: FloatArray
+    synops: FloatArray
+    share: tuple[IntArray, ...]
+    measured: bool
+    origin: str
+    extra_relays: float
+
+
+def assumed(network: Network, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
+    """Every NI-LIF spikes with probability ``density``; every stream value is non-zero. InputError: not within 0..1."""
+    if not 0 <= density <= 1:
+        raise InputError(f"the assumed spike density is {density}, must be between 0 and 1.")
+    share = tuple(fan_in(network, s, arrays) for s in network.synapses)
+    rate = np.ones(len(network.synapses))
+    synops = np.zeros(len(network.synapses))
+    for index, s in enumerate(network.synapses):
+        source, target = network.populations[s.source], network.populations[s.target]
+        if source.kind == "neurons" and s.form != "identity":
+            rate[index] = density
+        synops[index] = rate[index] * share[index].sum()
+        if s.form == "product":  # two bundles share the operation: half of its visits each
+            pairs = density**2 * source.height * source.width if target.kind == "memory" else density * _depth(network, s.op)
+            synops[index] = pairs * target.slots / 2
+        elif s.form == "host":
+            rate[index] = 0.0
+    extra = _extra(network, rate)
+    return Activity(rate, synops, share, False, f"assumed: {density:g} of the neurons spike in a frame", extra)
+
+
+def measured(network: Network, arrays: Arrays, layers: Iterable[Counted]) -> Activity:
+    """From the counts of a run (means per frame, by operation), as ``energy.layers`` holds them.
+
+    InputError where an operation of the network has no counts: they are another program's.
+    """
+    counts = {layer.name: layer for layer in layers}
+    missing = [s.op for s in network.synapses if s.op not in counts]
+    if missing:
+        raise InputError(f"the trace has no counts of operation {missing[0]}: it was made by another program.")
+    share = tuple(fan_in(network, s, arrays) for s in network.synapses)
+    rate, synops = np.ones(len(network.synapses)), np.zeros(len(network.synapses))
+    by_op: dict[str, list[int]] = {}
+    for index, s in enumerate(network.synapses):
+        by_op.setdefault(s.op, []).append(index)
+    for op, bundles in by_op.items():
+        _lay(network, bundles, counts[op], share, rate, synops)
+    _stream_rates(network, rate, synops, share, counts)
+    return Activity(rate, synops, share, True, "counts of a run", _extra(network, rate))
+
+
+def _depth(network: Network, op: str) -> int:
+    """Inner dimension of a query's product: rows of one head's matrix."""
+    for s in network.synapses:
+        source = network.populations[s.source]
+        if s.op == op and source.kind == "memory":
+            return source.channels // s.groups
+    return 1
+
+
+def _lay(
+    network: Network, bundles: list[int], count: Counted, share: tuple[IntArray, ...], rate: FloatArray, synops: FloatArray
+) -> None:
+    """Counts of one operation on its bundles: visits in proportion to the synapses, sending shares alike."""
+    form = network.synapses[bundles[0]].form
+    if any(network.synapses[i].form in ("conv", "matrix", "product") for i in bundles):
+        own = [i for i in bundles if network.synapses[i].form in ("conv", "matrix", "product")]
+        visits = count["synops"] + count["macs"]
+        weights = np.array([max(share[i].sum(), 1) for i in own], dtype=np.float64)
+        synops[own] = visits * weights / weights.sum()
+        spikes = [i for i in own if network.populations[network.synapses[i].source].kind == "neurons"]
+        rate[spikes] = count["events"] / count["input_size"] if count["input_size"] else 0.0
+    elif form in ("pool", "upsample"):
+        slots = sum(network.populations[network.synapses[i].source].slots for i in bundles)
+        rate[bundles] = count["relays"] / slots
+        weights = np.array([share[i].sum() for i in bundles], dtype=np.float64)
+        synops[bundles] = count["relay_synops"] * weights / weights.sum()
+    for i in bundles:
+        if network.synapses[i].form == "host":
+            rate[i], synops[i] = 0.0, 0.0
+
+
+def _stream_rates(
+    network: Network, rate: FloatArray, synops: FloatArray, share: tuple[IntArray, ...], counts: Mapping[str, Counted]
+) -> None:
+    """One-to-one messages: an addition counts how many values of its stream are not zero; its other readers read the
+    same values. Where no addition reads a stream, and for membranes, every value is taken as sent."""
+    known: dict[str, float] = {}
+    for s in network.synapses:
+        source = network.populations[s.source]
+        if s.form == "identity" and source.kind == "relay" and counts[s.op]["relays"]:
+            steps = sum(1 for o in network.synapses if o.op == s.op and o.form == "identity" and o.source != s.source) + 1
+            same = sum(1 for o in network.synapses if o.op == s.op and o.form == "identity" and o.source == s.source)
+            size = source.slots * (same if same > 1 else steps)
+            known[source.name] = min(1.0, counts[s.op]["relays"] / size)
+    for index, s in enumerate(network.synapses):
+        if s.form == "identity":
+            rate[index] = known.get(network.populations[s.source].name, 1.0)
+            synops[index] = rate[index] * share[index].sum()
+
+
+def _extra(network: Network, rate: FloatArray) -> float:
+    """Messages of streams and membranes to NI-LIF neurons."""
+    return float(
+        sum(
+            rate[i] * network.populations[s.source].slots
+            for i, s in enumerate(network.synapses)
+            if s.form == "identity" and network.populations[s.target].kind == "neurons"
+        )
+    )

@@ -1,0 +1,143 @@
+"""What synapses take of a core: words of synaptic memory and input axons.
+
+This module decides the memory model. It must not know how a population is split, nor any profile.
+
+Where spikes are graded (Loihi 2; facts/energy.md section 5, a fit of 16 rows that public compiler logs printed), a core
+stores the kernel of its output channels once, however many positions it holds::
+
+    words = kh kw C_in ceil((C_out_core b + h) / 64)        b = nominal bits + 1 (conservative), h = 10
+
+Grouped and depthwise convolutions, one-to-one, pooling and interpolating synapses follow the same rule group by group
+(an extrapolation: no published row has groups). Borders of an interpolation need further kernels; they are not counted.
+Where spikes are binary (Loihi 1; rules of the Nengo-Loihi code), one input channel's synapses go into blocks of at most
+64 weights of ``ceil((n (b_w + b_idx) + 4 + 6) / 64)`` words, the index ``b_idx`` addressing the core's compartments.
+
+An input axon is one source position: its channels arrive as atoms of a population message. Loihi 1 takes one slot up to
+32 atoms, else two for every 512. That Loihi 2 takes one axon whatever the channels is an assumption; without it the
+published YOLO-KP mapping (196 positions of 256 channels into one core) would exceed 16,000 axons threefold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spiketrack_deploy.mapping.types import CoreLimits, IntArray, Population, Synapses
+from spiketrack_deploy.program.semantics import upsample_matrix
+
+HEADER_BITS = 10
+WORD_BITS = 64
+EXTRA_BITS = 1
+BLOCK_WEIGHTS = 64
+INDEX_BITS = (0, 6, 7, 8, 9, 10, 11, 12)
+ATOMS_ONE_SLOT, ATOMS_TWO_SLOTS = 32, 512
+
+Intervals = Sequence[tuple[int, int]]
+"""Disjoint channel ranges ``[a, b)`` of a target population."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryModel:
+    """Words and axons of a bundle of synapses. ``graded``: spikes carry a payload (Loihi 2 rule, else Loihi 1 rule).
+
+    ``weight_bits``: widest native weight; wider ones are chained. ``neurons``: neurons of a core, which index bits
+    address. ``extra_bits``: added to a weight's nominal bits (1 is the conservative default of the facts).
+    """
+
+    graded: bool
+    weight_bits: int | None
+    neurons: int
+    extra_bits: int = EXTRA_BITS
+
+    @classmethod
+    def of(cls, limits: CoreLimits) -> MemoryModel:
+        """The model that a chip's limits imply."""
+        return cls(limits.payload_bits != 0, limits.weight_bits, limits.neurons)
+
+    def row_words(self, outputs: int, taps: int, bits: int) -> int:
+        """Words of one input channel towards ``outputs`` channels of a core, all ``taps`` of the kernel."""
+        if not outputs:
+            return 0
+        chain = -(-bits // self.weight_bits) if self.weight_bits else 1
+        bits = min(bits, self.weight_bits) if self.weight_bits else bits
+        if self.graded:
+            return chain * taps * -(-(outputs * (bits + self.extra_bits) + HEADER_BITS) // WORD_BITS)
+        index = next((b for b in INDEX_BITS if 2**b >= self.neurons), INDEX_BITS[-1])
+        full, rest = divmod(outputs * taps, BLOCK_WEIGHTS)
+        word = -(-(BLOCK_WEIGHTS * (bits + index) + HEADER_BITS) // WORD_BITS)
+        last = -(-(rest * (bits + index) + HEADER_BITS) // WORD_BITS) if rest else 0
+        return chain * (full * word + last)
+
+    def words(self, s: Synapses, source: Population, target: Population, channels: Intervals) -> int:
+        """Words of synaptic memory for the part of ``s`` that ends in ``channels`` of ``target``."""
+        if s.form in ("product", "host") or source.kind == "host":
+            return 0
+        inputs = input_channels(s, source) // s.groups
+        taps = s.kernel[0] * s.kernel[1]
+        return inputs * sum(
+            times * self.row_words(outputs, taps, s.bits)
+            for outputs, times in group_sizes(channels, target.channels // s.groups).items()
+        )
+
+    def axons(self, s: Synapses, source: Population, rows: int) -> int:
+        """Input axons for ``rows`` rows of the source (all of its positions where ``s`` is transposed)."""
+        positions = source.channels if s.transposed else rows * source.width
+        return 0 if source.kind == "host" or s.form == "host" else positions * self.slots(s, source)
+
+    def slots(self, s: Synapses, source: Population) -> int:
+        """Axon slots of one source position."""
+        atoms = input_channels(s, source)
+        if self.graded or atoms <= ATOMS_ONE_SLOT:
+            return 1
+        return 2 * -(-atoms // ATOMS_TWO_SLOTS)
+
+
+def input_channels(s: Synapses, source: Population) -> int:
+    """Input channels as the kernel sees them."""
+    return source.height * source.width if s.transposed else source.channels
+
+
+def input_size(s: Synapses, source: Population) -> tuple[int, int]:
+    """Input height and width as the kernel sees them."""
+    return (1, source.channels) if s.transposed else (source.height, source.width)
+
+
+def group_sizes(channels: Intervals, per_group: int) -> dict[int, int]:
+    """How many groups have how many of their ``per_group`` outputs in ``channels``: size -> number of groups."""
+    edges: dict[int, int] = {}
+    full = 0
+    for a, b in channels:
+        first, last = -(-a // per_group), b // per_group
+        full += max(0, last - first)
+        if first > last:  # inside one group
+            edges[a // per_group] = edges.get(a // per_group, 0) + b - a
+            continue
+        if a % per_group:
+            edges[a // per_group] = edges.get(a // per_group, 0) + first * per_group - a
+        if b % per_group:
+            edges[last] = edges.get(last, 0) + b - last * per_group
+    sizes = {per_group: full} if full else {}
+    for size in edges.values():
+        sizes[size] = sizes.get(size, 0) + 1
+    return sizes
+
+
+def valid_taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> IntArray:
+    """``[kernel, out]``, 1 where the tap of an output falls on a pixel and not on the padding."""
+    at = np.arange(out)[None] * stride + np.arange(kernel)[:, None] * dilation - padding
+    return ((at >= 0) & (at < size)).astype(np.int64)
+
+
+def rows_read(s: Synapses, source: Population, target: Population) -> IntArray:
+    """``[target rows, source rows]``, 1 where a target row reads a source row."""
+    if s.form in ("product", "host") or s.transposed:
+        return np.ones((target.height, source.height), dtype=np.int64)
+    if s.form == "upsample":
+        return (upsample_matrix(source.height, s.stride[0]) != 0).astype(np.int64)
+    at = np.arange(target.height)[:, None] * s.stride[0] + np.arange(s.kernel[0])[None] * s.dilation[0] - s.padding[0]
+    found = np.zeros((target.height, source.height), dtype=np.int64)
+    row, tap = np.nonzero((at >= 0) & (at < source.height))
+    found[row, at[row, tap]] = 1
+    return found

@@ -1,0 +1,265 @@
+"""Splits populations over neurocores: channels x rows, within every limit of a core.
+
+This module decides which neurons share a core. It must not know where cores lie, nor what anything costs.
+
+A population is cut into blocks of channels whose kernels take at most :data:`BLOCK_WORDS` words, so that a core has room
+for many positions of them; within a block its rows follow one another, all channels of a row first. The *unit* is one
+channel of one row. The units of all populations, in execution order, form one sequence, and every core takes the longest
+run of it that stays within the limits. For a given sequence this greedy cut is optimal, because every part of a run that
+fits fits too; and because the sequence does not depend on the limits, a tighter limit never needs fewer cores.
+
+``power_of_two`` is the other rule: channels and rows per core are powers of two and cores are not shared, as public logs
+of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59; facts/energy.md section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spiketrack_deploy.mapping.memory import MemoryModel, rows_read
+from spiketrack_deploy.mapping.types import CoreLimits, IntArray, Network, Population, Synapses
+
+BLOCK_WORDS = 7500
+"""Just under half of the smallest synaptic memory (16,000 words): a core that straddles two blocks still fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """A unit that no core can hold: ``used`` of ``limit`` by rule ``rule``."""
+
+    rule: str
+    population: int
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """``pieces`` int64 ``[n, 6]`` (core, population, c0, c1, y0, y1), sorted by core; within a core and block they are
+    disjoint in channels. ``neurons``, ``words``, ``axons_in``, ``groups``: per core."""
+
+    pieces: IntArray
+    neurons: IntArray
+    words: IntArray
+    axons_in: IntArray
+    groups: IntArray
+    overflows: tuple[Overflow, ...]
+
+    @property
+    def cores(self) -> int:
+        """Number of cores."""
+        return int(self.neurons.size)
+
+
+class Plan:
+    """One population's units and what a run of them takes."""
+
+    def __init__(self, index: int, network: Network, incoming: Sequence[int], model: MemoryModel) -> None:
+        self.index, self.model = index, model
+        self.population = network.populations[index]
+        self.incoming: list[tuple[Synapses, Population]] = []
+        self.rows: list[IntArray] = []
+        self.spans: list[tuple[list[int], list[int], bool]] = []
+        for number in incoming:
+            s = network.synapses[number]
+            source = network.populations[s.source]
+            self.incoming.append((s, source))
+            self._add_rows(rows_read(s, source, self.population))
+        self.block = self._block()
+        self.units = self.population.channels * self.population.height
+
+    def _add_rows(self, read: IntArray) -> None:
+        """First and last row read per target row; ``solid``: runs of target rows read every row between."""
+        first = np.where(read.any(axis=1), read.argmax(axis=1), read.shape[1])
+        last = np.where(read.any(axis=1), read.shape[1] - read[:, ::-1].argmax(axis=1), 0)
+        solid = bool(np.all(read.sum(axis=1) == np.maximum(last - first, 0)) and np.all(first[1:] <= last[:-1]))
+        self.rows.append(read)
+        self.spans.append((first.tolist(), last.tolist(), solid))
+
+    def _block(self) -> int:
+        """Channels of a block: as few blocks as keep a block's kernels within BLOCK_WORDS."""
+        channels = self.population.channels
+        for blocks in range(1, channels + 1):
+            size = -(-channels // blocks)
+            if self._words([(0, size)]) <= BLOCK_WORDS:
+                return size
+        return 1
+
+    def _words(self, channels: Sequence[tuple[int, int]]) -> int:
+        return sum(self.model.words(s, source, self.population, channels) for s, source in self.incoming)
+
+    def parts(self, start: int, end: int) -> list[tuple[int, int, int, int]]:
+        """``(c0, c1, y0, y1)`` of the units ``[start, end)``: rectangles, disjoint in channels."""
+        height, found = self.population.height, []
+        span = self.block * height
+        for number in range(start // span, (end - 1) // span + 1):
+            base = number * self.block
+            size = min(self.block, self.population.channels - base)
+            first, last = max(start - number * span, 0), min(end - number * span, size * height)
+            y0, a = divmod(first, size)
+            y1, b = divmod(last, size)
+            for c0, c1 in _cut(size, a, b):
+                top, bottom = y0 + (c0 < a), y1 + (c0 < b)
+                if top < bottom:
+                    found.append((base + c0, base + c1, top, bottom))
+        return found
+
+    def load(self, start: int, end: int) -> tuple[int, int]:
+        """``(words, input axons)`` of the units ``[start, end)``."""
+        parts = self.parts(start, end)
+        words = self._words(_merged(parts))
+        axons = 0
+        for number, (s, source) in enumerate(self.incoming):
+            axons += self.model.axons(s, source, self._source_rows(number, parts))
+        return words, axons
+
+    def _source_rows(self, number: int, parts: Sequence[tuple[int, int, int, int]]) -> int:
+        first, last, solid = self.spans[number]
+        if solid and len(parts) < 4:
+            runs = sorted((first[y0], last[y1 - 1]) for _, _, y0, y1 in parts)
+            total, reached = 0, 0
+            for a, b in runs:
+                total += max(0, b - max(a, reached))
+                reached = max(reached, b)
+            return total
+        read = self.rows[number]
+        rows = np.zeros(read.shape[1], dtype=bool)
+        for _, _, y0, y1 in parts:
+            rows |= read[y0:y1].any(axis=0)
+        return int(rows.sum())
+
+
+def _cut(size: int, a: int, b: int) -> list[tuple[int, int]]:
+    marks = sorted({0, size, a, b})
+    return [(x, y) for x, y in zip(marks, marks[1:]) if y <= size]
+
+
+def _merged(parts: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
+    """Channel ranges of parts that are disjoint in channels within a block, joined where they touch."""
+    found: list[tuple[int, int]] = []
+    for c0, c1, _, _ in sorted(parts):
+        if found and c0 <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], c1))
+        else:
+            found.append((c0, c1))
+    return found
+
+
+class _Filler:
+    """Fills core after core with runs of units."""
+
+    def __init__(self, limits: CoreLimits) -> None:
+        self.limits = limits
+        self.pieces: list[tuple[int, ...]] = []
+        self.loads: list[tuple[int, int, int, int]] = []
+        self.overflows: list[Overflow] = []
+        self.used = [0, 0, 0, 0]
+
+    def close(self) -> None:
+        if self.used[3]:
+            self.loads.append((self.used[0], self.used[1], self.used[2], self.used[3]))
+        self.used = [0, 0, 0, 0]
+
+    def fits(self, plan: Plan, start: int, end: int) -> bool:
+        words, axons = plan.load(start, end)
+        limits = self.limits
+        return (limits.words is None or self.used[1] + words <= limits.words) and (
+            limits.axons_in is None or self.used[2] + axons <= limits.axons_in
+        )
+
+    def reach(self, plan: Plan, start: int) -> int:
+        """The end of the longest run from ``start`` that the open core can take."""
+        if self.limits.groups is not None and self.used[3] >= self.limits.groups:
+            return start
+        end = min(plan.units, start + (self.limits.neurons - self.used[0]) // plan.population.width)
+        if end <= start or self.fits(plan, start, end):
+            return max(end, start)
+        low, high = start, end
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.fits(plan, start, middle) else (low, middle)
+        return low
+
+    def take(self, plan: Plan, start: int, end: int) -> None:
+        words, axons = plan.load(start, end)
+        core = len(self.loads)
+        self.pieces.extend((core, plan.index, *part) for part in plan.parts(start, end))
+        added = ((end - start) * plan.population.width, words, axons, 1)
+        self.used = [old + new for old, new in zip(self.used, added)]
+
+    def fill(self, plan: Plan) -> None:
+        start = 0
+        while start < plan.units:
+            end = self.reach(plan, start)
+            if end == start:
+                if self.used[3]:
+                    self.close()
+                    continue
+                end = start + 1
+                self._overflow(plan, start)
+            self.take(plan, start, end)
+            start = end
+            if start < plan.units:
+                self.close()
+
+    def _overflow(self, plan: Plan, unit: int) -> None:
+        words, axons = plan.load(unit, unit + 1)
+        used = {"neurons": plan.population.width, "words": words, "axons_in": axons, "groups": 1}
+        for rule, amount in used.items():
+            limit = getattr(self.limits, rule)
+            if limit is not None and amount > limit:
+                self.overflows.append(Overflow(rule, plan.index, amount, limit))
+
+
+def split(network: Network, limits: CoreLimits, rule: str = "contiguous") -> Split:
+    """Split ``network`` over as many cores as it takes. ``rule``: ``contiguous`` or ``power_of_two`` (module docstring).
+
+    Deterministic. What no core can hold (one row of one channel) still gets a core, and an :class:`Overflow`.
+    """
+    model = MemoryModel.of(limits)
+    incoming = network.incoming()
+    filler = _Filler(limits)
+    for index, population in enumerate(network.populations):
+        if not population.on_chip:
+            continue
+        plan = Plan(index, network, incoming[index], model)
+        if rule == "power_of_two":
+            _tiles(filler, plan)
+        else:
+            filler.fill(plan)
+    filler.close()
+    loads = np.array(filler.loads, dtype=np.int64).reshape(-1, 4)
+    pieces = np.array(filler.pieces, dtype=np.int64).reshape(-1, 6)
+    return Split(pieces, loads[:, 0], loads[:, 1], loads[:, 2], loads[:, 3], tuple(filler.overflows))
+
+
+def _tiles(filler: _Filler, plan: Plan) -> None:
+    """Halve the channels until one row's neurons and the kernels fit, then double the rows while they fit."""
+    filler.close()
+    p, limits = plan.population, filler.limits
+
+    def fits(channels: int, rows: int) -> bool:
+        words = plan._words([(0, min(channels, p.channels))])
+        inside = limits.words is None or words <= limits.words
+        return inside and min(channels, p.channels) * min(rows, p.height) * p.width <= limits.neurons
+
+    channels = p.channels
+    while channels > 1 and not fits(channels, 1):
+        channels = -(-channels // 2)
+    rows = 1
+    while rows < p.height and fits(channels, 2 * rows):
+        rows *= 2
+    for c0 in range(0, p.channels, channels):
+        for y0 in range(0, p.height, rows):
+            c1, y1 = min(c0 + channels, p.channels), min(y0 + rows, p.height)
+            words = plan._words([(c0, c1)])
+            axons = sum(
+                plan.model.axons(s, source, plan._source_rows(n, [(c0, c1, y0, y1)]))
+                for n, (s, source) in enumerate(plan.incoming)
+            )
+            filler.pieces.append((len(filler.loads), plan.index, c0, c1, y0, y1))
+            filler.used = [(c1 - c0) * (y1 - y0) * p.width, words, axons, 1]
+            filler.close()

@@ -1,0 +1,299 @@
+"""What a mapped network is made of: populations, synapses, pieces on cores, breaches, verdicts.
+
+This module decides the data that ``mapping`` hands around. It must not know how a network is split (``split``), placed
+(``placement``) or timed (``latency``), nor any chip. Everything here is plain data with a ``to_dict`` for JSON; the
+pieces of a large network (over 100,000) are columns of one array and become :class:`Piece` only when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Geometry = tuple[int, int]
+
+POPULATION_KINDS = ("neurons", "relay", "memory", "host", "input")
+"""NI-LIF neurons; stream accumulators that pass their value on; entries of a matrix k^T v; host operations; the image
+or a template's memory, which enter from outside."""
+
+SYNAPSE_FORMS = ("conv", "identity", "pool", "upsample", "matrix", "product", "host")
+"""Convolution (shared kernel); one to one (stream relays, membranes carried to the next unrolled step); sums over a
+window; bilinear interpolation; a template's matrix as rewritable synapses; products of two live activations; messages
+to or from the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Neurons ``[channels, height, width]`` of one operation at one unrolled time step ``step``.
+
+    ``op``: operation of the program; ``block``: block of the network. ``kind``: one of :data:`POPULATION_KINDS`. Kinds
+    ``host`` and ``input`` take no core.
+    """
+
+    name: str
+    op: str
+    branch: str
+    block: str
+    kind: str
+    channels: int
+    height: int
+    width: int
+    step: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Neurons of the population."""
+        return self.channels * self.height * self.width
+
+    @property
+    def on_chip(self) -> bool:
+        """Takes neurons of a core."""
+        return self.kind not in ("host", "input")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Synapses:
+    """A bundle of synapses from population ``source`` to population ``target`` (indices into the network).
+
+    ``op``: the operation whose weights they are (or that causes the wiring). ``transposed``: the source's position
+    (row-major) is the target's input channel and the source's channel the target's column (gate). ``weight``: key of
+    the program's array and ``shared`` the step's index in it; ``None`` where every weight is fixed by ``form``.
+    ``bits``: bits of a weight, sign included. ``delay``: steps that a message waits so that frames in the pipeline
+    stay apart (0: arrives in the next step).
+    """
+
+    name: str
+    op: str
+    form: str
+    source: int
+    target: int
+    kernel: Geometry = (1, 1)
+    stride: Geometry = (1, 1)
+    padding: Geometry = (0, 0)
+    dilation: Geometry = (1, 1)
+    groups: int = 1
+    bits: int = 8
+    weight: str | None = None
+    shared: int = 0
+    transposed: bool = False
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Populations in execution order and the synapses between them. ``branch``: which branch of the program."""
+
+    branch: str
+    populations: tuple[Population, ...]
+    synapses: tuple[Synapses, ...]
+    depth: int
+    """populations on the longest way from the image to an output: the steps a frame is on the chip"""
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Kind -> neurons, kinds that take cores."""
+        sums: dict[str, int] = {}
+        for p in self.populations:
+            if p.on_chip:
+                sums[p.kind] = sums.get(p.kind, 0) + p.slots
+        return sums
+
+    def incoming(self) -> list[list[int]]:
+        """Per population the indices of the synapses that end in it."""
+        found: list[list[int]] = [[] for _ in self.populations]
+        for index, synapses in enumerate(self.synapses):
+            found[synapses.target].append(index)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLimits:
+    """What one core and one chip hold; ``None``: the profile states no such limit."""
+
+    neurons: int
+    words: int | None
+    axons_in: int | None
+    axons_out: int | None
+    groups: int | None
+    weight_bits: int | None
+    payload_bits: int | None
+    cores_per_chip: int
+    cores_per_tile: int
+    tiles_x: int
+    tiles_y: int
+    neurons_compiler: bool = False
+    """``neurons`` is what the vendor's compiler allows, which is less than the core holds"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Channels ``[c0, c1)`` of rows ``[y0, y1)`` of a population, all columns, on one core."""
+
+    core: int
+    population: int
+    c0: int
+    c1: int
+    y0: int
+    y1: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLoads:
+    """Loads per core, one int64 array ``[cores]`` each. ``words``: 64-bit words of synaptic memory. ``axons_out``: entries
+    of the axon map, one per position of the core's neurons and destination core. ``groups``: populations."""
+
+    neurons: IntArray
+    words: IntArray
+    axons_in: IntArray
+    axons_out: IntArray
+    groups: IntArray
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """Largest and mean load."""
+        return {
+            key: {"max": int(value.max(initial=0)), "mean": float(value.mean()) if value.size else 0.0}
+            for key in ("neurons", "words", "axons_in", "axons_out", "groups")
+            for value in [getattr(self, key)]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """A change that would help, and its computed effect."""
+
+    change: str
+    effect: str
+    cores: int | None = None
+    chips: int | None = None
+    fits: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit that is exceeded: ``used`` of ``limit``, by which operation, and what would help."""
+
+    rule: str
+    op: str
+    used: int
+    limit: int
+    remedy: str
+
+    @property
+    def excess(self) -> float:
+        """``used / limit``; infinite where the limit is 0."""
+        return self.used / self.limit if self.limit else float("inf")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON data, with the part in excess."""
+        return asdict(self) | {"over_by": self.used - self.limit}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the chip can do one operation: ``native``, ``microcode`` or ``host``, and why."""
+
+    op: str
+    kind: str
+    verdict: str
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Fields as JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where every core lies: router column and row on the mesh that spans all chips, and the chip, ``[cores]`` each.
+
+    ``hops``: messages times hops. ``row_major``: the same for cores in program order, chip by chip, row by row.
+    ``bound``: what no placement on this mesh can undercut (``placement.lower_bound``).
+    """
+
+    x: IntArray
+    y: IntArray
+    chip: IntArray
+    chips_x: int
+    chips_y: int
+    hops: float
+    row_major: float
+    bound: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Totals and ratios."""
+        return {
+            "weighted_hops": self.hops,
+            "row_major_hops": self.row_major,
+            "lower_bound_hops": self.bound,
+            "saved_over_row_major": 1 - self.hops / self.row_major if self.row_major else 0.0,
+            "gap_to_lower_bound": self.hops / self.bound - 1 if self.bound else None,
+            "chips_x": self.chips_x,
+            "chips_y": self.chips_y,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Messages between cores: edge ``i`` carries ``messages[i]`` a step from ``source[i]`` to ``target[i]``."""
+
+    source: IntArray
+    target: IntArray
+    messages: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ChipMapping:
+    """A network on cores. ``pieces``: int64 ``[n, 6]`` with the columns of :class:`Piece`, sorted by core."""
+
+    network: Network
+    limits: CoreLimits
+    pieces: IntArray
+    loads: CoreLoads
+    breaches: tuple[Breach, ...]
+    verdicts: tuple[Verdict, ...]
+    placement: Placement | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cores(self) -> int:
+        """Number of cores used."""
+        return int(self.loads.neurons.size)
+
+    @property
+    def chips(self) -> int:
+        """Chips that hold so many cores."""
+        return -(-self.cores // self.limits.cores_per_chip)
+
+    def iter_pieces(self) -> Iterator[Piece]:
+        """The rows of ``pieces`` as values."""
+        for row in self.pieces.tolist():
+            yield Piece(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSynapses:
+    """Synapses per core, structural and as used.
+
+    ``nonzero`` int64 ``[cores]``: non-zero synapses, borders respected; ``synops`` float ``[cores]``: visits per frame.
+    """
+
+    nonzero: IntArray
+    synops: FloatArray

@@ -1,0 +1,83 @@
+"""The report of an export as one self-contained HTML page.
+
+This module decides what a reader sees first and what beside it. It must not compute results; :mod:`data` says where
+they come from. Sections follow the reader's questions: what does it say, of what, how much, where, is it right, how do
+I know.
+"""
+
+from __future__ import annotations
+
+from spiketrack_deploy.report import energy_sections, html, parity_sections, pictures
+from spiketrack_deploy.report.data import ReportData, percent, thin
+from spiketrack_deploy.report.guide import GUIDE
+from spiketrack_deploy.report.verdict import remarks, sentences
+
+
+def build(data: ReportData) -> str:
+    """The whole page."""
+    title = f"{data.model['name']} on {data.energy['profile']['title']}"
+    sections = [
+        ("subject", "Model and clip", _subject(data)),
+        ("totals", "Energy of a frame", energy_sections.totals(data.energy)),
+        ("where", "Where it goes", energy_sections.where(data.energy)),
+        ("frames", "Over the frames", _frames(data)),
+        ("parity", "Is the program the tracker?", parity_sections.parity(data.parity)),
+        ("ranges", "Range proof", parity_sections.ranges(data.parity)),
+        ("layers", "Layer by layer", energy_sections.layers(data.energy)),
+        ("yardsticks", "Yardsticks", energy_sections.yardsticks(data.energy)),
+        ("prices", "Prices, assumptions, and what has no price", energy_sections.prices(data.energy)),
+        ("again", "How to reproduce", _again(data)),
+        ("guide", "Reading guide", html.definitions(GUIDE)),
+    ]
+    verdict = "".join(html.paragraph(s) for s in sentences(data))
+    warnings = "".join(f'<div class="warn">{html.text(w)}</div>' for w in remarks(data))
+    head = f'<h1>{html.text(title)}</h1><p class="dim">spiketrack-deploy export report</p>'
+    return html.page(title, f'{head}<div class="verdict">{verdict}</div>{warnings}', sections)
+
+
+def _subject(data: ReportData) -> str:
+    program, clip, config = data.program, data.clip, data.program["config"] or {}
+    search = program["branches"]["search"]
+    layout = f"{config.get('name')}: resolution {config.get('resolution')}, {config.get('templates')} templates"
+    zero = percent(program["zero_weights"] / max(program["weights"], 1))
+    rows = [
+        ("model", f"{data.model['name']} ({data.model.get('remark') or 'nothing is stated about its weights'})"),
+        ("layout", f"{layout}, widths {config.get('dims')}, head {config.get('head_width')}"),
+        ("weights", f"{thin(program['weights'])} int8, of which {zero} are zero"),
+        ("search branch", f"{search['operations']} operations in {len(search['blocks'])} blocks"),
+        ("neurons", f"{thin(search['neurons'])} NI-LIF neuron steps a frame"),
+        ("template memory", f"{thin(search['memory_words_in'])} words that a frame reads"),
+        (
+            "clip",
+            f"{clip['name']}: {clip['frames']} frames of {clip['width']}x{clip['height']}, first box {clip['init']}",
+        ),
+        ("executed by", f"{data.engine} engine, exact integers; no neuromorphic hardware"),
+    ]
+    return html.table(["what", "value"], rows) + html.photographs(data.stills)
+
+
+def _frames(data: ReportData) -> str:
+    frames = data.frames
+    series = {
+        "energy": ("\u00b5J", [f["energy_nj"]["nominal"] / 1000 for f in frames]),
+        "active neurons": ("%", [100 * f["active"] for f in frames]),
+        "spike messages": ("1000", [f["events"] / 1000 for f in frames]),
+        "confidence": ("", [f["confidence"] for f in frames]),
+    }
+    updates = [f["frame"] for f in frames if f["updated"]]
+    svg = pictures.over_frames([f["frame"] for f in frames], series, updates, "Activity over frames")
+    caption = (
+        "Nominal dynamic energy of each search frame, share of NI-LIF neurons that spike, spike messages read, and the "
+        "tracker's confidence. Axes do not start at zero."
+    )
+    return html.figure(svg, caption)
+
+
+def _again(data: ReportData) -> str:
+    rows = [("content hash", data.hashes["content"]), ("program hash", data.hashes["program"])]
+    words = (
+        "The content hash must come out the same; spiketrack verify re-executes the recorded vectors with NumPy alone. "
+        "Versions and input hashes are in provenance.json."
+    )
+    command = f"<pre>{html.text(data.command)}\nspiketrack verify BUNDLE</pre>"
+    return command + html.paragraph(words) + html.table(["what", "SHA-256"], rows)

@@ -1,0 +1,206 @@
+"""Draws training samples: a template crop and search crops of one target, with the boxes the head should answer.
+
+This module decides what a sample shows. A sample is a function of (seed, step, index) alone, so a resumed run sees what
+the uninterrupted one would have seen. It must not know the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.random import Generator
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.training.augment import blurred, ellipse, laid_over, occluded, recolour
+from spiketrack_deploy.training.catalogue import Catalogue, Clip, FrameStore, Image, Picture, Target
+from spiketrack_deploy.training.recipe import Recipe
+from spiketrack_deploy.training.views import Box, View, cut, cut_mask, jittered, view_around, view_onto
+
+_EDGE = 0.04
+"""A target's centre stays this share of the crop away from its border."""
+_TRIES = 30
+_LARGEST_SHARE = 0.36
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """``templates`` ``[T,r,r,3]``, ``searches`` ``[K,r,r,3]`` uint8; ``boxes`` ``[K,4]`` centre and size in fractions."""
+
+    templates: npt.NDArray[np.uint8]
+    searches: npt.NDArray[np.uint8]
+    boxes: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What one sample is made of: template and search frames with boxes; ``outline`` where the target is to be pasted."""
+
+    templates: tuple[tuple[Image, Box], ...]
+    searches: tuple[tuple[Image, Box], ...]
+    pasted: Target | None = None
+    backgrounds: tuple[Image, ...] = ()
+
+
+class Sampler:
+    """Draws samples from a catalogue by weight. Raises :class:`InputError` where no target is large enough."""
+
+    def __init__(self, catalogue: Catalogue, config: TrackerConfig, recipe: Recipe, store: FrameStore) -> None:
+        self._config, self._recipe, self._store = config, recipe, store
+        least = recipe.least_side
+        self._clips = [c for c in catalogue.clips if len(c.usable(least)) >= 2]
+        self._frames = [c.usable(least) for c in self._clips]
+        self._pictures = [p for p in catalogue.pictures if any(_large(t.box, least) for t in p.targets)]
+        self._masked = [p for p in self._pictures if any(t.outline and _large(t.box, least) for t in p.targets)]
+        if not self._clips and not self._pictures:
+            raise InputError(f"no target of the training data is {least:g} pixels large or more; nothing can be trained")
+        self._clip_weights = _cumulative(self._clips)
+        self._picture_weights = _cumulative(self._pictures)
+        self._masked_weights = _cumulative(self._masked)
+
+    def draw(self, step: int, index: int) -> Sample:
+        """Sample ``index`` (over all workers) of optimiser step ``step``."""
+        rng = np.random.default_rng([self._recipe.seed, step, index])
+        scene = self._scene(rng)
+        grey = bool(rng.random() < self._recipe.grey)
+        mirrored = bool(rng.random() < self._recipe.flip)
+        templates = [self._template(frame, box, rng, grey, mirrored) for frame, box in scene.templates]
+        searches, boxes = [], []
+        for k in range(self._recipe.searches):
+            flip = mirrored if scene.pasted is None else bool(rng.random() < self._recipe.flip)
+            crop, box = self._search(scene, k, rng, flip)
+            searches.append(blurred(recolour(crop, rng, self._recipe, grey), rng, self._recipe))
+            boxes.append(box)
+        return Sample(np.stack(templates), np.stack(searches), np.array(boxes, dtype=np.float32))
+
+    def _scene(self, rng: Generator) -> _Scene:
+        kind = rng.random()
+        if self._clips and (kind < self._recipe.video or not self._pictures):
+            return self._clip_scene(rng)
+        if self._masked and kind < self._recipe.video + self._recipe.paste:
+            return self._pasted_scene(rng)
+        for _ in range(_TRIES):
+            frame, box, target = self._still(rng, self._pictures, self._picture_weights)
+            if not _fills(frame, box):
+                break
+            if target.outline:  # around so large a target a search region would be black: show it elsewhere
+                return self._pasted(frame, box, target, rng)
+        return _Scene(((frame, box),) * self._config.templates, ((frame, box),) * self._recipe.searches)
+
+    def _clip_scene(self, rng: Generator) -> _Scene:
+        at = _weighted(rng, self._clip_weights)
+        clip, usable = self._clips[at], self._frames[at]
+        chosen = rng.choice(usable, self._config.templates + self._recipe.searches, replace=len(usable) < 8)
+        steps = self._config.templates
+        # Templates in time order, as the tracker keeps them: first, older, newest.
+        frames = [self._clip_frame(clip, int(i)) for i in (*sorted(chosen[:steps]), *chosen[steps:])]
+        return _Scene(tuple(frames[:steps]), tuple(frames[steps:]))
+
+    def _clip_frame(self, clip: Clip, index: int) -> tuple[Image, Box]:
+        x, y, w, h = (float(v) for v in clip.boxes[index])
+        return self._store.read(clip.frames[index]), (x, y, w, h)
+
+    def _pasted_scene(self, rng: Generator) -> _Scene:
+        frame, box, target = self._still(rng, self._masked, self._masked_weights, masked=True)
+        return self._pasted(frame, box, target, rng)
+
+    def _pasted(self, frame: Image, box: Box, target: Target, rng: Generator) -> _Scene:
+        backgrounds = tuple(self._any_frame(rng) for _ in range(self._recipe.searches))
+        return _Scene(((frame, box),) * self._config.templates, ((frame, box),) * self._recipe.searches, target, backgrounds)
+
+    def _still(
+        self, rng: Generator, pictures: Sequence[Picture], weights: npt.NDArray[np.float64], masked: bool = False
+    ) -> tuple[Image, Box, Target]:
+        picture = pictures[_weighted(rng, weights)]
+        large = [t for t in picture.targets if _large(t.box, self._recipe.least_side) and (t.outline or not masked)]
+        target = large[int(rng.integers(len(large)))]
+        return self._store.read(picture.frame), target.box, target
+
+    def _any_frame(self, rng: Generator) -> Image:
+        if self._pictures:
+            return self._store.read(self._pictures[int(rng.integers(len(self._pictures)))].frame)
+        clip = self._clips[int(rng.integers(len(self._clips)))]
+        return self._store.read(clip.frames[int(rng.integers(len(clip.frames)))])
+
+    def _template(self, frame: Image, box: Box, rng: Generator, grey: bool, mirrored: bool) -> Image:
+        size = float(np.sqrt(box[2] * box[3]))
+        shift = rng.normal(0, self._recipe.template_shift * size, 2)
+        view = view_around(box, self._config.template_factor, mirrored)
+        view = jittered(view, (shift[0], shift[1]), float(rng.normal(0, self._recipe.template_scale)), 0.0)
+        crop = recolour(cut(frame, view, self._config.resolution), rng, self._recipe, grey)
+        return blurred(crop, rng, self._recipe) if rng.random() < 0.5 else crop
+
+    def _search(self, scene: _Scene, k: int, rng: Generator, mirrored: bool) -> tuple[Image, Box]:
+        frame, box = scene.searches[k]
+        view = self._search_view(box, rng, mirrored)
+        r, placed = self._config.resolution, view.place(box)
+        crop = cut(frame, view, r)
+        own = None
+        if scene.pasted is not None:
+            own = cut_mask(scene.pasted.outline, view, r)
+            crop = laid_over(self._backdrop(scene.backgrounds[k], rng), crop, own)
+        if rng.random() < self._recipe.distractor:
+            crop = self._with_distractor(crop, placed, own, rng)
+        if rng.random() < self._recipe.occlusion:
+            crop = occluded(crop, self._backdrop(self._any_frame(rng), rng), placed, rng)
+        return crop, placed
+
+    def _search_view(self, box: Box, rng: Generator, mirrored: bool) -> View:
+        recipe, factor = self._recipe, self._config.search_factor
+        size = float(np.sqrt(box[2] * box[3]))
+        reach = (0.5 - _EDGE) * factor * size
+        log_scale = float(np.clip(rng.normal(0, recipe.search_scale), -1.0, 1.0))
+        limit = reach * np.exp(log_scale)
+        near = rng.normal(0, recipe.search_shift * size, 2)
+        shift = near if rng.random() < 0.5 else rng.uniform(-limit, limit, 2)
+        shift = np.clip(shift, -0.95 * limit, 0.95 * limit)
+        view = view_around(box, factor, mirrored)
+        return jittered(view, (float(shift[0]), float(shift[1])), log_scale, float(rng.normal(0, recipe.aspect)))
+
+    def _backdrop(self, frame: Image, rng: Generator) -> Image:
+        """A random square of a picture as a crop."""
+        height, width = frame.shape[:2]
+        side = float(min(height, width) * rng.uniform(0.4, 1.0))
+        corner = rng.uniform(0, 1, 2) * (width - side, height - side)
+        view = View(float(corner[0]), float(corner[1]), side, side, bool(rng.random() < 0.5))
+        return cut(frame, view, self._config.resolution)
+
+    def _with_distractor(self, crop: Image, placed: Box, own: npt.NDArray[np.float64] | None, rng: Generator) -> Image:
+        """Another object beside the target, behind it where the target's mask is known, else clear of its box."""
+        pictures, weights = (self._masked, self._masked_weights) if self._masked else (self._pictures, self._picture_weights)
+        if not pictures:
+            return crop
+        frame, box, target = self._still(rng, pictures, weights, masked=bool(self._masked))
+        scale = float(np.exp(rng.normal(0, 0.25))) * float(np.sqrt(placed[2] * placed[3] / (box[2] * box[3])))
+        w, h = box[2] * scale, box[3] * scale
+        for _ in range(_TRIES):
+            cx, cy = rng.uniform(0.0, 1.0, 2)
+            if abs(cx - placed[0]) > 0.5 * (w + placed[2]) or abs(cy - placed[1]) > 0.5 * (h + placed[3]):
+                break
+        else:
+            return crop
+        view = view_onto(box, (float(cx), float(cy), w, h), bool(rng.random() < 0.5))
+        r = self._config.resolution
+        mask = cut_mask(target.outline, view, r) if target.outline else ellipse((float(cx), float(cy), w, h), r)
+        return laid_over(crop, cut(frame, view, r), mask if own is None else mask * (1 - own))
+
+
+def _fills(frame: Image, box: Box) -> bool:
+    """Whether a target takes more than about a third of its picture."""
+    return box[2] * box[3] > _LARGEST_SHARE * frame.shape[0] * frame.shape[1]
+
+
+def _large(box: Box, least: float) -> bool:
+    return box[2] * box[3] >= least**2
+
+
+def _cumulative(items: Sequence[Picture] | Sequence[Clip]) -> npt.NDArray[np.float64]:
+    weights = np.cumsum([max(item.weight, 0.0) for item in items])
+    return weights if len(weights) and weights[-1] > 0 else np.arange(1.0, len(items) + 1)
+
+
+def _weighted(rng: Generator, cumulative: npt.NDArray[np.float64]) -> int:
+    return int(min(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"), len(cumulative) - 1))

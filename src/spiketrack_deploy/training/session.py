@@ -1,0 +1,108 @@
+"""A training session from settings to a network on disk: the verb behind ``spiketrack train``.
+
+This module decides what a session needs and leaves behind. It must not know how a step is made nor print anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spiketrack_deploy.tracker.checkpoint import load_checkpoint, save_model
+from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.training.catalogue import FrameStore
+from spiketrack_deploy.training.layouts import read_folders
+from spiketrack_deploy.training.pairs import Sampler
+from spiketrack_deploy.training.phases import FloatPhase, IntegerPhase, Phase
+from spiketrack_deploy.training.recipe import Recipe
+from spiketrack_deploy.training.runs import data_digest, open_run, settings
+from spiketrack_deploy.training.trainer import CALIBRATION_SAMPLES, Job, Tell, Trainer, new_model
+from spiketrack_deploy.training.workers import Crew, lead
+
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``data``: folders. ``held_out``: clip names for validation, never trained on. ``start``: weights to begin from."""
+
+    config: TrackerConfig
+    recipe: Recipe
+    data: tuple[Path, ...]
+    folder: Path
+    held_out: tuple[str, ...] = ()
+    start: Path | None = None
+    validate_every: float = 300.0
+    save_every: float = 90.0
+    report_every: int = 50
+
+
+def _silent(_: str) -> None:
+    """Followers do not report."""
+
+
+def train(request: Request, tell: Tell = _silent) -> Path:
+    """Run or resume a training; returns the file of the trained network inside the run folder.
+
+    Raises :class:`InputError` for unusable data, a run folder of other settings and weights of another configuration.
+    """
+    return Path(lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell))))
+
+
+class _LeaderOnly:
+    """Carries ``tell`` in the leader and nothing into spawned followers, whose copy is made by pickling."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def __call__(self, text: str) -> None:
+        self._tell(text)
+
+    def __reduce__(self) -> tuple[type, tuple[Tell]]:
+        return _LeaderOnly, (_silent,)
+
+
+def _digest(file: Path | None) -> str | None:
+    import hashlib
+
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _work(crew: Crew, request: Request, tell: Tell) -> str:
+    catalogue, held_out = read_folders(request.data).split(request.held_out)
+    for sentence in catalogue.skipped if crew.leads else ():
+        tell(f"skipped: {sentence}")
+    store = FrameStore()
+    try:
+        sampler = Sampler(catalogue, request.config, request.recipe, store)
+        model = new_model(request.config, request.recipe.seed)
+        if request.start is not None:
+            model, _ = load_checkpoint(request.start, request.config)
+        wanted = settings(request.config, request.recipe, data_digest(catalogue), _digest(request.start))
+        # The leader makes the folder; the others meet it there.
+        saved = open_run(request.folder, wanted) if crew.leads else None
+        crew.average((), 0.0)
+        saved = saved if crew.leads else open_run(request.folder, wanted)
+        job = Job(request.config, request.recipe, request.folder, request.save_every, request.validate_every, request.report_every)
+        phase = _phase(model, request.recipe, sampler)
+        trained = Trainer(job, crew, phase, sampler, held_out, store, saved, tell if crew.leads else _silent).run()
+    finally:
+        store.close()
+    out = request.folder / MODEL_FILE
+    if crew.leads:
+        save_model(trained, request.config, out)
+    return str(out)
+
+
+def _phase(model: SpikeTrack, recipe: Recipe, sampler: Sampler) -> Phase:
+    if recipe.phase == "float":
+        return FloatPhase(model)
+    return IntegerPhase(model, [sampler.draw(0, i) for i in range(CALIBRATION_SAMPLES)])
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated clip names."""
+    parts: Sequence[str] = [part.strip() for part in text.split(",")]
+    return tuple(part for part in parts if part)

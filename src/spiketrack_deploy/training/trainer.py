@@ -1,0 +1,259 @@
+"""The training loop: samples in, weights out, resumable at any step.
+
+This module decides the order of a step, the schedule, the averaged weights and when to validate and save. It must not
+know layouts, losses or the arithmetic of a phase: those are handed in or imported as functions.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.training.catalogue import Clip, FrameStore
+from spiketrack_deploy.training.joint import float_maps, init_weights
+from spiketrack_deploy.training.losses import Losses, tracking_loss
+from spiketrack_deploy.training.pairs import Sample, Sampler
+from spiketrack_deploy.training.penalty import SynopMeter
+from spiketrack_deploy.training.phases import Phase
+from spiketrack_deploy.training.recipe import Recipe
+from spiketrack_deploy.training.runs import RunState, save_run
+from spiketrack_deploy.training.validate import Validation, validate
+from spiketrack_deploy.training.workers import Crew
+
+Tell = Callable[[str], None]
+REFRESH_STEPS = 200
+"""Steps after which exponents and stream units follow the weights again."""
+CALIBRATION_SAMPLES = 4
+COUNT_STEPS = 10
+"""Without a penalty synaptic operations are counted only now and then, for the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker needs: network, recipe, run folder, and how often (seconds) to save and (steps) to report."""
+
+    config: TrackerConfig
+    recipe: Recipe
+    folder: Path
+    save_every: float = 90.0
+    validate_every: float = 300.0
+    report_every: int = 50
+
+
+class Averaged:
+    """Exponential moving average of all floating state; a short memory at first, so that early figures mean something."""
+
+    def __init__(self, model: nn.Module, decay: float, start: dict[str, Tensor] | None = None) -> None:
+        self._decay = decay
+        self.state = {k: v.detach().clone() for k, v in (start or model.state_dict()).items()}
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Fold in the state behind optimiser step ``step`` (counted from 1)."""
+        keep = min(self._decay, (1 + step) / (10 + step))
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].lerp_(value.detach(), 1 - keep)
+            else:
+                self.state[key].copy_(value)
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """Linear warm-up over the first share, then a cosine to 0; ``progress`` 0..1."""
+    if progress < recipe.warm_up:
+        return recipe.learning_rate * max(progress, 1e-3) / recipe.warm_up
+    rest = (progress - recipe.warm_up) / max(1 - recipe.warm_up, 1e-9)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+
+def new_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only, not on norms, biases, decays and positional embeddings."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        (decayed if parameter.dim() >= 2 and "pos_embed" not in name else free).append(parameter)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def new_model(config: TrackerConfig, seed: int) -> SpikeTrack:
+    """Fresh weights; the same seed gives the same network."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SpikeTrack(config)
+        init_weights(model)
+    return model
+
+
+class Trainer:
+    """One worker's share of a run. ``phase`` carries the starting weights; ``saved`` those of an earlier part."""
+
+    def __init__(
+        self,
+        job: Job,
+        crew: Crew,
+        phase: Phase,
+        sampler: Sampler,
+        held_out: Sequence[Clip],
+        store: FrameStore,
+        saved: RunState | None,
+        tell: Tell,
+    ) -> None:
+        self.job, self.crew, self.phase, self.sampler, self.held_out = job, crew, phase, sampler, held_out
+        self.store, self.tell = store, tell
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = phase.module.to(self.device)
+        self.optimiser = new_optimiser(self.model, job.recipe)
+        self.state = saved or RunState()
+        if saved is not None:
+            self.model.load_state_dict(saved.model)
+            self.optimiser.load_state_dict(saved.optimiser)
+        average = {k: v.to(self.device) for k, v in saved.average.items()} if saved else None
+        self.average = Averaged(self.model, job.recipe.ema, average)
+        self.meter = SynopMeter(phase.convolutions())
+        self._interrupted = False
+
+    def progress(self) -> float:
+        """0..1 by steps, or by the clock where the recipe has a budget of minutes."""
+        recipe = self.job.recipe
+        if recipe.minutes > 0:
+            return min(self.state.seconds / (60 * recipe.minutes), 1.0)
+        return min(self.state.step / recipe.steps, 1.0)
+
+    def run(self) -> SpikeTrack:
+        """Train to the end; returns the averaged network (rank 0's).
+
+        Ctrl-C and SIGTERM end the step at hand, save and raise KeyboardInterrupt.
+        """
+        with self._deferred_interrupts():
+            self._steps()
+        if self.crew.leads:
+            self._validate()
+            self.save()
+        return self.phase.deployed(self.average.state)
+
+    def _steps(self) -> None:
+        started, before = time.monotonic(), self.state.seconds
+        last_save = last_validation = started
+        progress = self.progress()
+        while progress < 1:
+            self._step(progress)
+            self.state.seconds = before + time.monotonic() - started
+            # Everybody stops where the leader stops; 2 says that it was interrupted.
+            progress = self.crew.average((), 2.0 if self._interrupted else self.progress())
+            now = time.monotonic()
+            if self.crew.leads:
+                if self.state.step % self.job.report_every == 0:
+                    self._report(progress)
+                if now - last_validation > self.job.validate_every:
+                    self._validate()
+                    last_validation = time.monotonic()
+                if now - last_save > self.job.save_every or progress > 1:
+                    self.save()
+                    last_save = now
+            if progress > 1:
+                raise KeyboardInterrupt
+
+    @contextmanager
+    def _deferred_interrupts(self) -> Iterator[None]:
+        """A signal in the middle of a step would leave half an update; it is noted and obeyed behind the step."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum: int, frame: object) -> None:
+            self._interrupted = True
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _step(self, progress: float) -> None:
+        recipe, crew = self.job.recipe, self.crew
+        share = recipe.templates_per_step // crew.size
+        first = crew.rank * share
+        samples = [self.sampler.draw(self.state.step, first + i) for i in range(share)]
+        if self.state.step and self.state.step % REFRESH_STEPS == 0:
+            self.phase.refresh([self.sampler.draw(self.state.step, i) for i in range(CALIBRATION_SAMPLES)])
+        self.phase.prepare()
+        self.meter.active = recipe.synop_penalty > 0 or self.state.step % COUNT_STEPS == 0
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half_precision and not self.phase.exact):
+            maps = self.phase.maps(*self._crops(samples), recipe.searches)
+        boxes = torch.from_numpy(np.concatenate([s.boxes for s in samples])).to(self.device)
+        losses = tracking_loss(float_maps(maps), boxes, recipe)
+        synops = self.meter.total()
+        self.optimiser.zero_grad(set_to_none=True)
+        penalty = 0.0 if synops is None else recipe.synop_penalty * synops / 1e6
+        (losses.total + penalty).backward()
+        parameters = list(self.model.parameters())
+        crew.average(parameters, 0.0)
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, progress)
+        self.optimiser.step()
+        self.state.step += 1
+        self.average.update(self.model, self.state.step)
+        self._record(losses, synops)
+
+    def _crops(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """uint8 templates ``[T,N,r,r,3]`` and searches ``[N K,r,r,3]`` on the device."""
+        templates = torch.from_numpy(np.stack([s.templates for s in samples], 1))
+        searches = torch.from_numpy(np.concatenate([s.searches for s in samples]))
+        return templates.to(self.device), searches.to(self.device)
+
+    def _record(self, losses: Losses, synops: Tensor | None) -> None:
+        values: dict[str, Tensor] = {name: getattr(losses, name) for name in Losses.__slots__}
+        if synops is not None:
+            values["synops_m"] = synops / 1e6
+        for name, value in values.items():
+            total, count = self.state.sums.get(name, (0.0, 0))
+            self.state.sums[name] = (total + float(value.detach()), count + 1)
+
+    def _report(self, progress: float) -> None:
+        recipe = self.job.recipe
+        means = {name: total / count for name, (total, count) in self.state.sums.items()}
+        self.state.sums = {}
+        row = {"step": self.state.step, "seconds": self.state.seconds, "lr": learning_rate(recipe, progress), **means}
+        self.state.history.append(row)
+        crops = self.state.step * recipe.templates_per_step * recipe.searches
+        self.tell(
+            f"{100 * progress:5.1f} %  step {self.state.step}  {crops / 1000:.1f} k crops  "
+            f"{crops / max(self.state.seconds, 1e-9):.0f}/s  loss {means['total']:.3f} (score {means['score']:.3f}, "
+            f"L1 {means['l1']:.3f}, GIoU {means['giou']:.3f}, log size {means['log_size']:.3f})  "
+            f"{means.get('synops_m', math.nan):.1f} M synops"
+        )
+
+    def _validate(self) -> None:
+        if not self.held_out:
+            return
+        result: Validation = validate(self.phase.deployed(self.average.state), self.held_out, self.store)
+        self.state.history.append({"step": self.state.step, "seconds": self.state.seconds, "validation": asdict(result)})
+        self.tell(
+            f"validation: pair IoU {result.pair_iou:.3f}, centre near {result.near:.2f}, size slope {result.size_slope:.2f}, "
+            f"bias {result.size_bias:+.3f}, loop AUC {result.loop_auc:.3f} ("
+            + ", ".join(f"{k} {v:.2f}" for k, v in result.clips.items())
+            + ")"
+        )
+
+    def save(self) -> None:
+        """Write the resumable state."""
+        self.state.model, self.state.average = _on_cpu(self.model.state_dict()), _on_cpu(self.average.state)
+        self.state.optimiser = self.optimiser.state_dict()
+        save_run(self.job.folder, self.state)
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu() for key, value in state.items()}

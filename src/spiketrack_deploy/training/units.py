@@ -1,0 +1,108 @@
+"""Which integers the lowering would choose for a network: exponents, stream units, and where each is used.
+
+This module decides nothing itself: it lowers the network and reads exponents and units off the program, so that
+quantisation-aware training cannot drift from deployment. It must not know optimisers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spiketrack_deploy.lowering.calibrate import Calibration
+from spiketrack_deploy.lowering.lower import lower
+from spiketrack_deploy.nir_graph.export import build_graph
+from spiketrack_deploy.program.types import Program
+from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.tracker.record import record_spikes
+from spiketrack_deploy.tracker.torch_network import TorchNetwork
+from spiketrack_deploy.training.pairs import Sample
+
+_STEP = re.compile(r"(\.seg_responder_(?:dw|pw))\.(\d+)$")
+_SPIKE_BITS = 2
+"""A spike is a count of quarters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvUnits:
+    """Per output channel: weights are integers times 2^-exponent, the bias an integer times 2^-bits (int64 ``[O]``)."""
+
+    exponent: Tensor
+    bits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """``convs``: convolution module path -> units. ``offsets``: positional embedding key -> bits ``[C]``."""
+
+    convs: Mapping[str, ConvUnits]
+    offsets: Mapping[str, Tensor]
+
+
+def calibration(model: SpikeTrack, samples: Sequence[Sample]) -> Calibration:
+    """The float64 tracker's spikes on drawn samples (first search crop of each), as the lowering wants them."""
+    network = TorchNetwork(model)
+    images: dict[str, list[np.ndarray]] = {"template": [], "search": []}  # type: ignore[type-arg]
+    spikes: dict[str, list[dict[str, np.ndarray]]] = {"template": [], "search": []}  # type: ignore[type-arg]
+    for sample in samples:
+        with record_spikes(model) as seen:
+            network.set_templates(list(sample.templates))
+        images["template"].append(sample.templates.transpose(0, 3, 1, 2))
+        spikes["template"].append({k: v.numpy() for k, v in seen.items()})
+        with record_spikes(model) as seen:
+            network.search(sample.searches[0])
+        images["search"].append(sample.searches[:1].transpose(0, 3, 1, 2))
+        spikes["search"].append({k: v.numpy() for k, v in seen.items()})
+    return Calibration(images, spikes)
+
+
+def lowered(model: SpikeTrack, samples: Sequence[Sample] = ()) -> Program:
+    """The integer program of an evaluation-mode network; exponents tuned on ``samples`` where given."""
+    double = model.double()
+    state = {key: value.detach().cpu().numpy() for key, value in double.state_dict().items()}
+    graph, cuts = build_graph(state, model.config)
+    return lower(graph, cuts, calibration(double, samples) if samples else None).program
+
+
+def operation_of(path: str) -> tuple[str, int | None]:
+    """Module path of a convolution -> (name of its operation in the program, time step where it has its own weights)."""
+    stem = path[:-2] if path.endswith(".0") and ".gate." not in path else path
+    match = _STEP.search(stem)
+    return (stem[: match.start()] + match[1], int(match[2])) if match else (stem, None)
+
+
+def units_of(program: Program, model: nn.Module) -> Units:
+    """Units of every convolution and positional embedding of a tracker that occur in its program."""
+    found = {op.name: (branch, op) for branch in program.branches.values() for op in branch.ops}
+    convs: dict[str, ConvUnits] = {}
+    for path, module in model.named_modules():
+        name, step = operation_of(path)
+        if not isinstance(module, (nn.Conv1d, nn.Conv2d)) or name not in found:
+            continue
+        branch, op = found[name]
+        bits = program.arrays[str(branch.values[name].unit)].astype(np.int64)
+        shift = program.arrays[op.arrays["shift"]].astype(np.int64)
+        spike_bits = 0 if op.kind == "image_conv" else _SPIKE_BITS
+        exponent = bits - shift[step if step is not None and len(shift) > 1 else 0] - spike_bits
+        convs[path] = ConvUnits(torch.from_numpy(exponent), torch.from_numpy(bits))
+    return Units(convs, _offsets(program))
+
+
+def _offsets(program: Program) -> dict[str, Tensor]:
+    offsets: dict[str, Tensor] = {}
+    for branch in program.branches.values():
+        for op in branch.ops:
+            if op.kind != "ni_lif" or "offset" not in op.arrays:
+                continue
+            bits = torch.from_numpy(program.arrays[str(branch.spec(op.inputs[0]).unit)].astype(np.int64))
+            owner = op.name.rsplit(".", 1)[0]
+            if branch.name == "search":
+                offsets[f"{owner}.s_pos_embed"] = bits
+            else:
+                offsets.update({f"{owner}.t_pos_embeds.{t}": bits for t in range(op.attrs["steps"])})
+    return offsets

@@ -1,0 +1,72 @@
+"""The real command in a real process, for tests: run it, and prove that a refusal changed nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 300
+
+
+def command(*args: object) -> list[str]:
+    """``spiketrack ARGS`` with this interpreter."""
+    return [sys.executable, "-m", "spiketrack_deploy", *map(str, args)]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The checkout's package first, one thread unless a test says otherwise."""
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    found = dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    found.pop("SPIKETRACK_DEBUG", None)
+    return found | dict(extra or {})
+
+
+def spiketrack(
+    cwd: Path, *args: object, env: Mapping[str, str] | None = None, **kwargs: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in ``cwd``; stdout and stderr apart."""
+    return subprocess.run(
+        command(*args),
+        cwd=cwd,
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        **kwargs,
+    )
+
+
+def succeed(cwd: Path, *args: object, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run with ``--json`` and return the object on stdout."""
+    done = spiketrack(cwd, *args, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder`` with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in sorted(folder.rglob("*"))}
+
+
+def refuse(
+    cwd: Path, code: int, words: tuple[str, ...], *args: object, env: Mapping[str, str] | None = None, **kwargs: Any
+) -> str:
+    """The command must end with ``code`` and one sentence that holds ``words``, and leave ``cwd`` as it was."""
+    before = contents(cwd)
+    done = spiketrack(cwd, *args, env=env, **kwargs)
+    sentence = done.stderr.strip()
+    assert done.returncode == code, f"exit code {done.returncode} instead of {code}: {sentence} {done.stdout[:500]}"
+    assert "Traceback" not in sentence, sentence
+    assert sentence.startswith("error: ") and "\n" not in sentence, f"not one sentence: {sentence!r}"
+    missing = [word for word in words if word not in sentence]
+    assert not missing, f"{missing} not in {sentence!r}"
+    assert contents(cwd) == before, f"files changed: {sorted(contents(cwd).keys() ^ before.keys())}"
+    return sentence

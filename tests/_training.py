@@ -1,0 +1,83 @@
+"""A tiny data set on disk (moving textured squares, pictures with polygons) and a tiny tracker, for tests of training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from spiketrack_deploy.tracker.config import TrackerConfig
+
+WALK = (
+    "downsample1_1",
+    "downsample1_2",
+    "ConvBlock1_2.0",
+    "downsample2",
+    "downsample3",
+    "mrm.2",
+    "block3.0",
+    "mrm.3",
+)
+
+
+def small_config(**changes: object) -> TrackerConfig:
+    """32-pixel crops, eight channels a head group: a training step takes milliseconds."""
+    base = {
+        "name": "small",
+        "dims": (8, 8, 16, 16),
+        "resolution": 32,
+        "templates": 1,
+        "head_width": 16,
+        "walk": WALK,
+        "conv_expansion": 2,
+        "mlp_expansion": 2,
+        "search_factor": 3.0,
+        "template_factor": 2.0,
+        "attention_gain": 3.0,
+    }
+    return TrackerConfig.from_dict(base | changes)
+
+
+def noise(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
+    """A blotchy picture uint8 [H,W,3]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 10 + 1, width // 10 + 1, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def write_clip(home: Path, frames: int = 6, truth: str = "groundtruth_rect.txt", inside: str = "img", sep: str = ",") -> None:
+    """A bright square of 20 pixels that moves 2 pixels a frame."""
+    (home / inside).mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i in range(frames):
+        frame = noise(1)
+        x, y = 15 + 2 * i, 20
+        frame[y : y + 20, x : x + 20] = (250, 30 * i % 200, 40)
+        cv2.imwrite(str(home / inside / f"{i + 1:04d}.jpg"), frame)
+        lines.append(sep.join(str(v) for v in (x, y, 20, 20)))
+    (home / truth).write_text("\n".join(lines) + "\n")
+
+
+def write_pictures(folder: Path, count: int = 4) -> None:
+    """COCO layout: one outlined and one plain box a picture."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for i in range(count):
+        picture = noise(10 + i)
+        picture[10:40, 20:50] = (20, 220, 20 * i)
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), picture)
+        images.append({"id": i, "file_name": f"{i}.png", "width": 80, "height": 60})
+        ring = [20, 10, 50, 10, 50, 40, 20, 40]
+        annotations.append({"image_id": i, "bbox": [20, 10, 30, 30], "segmentation": [ring], "iscrowd": 0})
+        annotations.append({"image_id": i, "bbox": [2, 2, 17, 17], "iscrowd": 0})
+    (folder / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+def write_data(folder: Path) -> Path:
+    """Two OTB clips (``left``, ``right``) and four pictures."""
+    write_clip(folder / "left")
+    write_clip(folder / "right", frames=5)
+    write_pictures(folder)
+    return folder

@@ -1,0 +1,196 @@
+"""Quantisation-aware training runs the integer program's arithmetic: the same spikes, logits and counts."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from _training import noise, small_config
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.types import Program
+from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.tracker.norm import freeze_norms, thaw_norms
+from spiketrack_deploy.tracker.record import record_spikes
+from spiketrack_deploy.training.integer_model import IntegerModel, rounded
+from spiketrack_deploy.training.joint import branch_pass, joint_pass, normalised
+from spiketrack_deploy.training.pairs import Sample
+from spiketrack_deploy.training.penalty import SynopMeter
+from spiketrack_deploy.training.phases import IntegerPhase
+from spiketrack_deploy.training.surrogate import learn
+from spiketrack_deploy.training.trainer import new_model
+from spiketrack_deploy.training.units import lowered
+
+SIDE = 32
+
+
+def sample(seed: int) -> Sample:
+    template = noise(seed, SIDE, SIDE)[None]
+    searches = np.stack([noise(seed + 50, SIDE, SIDE), noise(seed + 51, SIDE, SIDE)])
+    return Sample(template, searches, np.full((2, 4), 0.4, dtype=np.float32))
+
+
+def lively_model() -> SpikeTrack:
+    """Drawn weights whose norms have seen pictures and whose offsets are not zero, so that every layer fires."""
+    model = new_model(small_config(), 3)
+    generator = torch.Generator().manual_seed(1)
+    thaw_norms(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1 or parameter.shape[0] == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            if name.endswith((".1.bias", "bn.bias")):
+                parameter.add_(0.8)
+    model.train()
+    samples = [sample(10 * i) for i in range(6)]
+    templates = normalised(torch.from_numpy(np.concatenate([s.templates for s in samples])))
+    searches = normalised(torch.from_numpy(np.concatenate([s.searches for s in samples])))
+    with torch.no_grad():
+        for _ in range(20):
+            joint_pass(model, templates, searches, 2)
+    freeze_norms(model)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> IntegerModel:
+    """An integer model a few optimiser steps away from where its units were chosen."""
+    model = IntegerModel(lively_model(), [sample(3)])
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.002)
+    for step in range(3):
+        maps = model(pixels(sample(step).templates), pixels(sample(step).searches), 2)
+        optimiser.zero_grad()
+        (maps.ctr_logits.square().mean() + maps.offset.square().mean()).backward()
+        optimiser.step()
+    return model
+
+
+def pixels(crops: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).float()
+
+
+def program_spikes(program: Program, shown: Sample) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """NI-LIF outputs of both branches by ``branch name``, logits by public name, synops of the search frame's convolutions."""
+    spikes: dict[str, np.ndarray] = {}
+
+    def watch(branch: str):
+        def keep(op, value) -> None:
+            if op.kind == "ni_lif":
+                spikes[f"{branch} {op.name}"] = value
+
+        return keep
+
+    template = run_branch(program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)}, watch=watch("template"))
+    inputs = {"image": shown.searches[:1].transpose(0, 3, 1, 2), **template.outputs}
+    search = run_branch(program, "search", inputs, watch=watch("search"))
+    kinds = {op.name: op.kind for op in program.branches["search"].ops}
+    synops = sum(c.synops for name, c in search.counts.items() if kinds[name] in ("conv", "head_out"))
+    logits = {k: v * np.exp2(-unit(program, k).astype(float))[None, :, None, None] for k, v in search.outputs.items()}
+    return spikes, logits, int(np.sum(synops))
+
+
+def unit(program: Program, public: str) -> np.ndarray:
+    branch = program.branches["search"]
+    return program.arrays[str(branch.values[branch.outputs[public]].unit)]
+
+
+def test_the_forward_pass_equals_the_program_spike_by_spike(trained: IntegerModel) -> None:
+    program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
+    net = trained.materialised()
+    for seed in (20, 21, 22):
+        shown = sample(seed)
+        expected, logits, _ = program_spikes(program, shown)
+        found: dict[str, np.ndarray] = {}
+        with torch.inference_mode():
+            with record_spikes(net) as seen:
+                memories = net.template_branch(pixels(shown.templates).unsqueeze(0))
+            found |= {f"template {k}": v.numpy() for k, v in seen.items()}
+            with record_spikes(net) as seen:
+                maps = net.search_branch(pixels(shown.searches[:1]).unsqueeze(0), memories)
+            found |= {f"search {k}": v.numpy() for k, v in seen.items()}
+        assert found.keys() == expected.keys() and len(found) > 40
+        silent = [name for name, spikes in expected.items() if not spikes.any()]
+        assert len(silent) < 5, f"a silent network proves little: {silent}"
+        for name, spikes in expected.items():
+            wrong = int((found[name].reshape(-1) != spikes.reshape(-1)).sum())
+            assert wrong == 0, f"{name}: {wrong} of {spikes.size} spikes differ from the program"
+        assert np.array_equal(logits["ctr"].reshape(-1), maps.ctr_logits.double().numpy().reshape(-1))
+        assert np.array_equal(logits["offset"].reshape(-1), maps.offset.double().numpy().reshape(-1))
+        assert np.array_equal(logits["size"].reshape(-1), maps.size_logits.double().numpy().reshape(-1))
+
+
+def test_the_batched_training_pass_gives_the_same_logits(trained: IntegerModel) -> None:
+    shown = sample(30)
+    with torch.inference_mode():
+        trained_maps = trained(pixels(shown.templates), pixels(shown.searches), 2)
+        net = trained.materialised()
+        maps = branch_pass(net, pixels(shown.templates).unsqueeze(0), pixels(shown.searches), 2)
+    assert torch.equal(trained_maps.ctr_logits, maps.ctr_logits) and torch.equal(trained_maps.offset, maps.offset)
+
+
+def test_every_master_receives_a_gradient(trained: IntegerModel) -> None:
+    trained.zero_grad()
+    maps = trained(pixels(sample(1).templates), pixels(sample(1).searches), 2)
+    (maps.ctr_logits.sum() + maps.offset.sum() + maps.size_logits.square().sum()).backward()
+    biases = {n: p for n, p in trained.net.named_parameters() if n.endswith(".bias") and ".gate." not in n}
+    dead = [n for n, p in biases.items() if p.grad is None or not p.grad.any()]
+    assert len(biases) > 30 and not dead
+
+
+def test_the_meter_counts_what_the_program_counts(trained: IntegerModel) -> None:
+    program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
+    net, shown = trained.materialised(), sample(40)
+    meter = SynopMeter({p: m for p, m in net.named_modules() if isinstance(m, (torch.nn.Conv1d, torch.nn.Conv2d))})
+    _, _, expected = program_spikes(program, shown)
+    with torch.no_grad():
+        memories = net.template_branch(pixels(shown.templates).unsqueeze(0))
+        meter.total()  # the template's own operations are not the search frame's
+        net.search_branch(pixels(shown.searches[:1]).unsqueeze(0), memories)
+    total = meter.total()
+    meter.close()
+    assert total is not None and total.item() == expected > 0
+
+
+def test_penalty_reduces_synops() -> None:
+    phase = IntegerPhase(lively_model(), [sample(3)])
+    meter = SynopMeter(phase.convolutions())
+    optimiser = torch.optim.Adam(phase.module.parameters(), lr=3e-3)
+    shown = sample(5)
+    crops = torch.from_numpy(shown.templates)[None], torch.from_numpy(shown.searches)
+    counts = []
+    for _ in range(12):
+        phase.maps(*crops, 2)
+        total = meter.total()
+        assert total is not None
+        counts.append(float(total.detach()))
+        optimiser.zero_grad()
+        (total / counts[0]).backward()
+        optimiser.step()
+    meter.close()
+    assert counts[-1] < 0.9 * counts[0], f"synops went from {counts[0]:.0f} to {counts[-1]:.0f}"
+
+
+def test_rounding_is_half_even_clipped_and_straight_through() -> None:
+    values = torch.tensor([[0.125, 0.375, 40.0], [-0.25, 0.3, 1.0]], requires_grad=True)
+    out = rounded(values, torch.tensor([2, 1]), 127)
+    assert out.tolist() == [[0.0, 0.5, 31.75], [0.0, 0.5, 1.0]]
+    out.sum().backward()
+    assert values.grad is not None and values.grad.tolist() == [[1.0] * 3] * 2
+
+
+def test_training_neurons_emit_what_the_tracker_emits() -> None:
+    model, shown = lively_model(), sample(8)
+    twin = copy.deepcopy(model)
+    learn(twin)
+    t, s = (normalised(torch.from_numpy(x)) for x in (shown.templates, shown.searches))
+    a, b = (branch_pass(m, t.unsqueeze(0), s, 2).ctr_logits for m in (model, twin))
+    assert torch.equal(a, b)
+
+
+def test_retrievers_that_resample_are_refused() -> None:
+    walk = ("downsample1_1", "downsample1_2", "mrm.0", "downsample2", "downsample3", "mrm.2")
+    with pytest.raises(InputError, match=r"not mrm\.0"):
+        IntegerModel(new_model(small_config(walk=walk), 0), [sample(1)])

@@ -1,0 +1,117 @@
+"""Training runs: seeded, resumable to the same curve, and refusing what does not belong together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from _training import small_config, write_data
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+from spiketrack_deploy.training.recipe import Recipe
+from spiketrack_deploy.training.session import Request, train
+
+RECIPE = Recipe(steps=9, templates_per_step=2, searches=2, half_precision=False)
+
+
+def request(tmp_path: Path, name: str, **changes: object) -> Request:
+    data = tmp_path / "data"
+    if not data.exists():
+        write_data(data)
+    base = Request(small_config(), RECIPE, (data,), tmp_path / name, ("right",), validate_every=1e9)
+    return replace(base, **changes)
+
+
+def history(folder: Path) -> list[dict[str, object]]:
+    rows = json.loads((folder / "history.json").read_text())
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(file)[0].state_dict()
+
+
+class _Stop(Exception):
+    """Stands in for a crash in the middle of a run."""
+
+
+@pytest.mark.parametrize("phase", ["float", "integer"])
+def test_an_interrupted_run_resumes_to_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    from spiketrack_deploy.training import trainer
+
+    monkeypatch.setattr(trainer, "REFRESH_STEPS", 4)
+    recipe = replace(RECIPE, phase=phase)
+    whole = train(request(tmp_path, "whole", recipe=recipe, report_every=3))
+    original = trainer.Trainer._step
+
+    def failing(self, progress: float) -> None:
+        if self.state.step == 5:
+            self.save()  # as the periodic save would have
+            raise _Stop
+        original(self, progress)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", failing)
+    with pytest.raises(_Stop):
+        train(request(tmp_path, "parts", recipe=recipe, report_every=3))
+    monkeypatch.setattr(trainer.Trainer, "_step", original)
+    resumed = train(request(tmp_path, "parts", recipe=recipe, report_every=3))
+    assert history(tmp_path / "parts") == history(tmp_path / "whole")
+    a, b = weights(whole), weights(resumed)
+    assert all(torch.equal(a[k], b[k]) for k in a), "the resumed network differs from the undisturbed one"
+
+
+def test_the_seed_decides_the_network(tmp_path: Path) -> None:
+    first, again, other = (
+        weights(train(request(tmp_path, name, recipe=replace(RECIPE, steps=2, seed=seed))))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_two_workers_train_one_network(tmp_path: Path) -> None:
+    file = train(request(tmp_path, "crew", recipe=replace(RECIPE, steps=2, workers=2)))
+    assert all(bool(torch.isfinite(v).all()) for v in weights(file).values())
+
+
+def test_a_run_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    train(request(tmp_path, "run", recipe=replace(RECIPE, steps=1)))
+    with pytest.raises(InputError, match=r"belongs to another run: its config\.head_width is 16, not 32"):
+        train(request(tmp_path, "run", config=small_config(head_width=32)))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds no training run"):
+        train(request(tmp_path, "mine"))
+
+
+def test_weights_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    start = train(request(tmp_path, "run", recipe=replace(RECIPE, steps=1)))
+    with pytest.raises(InputError, match="does not fit configuration"):
+        train(request(tmp_path, "next", config=small_config(head_width=32), start=start))
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    train(request(tmp_path, "run", recipe=replace(RECIPE, steps=1)))
+    (tmp_path / "run" / "state.pt").write_bytes(b"PK\x03\x04 not a state")
+    with pytest.raises(InputError, match="training state .* cannot be read"):
+        train(request(tmp_path, "run"))
+
+
+def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "run")
+    for picture in (tmp_path / "data").rglob("*.jpg"):
+        picture.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"\.jpg is no image"):
+        train(wanted)
+
+
+def test_an_unknown_clip_cannot_be_held_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no clip called nowhere"):
+        train(request(tmp_path, "run", held_out=("nowhere",)))
