@@ -29,10 +29,10 @@ from spiketrack_deploy.hardware.profiles import load_profile  # noqa: E402
 from spiketrack_deploy.hardware.schema import Profile  # noqa: E402
 from spiketrack_deploy.units import Interval  # noqa: E402
 
-COUNTERS = {"conv2": (1.60e6, 1.62e6), "conv3": (0.452e6,) * 2, "conv4": (0.151e6,) * 2, "conv5": (0.067e6,) * 2}
+COUNTERS = {"conv2": (1.60e6, 1.62e6), "conv3": (452e3, 452e3), "conv4": (151e3, 151e3), "conv5": (67e3, 67e3)}
 """Synaptic operations per step that the chip counted, read from a plot: from, to."""
 DYNAMIC_UJ = (61.3, 66.9, 68.3, 74.9, 86.6)
-"""Dynamic energy per step of the five accepted runs: 0.98 to 1.39 mJ per inference over 16 steps, three supply rails."""
+"""Dynamic energy per step of the five accepted runs: 0.98 to 1.39 mJ per inference of 16 steps, three rails."""
 STEP_US = (150.7, 152.8)
 """Time of a step on Oheo Gulch: 408.9 to 414.7 inferences a second of 16 steps."""
 NEURONS = {
@@ -48,6 +48,15 @@ NEURONS = {
     "dense9": 1,
 }
 """Neurons per layer of the published resource log."""
+NOTES = (
+    "Step time: t_synop of loihi2 was derived from this very measurement, so its agreement checks counts and layout, not "
+    "the price; the synaptic energy was fitted to another chip.",
+    "Cores of the dense layers are not compared: the log gives dense6 twelve cores, and no row of it tells the words of "
+    "a dense synapse. The convolution's format needs 2; 25 bits a synapse (9 of weight, 6 of delay, 10 of index) in the "
+    "12,000 words of builds of that year would give 12, a fit to one row.",
+    "The published layout is inferred: slabs of a power of two of image columns reproduce every convolution's cores and "
+    "the logged neurons per core. The rule contiguous packs for the fewest cores; its step is longer.",
+)
 SYNOP_TOLERANCE, ENERGY_TOLERANCE, TIME_TOLERANCE, CORE_TOLERANCE = 0.05, 0.30, 0.15, 0.10
 
 
@@ -98,22 +107,29 @@ def layout_figures(
     time = pilotnet_cores.step_time(layout, found, profile)
     rows = pilotnet_cores.with_messages(layout, found, pilotnet.per_step(layout.network, found))
     energy = assess(rows, [], profile, update_interval=1).search.dynamic
-    microseconds = {key: value * 1e6 for key, value in time.total.to_dict().items()}
     return {
         "name": name,
         "cores": layout.cores,
         "cores_per_layer": layout.per_layer,
         "busiest_core": time.busiest,
         "bottleneck": time.bottleneck,
-        "step_us": microseconds,
+        "step_us": {key: value * 1e6 for key, value in time.total.to_dict().items()},
         "messages_per_spike": pilotnet_cores.messages_per_spike(layout, found),
         "dynamic_nj": energy.to_dict(),
-        "checks": [
-            _check(f"{name}: step time", microseconds["nominal"], *STEP_US, TIME_TOLERANCE, "us"),
-            _check(f"{name}: cores", layout.cores, 74, 74, CORE_TOLERANCE, "cores"),
-            *check_energy(f"{name}, dynamic energy with its messages", energy),
-        ],
     }
+
+
+def check_layout(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Step time, and cores of the layers whose memory format is known: the input and the convolutions."""
+    name, cores = figures["name"], figures["cores_per_layer"]
+    known = [layer for layer in pilotnet_cores.PUBLISHED if not layer.startswith("dense")]
+    used, logged = (sum(of[layer] for layer in known) for of in (cores, pilotnet_cores.PUBLISHED))
+    energy = Interval(*(figures["dynamic_nj"][end] for end in ("low", "nominal", "high")))
+    return [
+        _check(f"{name}: step time", figures["step_us"]["nominal"], *STEP_US, TIME_TOLERANCE, "us"),
+        _check(f"{name}: cores of input and convolutions", used, logged, logged, CORE_TOLERANCE, "cores"),
+        *check_energy(f"{name}: dynamic energy with its messages", energy),
+    ]
 
 
 def run(profile: Profile) -> dict[str, Any]:
@@ -125,7 +141,12 @@ def run(profile: Profile) -> dict[str, Any]:
     wrong = pilotnet.wrong_spikes(network, files)
     neurons = {name: (size, NEURONS.get(name)) for name, size in network.populations.items()}
     checks = [
-        {"check": "spikes against Lava's record", "value": sum(wrong.values()), "measured": 0, "ok": not any(wrong.values())},
+        {
+            "check": "spikes against Lava's record",
+            "value": sum(wrong.values()),
+            "measured": 0,
+            "ok": not any(wrong.values()),
+        },
         {
             "check": "neurons per layer",
             "value": sum(network.populations.values()),
@@ -136,10 +157,11 @@ def run(profile: Profile) -> dict[str, Any]:
         *check_energy("dynamic energy, one message per spike", energy.search.dynamic),
     ]
     layouts = [layout_figures("published layout", pilotnet_cores.published(network), found, profile)]
-    own = pilotnet_cores.mapped(network, found, profile)
-    if own is not None:
-        layouts.append(layout_figures("this mapper", own, found, profile))
-    checks += [check for layout in layouts for check in layout.pop("checks")]
+    for rule in ("power_of_two", "contiguous"):
+        own = pilotnet_cores.mapped(network, profile, rule)
+        layouts.append(layout_figures(f"this mapper, {rule}", own, found, profile))
+    # The third layout is another cut than the measured one: fewer cores, a longer step. It is shown, not compared.
+    checks += [check for figures in layouts[:2] for check in check_layout(figures)]
     return {
         "network": {"md5": pilotnet.MD5, "source": pilotnet.REQUIREMENT, "steps": pilotnet.STEPS},
         "profile": {"name": profile.name, "sha256": profile.digest},
@@ -157,6 +179,7 @@ def run(profile: Profile) -> dict[str, Any]:
         "dynamic_nj_per_step": energy.search.dynamic.to_dict(),
         "by_cause_nj": energy.to_dict()["per_frame"]["by_cause_nj"],
         "layouts": layouts,
+        "notes": list(NOTES),
         "checks": checks,
         "ok": all(check["ok"] for check in checks),
     }
@@ -176,6 +199,8 @@ def show(result: dict[str, Any]) -> None:
             f"{time['high']:.1f}] by {layout['bottleneck']} of {layout['busiest_core']}, "
             f"{layout['messages_per_spike']:.2f} messages a spike; cores per layer {layout['cores_per_layer']}"
         )
+    for note in result["notes"]:
+        print(f"note {note}")
     for check in result["checks"]:
         off = "" if check.get("off") is None else f" ({check['off']:+.1%}, tolerance {check['tolerance']:.0%})"
         value, unit = check["value"], check.get("unit", "")

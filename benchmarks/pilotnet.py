@@ -48,8 +48,8 @@ DOWNLOAD_SECONDS = 300
 class Layer:
     """A convolution, or a dense layer as a 1x1 convolution over a flattened input, with its CUBA-LIF neurons.
 
-    ``weight`` int8 ``[1, O, C, kh, kw]``; ``bias`` int64 ``[O]``, added at every step; ``keep``: what is left of a
-    membrane after one step, of 4096; ``threshold``: the membrane of a spike, before the 6-bit shift; ``shape`` (C, H, W).
+    ``weight`` int8 ``[1, O, C, kh, kw]``; ``bias`` int64 ``[O]``, added at every step; ``keep``: what is left of
+    a membrane after one step, of 4096; ``threshold``: what a spike exceeds, before a 6-bit shift; ``shape`` (C, H, W).
     """
 
     name: str
@@ -86,7 +86,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerReplay:
-    """What happened in one layer over the replayed steps: spikes in and out ``[T, C, H, W]``, counts, all-taps synops."""
+    """What happened in one layer over all steps: spikes in and out ``[T, C, H, W]``, counts, synops of all taps."""
 
     layer: Layer
     spikes_in: IntArray
@@ -142,7 +142,9 @@ def _members(wheel: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(wheel) as archive:
             found = {name: archive.read(FOLDER + name) for name in names}
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{wheel}: does not hold {FOLDER}{NETWORK} ({error}); give the wheel of {REQUIREMENT}.") from error
+        raise InputError(
+            f"{wheel}: does not hold {FOLDER}{NETWORK} ({error}); give the wheel of {REQUIREMENT}."
+        ) from error
     data = found[NETWORK]
     digests = hashlib.md5(data, usedforsecurity=False).hexdigest(), hashlib.sha256(data).hexdigest()
     if digests != (MD5, SHA256):
@@ -151,7 +153,7 @@ def _members(wheel: Path) -> dict[str, bytes]:
 
 
 def read(data: bytes) -> PilotNet:
-    """Read a SLAYER network of an input layer, convolutions, flatten and dense layers; InputError where it is another."""
+    """Read a SLAYER network: an input layer, convolutions, flatten, dense layers; InputError where it is another."""
     import h5py
 
     try:
@@ -202,10 +204,8 @@ def _layer(entry: Any, index: int, before: tuple[int, int, int]) -> Layer:
     return Layer(name, kind == "dense", weight[None].astype(np.int8), bias, stride, padding, keep, threshold, shape)
 
 
-def spike_train(
-    current: IntArray, bias: IntArray, keep: int, threshold: int, resets: Collection[int] = ()
-) -> IntArray:
-    """CUBA-LIF without current memory: ``v <- trunc(v*keep/4096) + (current + bias)*64``, spike at ``v > threshold*64``.
+def spike_train(current: IntArray, bias: IntArray, keep: int, threshold: int, resets: Collection[int] = ()) -> IntArray:
+    """CUBA-LIF, no current memory: ``v <- trunc(v*keep/4096) + (current + bias)*64``, a spike at ``v > threshold*64``.
 
     ``current`` ``[T, O, H, W]``; the membrane starts at 0, is set to 0 by a spike and before the steps ``resets``.
     Returns 0 or 1, same shape. The comparison is strict: so are the spikes that Lava recorded (:func:`recorded`).

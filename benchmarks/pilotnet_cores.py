@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,10 @@ from pilotnet import Layer, LayerReplay, PilotNet
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.mapping.limits import core_limits
+from spiketrack_deploy.mapping.split import split
+from spiketrack_deploy.mapping.types import Network, Population, Synapses
 from spiketrack_deploy.program.semantics import taps
-from spiketrack_deploy.program.types import IntArray
 from spiketrack_deploy.units import Interval
 
 PUBLISHED = {
@@ -30,26 +31,28 @@ PUBLISHED = {
 """Cores per layer of the vendor's compiler (public resource log)."""
 NEURONS_PER_CORE, WORDS_PER_CORE = 4095, 16_000
 """100 % of the vendor's compiler log."""
+WEIGHT_BITS = 4
+"""Nominal weight bits of the published log."""
 
-Masks = dict[str, list[NDArray[np.bool_]]]
+Masks = dict[str, dict[int, NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """``masks``: layer -> one boolean array (C, H, W) per core, true for the neurons that it holds."""
+    """``masks``: layer -> core -> boolean array (C, H, W), true for the neurons of that layer on that core."""
 
     network: PilotNet
     masks: Masks
 
     @property
     def per_layer(self) -> dict[str, int]:
-        """Layer -> cores."""
+        """Layer -> cores that hold some of it."""
         return {name: len(masks) for name, masks in self.masks.items()}
 
     @property
     def cores(self) -> int:
-        """Cores of the network, each with neurons of one layer."""
-        return sum(self.per_layer.values())
+        """Cores in use."""
+        return len({core for masks in self.masks.values() for core in masks})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,12 @@ class StepTime:
     bottleneck: str
 
 
-def vendor_slabs(
-    shape: tuple[int, int, int], rows: int, bits: int = 5, header: int = 10
-) -> tuple[int, int]:
+def vendor_slabs(shape: tuple[int, int, int], rows: int, bits: int = 5, header: int = 10) -> tuple[int, int]:
     """Channels and columns of one core under the rule that reproduces the published logs.
 
-    ``shape`` (C, H, W) of the layer's output, ``rows`` its kernel height * width * input channels. Channels are halved
-    until the kernel's words (``rows * ceil((channels * bits + header) / 64)``) and one column of neurons fit a core; then
-    a core takes the largest power of two of columns whose neurons fit.
+    ``shape`` (C, H, W) of the layer's output, ``rows``: kernel height * width * input channels. Channels are halved
+    until the kernel's words (``rows * ceil((channels * bits + header) / 64)``) and one column of neurons fit a core;
+    then a core takes the largest power of two of columns whose neurons fit.
     """
     channels, height, width = shape
     while channels > 1 and (
@@ -95,6 +96,7 @@ def published(network: PilotNet) -> Layout:
     layers: dict[str, tuple[int, tuple[int, int, int]]] = {"input": (1, network.input_shape)}
     layers |= {layer.name: (int(np.prod(layer.weight.shape[2:])), layer.shape) for layer in network.layers}
     masks: Masks = {}
+    used = 0
     for name, (rows, shape) in layers.items():
         if shape[2] > 1:
             channels, columns = vendor_slabs(shape, rows)
@@ -103,7 +105,8 @@ def published(network: PilotNet) -> Layout:
         else:
             share = -(-shape[0] // PUBLISHED[name])
             owner = np.broadcast_to((np.arange(shape[0]) // share)[:, None, None], shape)
-        masks[name] = [owner == core for core in np.unique(owner)]
+        masks[name] = {used + number: owner == core for number, core in enumerate(np.unique(owner))}
+        used += len(masks[name])
     return Layout(network, masks)
 
 
@@ -112,7 +115,9 @@ def _reaches(layer: Layer, mask: NDArray[np.bool_], before: tuple[int, int, int]
     kernel = layer.weight[0] != 0
     found = np.zeros(before, dtype=bool)
     size = (before[1], before[2])
-    for ky, kx, orow, ocol, irow, icol in taps(size, layer.shape[1:], kernel.shape[2:], layer.stride, layer.padding, (1, 1)):
+    for ky, kx, orow, ocol, irow, icol in taps(
+        size, layer.shape[1:], kernel.shape[2:], layer.stride, layer.padding, (1, 1)
+    ):
         outputs = mask[:, orow, ocol].reshape(mask.shape[0], -1)
         hit = kernel[:, :, ky, kx].T.astype(np.int64) @ outputs.astype(np.int64) > 0
         found[:, irow, icol] |= hit.reshape(found[:, irow, icol].shape)
@@ -124,7 +129,9 @@ def messages(layout: Layout, item: LayerReplay) -> int:
     spikes = item.layer.shaped(item.spikes_in)
     before = (spikes.shape[1], spikes.shape[2], spikes.shape[3])
     per_neuron = spikes.sum(axis=0)
-    return sum(int(per_neuron[_reaches(item.layer, mask, before)].sum()) for mask in layout.masks[item.layer.name])
+    return sum(
+        int(per_neuron[_reaches(item.layer, mask, before)].sum()) for mask in layout.masks[item.layer.name].values()
+    )
 
 
 def messages_per_spike(layout: Layout, found: Sequence[LayerReplay]) -> float:
@@ -143,14 +150,25 @@ def with_messages(
     return [first, *map(list, rows[1:])]
 
 
-def _loads(layout: Layout, found: Sequence[LayerReplay]) -> list[tuple[str, float, int]]:
-    """(layer, synaptic operations a step, neurons) of every core."""
-    received: dict[str, IntArray | NDArray[np.float64]] = {"input": np.zeros(layout.network.input_shape)}
+@dataclass(frozen=True, slots=True)
+class CoreWork:
+    """What one core does in a mean step, and which layer gives it most of its synaptic operations."""
+
+    layer: str
+    synops: float
+    neurons: int
+
+
+def _loads(layout: Layout, found: Sequence[LayerReplay]) -> list[CoreWork]:
+    received: dict[str, NDArray[np.float64]] = {"input": np.zeros(layout.network.input_shape)}
     received |= {item.layer.name: item.synops_per_neuron().mean(axis=0) for item in found}
+    cores: dict[int, list[tuple[str, float, int]]] = {}
+    for name, masks in layout.masks.items():
+        for core, mask in masks.items():
+            cores.setdefault(core, []).append((name, float(received[name][mask].sum()), int(mask.sum())))
     return [
-        (name, float(received[name][mask].sum()), int(mask.sum()))
-        for name, masks in layout.masks.items()
-        for mask in masks
+        CoreWork(max(parts, key=lambda part: part[1])[0], sum(p[1] for p in parts), sum(p[2] for p in parts))
+        for parts in cores.values()
     ]
 
 
@@ -158,19 +176,47 @@ def step_time(layout: Layout, found: Sequence[LayerReplay], profile: Profile) ->
     """Predicted time of a step in seconds; ProfileError where the profile has no times."""
     synop, neuron, barrier = (profile.price(name) for name in ("t_synop", "t_neuron", "t_barrier_chip"))
     if synop is None or neuron is None or barrier is None:
-        raise ProfileError(f"profile {profile.name}: prices.t_synop, t_neuron and t_barrier_chip are needed for a step time.")
+        raise ProfileError(
+            f"profile {profile.name}: prices.t_synop, t_neuron and t_barrier_chip are needed for a step time."
+        )
     terms = [
-        (end_of, what, name)
-        for name, synops, neurons in _loads(layout, found)
-        for end_of, what in ((synop * synops, "synaptic operations"), (neuron * neurons, "neuron updates"))
+        (time, what, core.layer)
+        for core in _loads(layout, found)
+        for time, what in ((synop * core.synops, "synaptic operations"), (neuron * core.neurons, "neuron updates"))
     ]
     nominal, what, busiest = max(terms, key=lambda term: term[0].nominal)
     total = Interval(max(t.low for t, _, _ in terms), nominal.nominal, max(t.high for t, _, _ in terms)) + barrier
     return StepTime(total, busiest, what)
 
 
-def mapped(network: PilotNet, found: Sequence[LayerReplay], profile: Profile) -> Layout | None:
-    """The layout of ``spiketrack_deploy.mapping`` for this chip; ``None`` where this checkout has no mapper."""
-    _ = network, found, profile
-    found_layout: Any = None
-    return found_layout
+def mapper_network(network: PilotNet) -> Network:
+    """PilotNet-LIF as the mapper sees a network. Lava stores x first, so columns here are rows there: the mapper cuts
+    along them, as the vendor's compiler does. The input layer's neurons take cores, as in the published log."""
+    channels, height, width = network.input_shape
+    populations = [Population("input", "input", "search", "input", "neurons", channels, width, height)]
+    synapses = []
+    for index, layer in enumerate(network.layers):
+        channels, height, width = layer.shape
+        name = layer.name
+        populations.append(Population(name, name, "search", name, "neurons", channels, width, height))
+        kernel = layer.weight.shape[3], layer.weight.shape[4]
+        transposed = [(pair[1], pair[0]) for pair in (kernel, layer.stride, layer.padding)]
+        if layer.dense:
+            before = network.layers[index - 1].shape
+            # A dense layer reads its whole input: a kernel as large as the map before it.
+            transposed = [(before[2], before[1]), (1, 1), (0, 0)]
+        synapses.append(Synapses(name, name, "conv", index, index + 1, *transposed, bits=WEIGHT_BITS))
+    return Network("search", tuple(populations), tuple(synapses), len(populations))
+
+
+def mapped(network: PilotNet, profile: Profile, rule: str) -> Layout:
+    """The layout of ``spiketrack_deploy.mapping.split`` for this chip, by rule ``contiguous`` or ``power_of_two``."""
+    whole = mapper_network(network)
+    parts = split(whole, core_limits(profile), rule)
+    shapes = {"input": network.input_shape} | {layer.name: layer.shape for layer in network.layers}
+    masks: Masks = {name: {} for name in shapes}
+    for core, population, c0, c1, y0, y1 in parts.pieces.tolist():
+        name = whole.populations[population].name
+        mask = masks[name].setdefault(core, np.zeros(shapes[name], dtype=bool))
+        mask[c0:c1, :, y0:y1] = True
+    return Layout(network, masks)

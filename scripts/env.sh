@@ -179,7 +179,7 @@ make_full() {
         rm -f "$VENV_FULL/$STAMP"
         "$python" -m venv --clear "$VENV_FULL"
     fi
-    "$VENV_FULL/bin/python" -m pip install -qq -e '.[lava,lava-dl,dev]' 'numpy<2' 'opencv-python-headless<5' 'h5py<4'
+    "$VENV_FULL/bin/python" -m pip install -qq -e '.[lava,lava-dl,dev]' 'numpy<2' 'opencv-python-headless<5' 'opencv-contrib-python-headless<5' 'h5py<4'
     "$VENV_FULL/bin/python" -m pip check
     wanted full >"$VENV_FULL/$STAMP"
 }

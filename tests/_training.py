@@ -1,4 +1,5 @@
-"""A tiny data set on disk (moving textured squares, pictures with polygons) and a tiny tracker, for tests of training."""
+"""A tiny data set on disk (moving textured squares, pictures with polygons) and a tiny tracker, for tests of
+training."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def noise(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def write_clip(home: Path, frames: int = 6, truth: str = "groundtruth_rect.txt", inside: str = "img", sep: str = ",") -> None:
+def write_clip(
+    home: Path, frames: int = 6, truth: str = "groundtruth_rect.txt", inside: str = "img", sep: str = ","
+) -> None:
     """A bright square of 20 pixels that moves 2 pixels a frame."""
     (home / inside).mkdir(parents=True, exist_ok=True)
     lines = []

@@ -72,7 +72,8 @@ def test_the_sets_of_loihi_1_share_limits_and_nothing_else() -> None:
     for name in ("unit_op", "neuron_idle", "neuron_active", "unit_message"):
         merged = both.prices[name]
         for profile in (davies, sanafe):
-            assert merged.low <= profile.prices[name].value <= merged.high, f"{name} of {profile.name} is outside loihi1"
+            value = profile.prices[name].value
+            assert merged.low <= value <= merged.high, f"{name} of {profile.name} is outside the band of loihi1"
     assert davies.prices["unit_op"].value == 23.6 and sanafe.prices["unit_op"].value == 24.0
 
 
@@ -100,13 +101,13 @@ def test_memory_traffic_costs_what_its_words_cost() -> None:
 
 
 HOSTILE = {
-    "a board without a chip": ('chip = "loihi2"\n', "", "names its chip"),
+    "a board without a chip": ('chip = "loihi2"\n', "prices = {}\n", "names its chip"),
     "a board of nothing": ("value = 3", "value = 0", "chips.value"),
     "an unknown chip": ('chip = "loihi2"', 'chip = "loihi9"', "loihi9"),
     "a board of boards": ('chip = "loihi2"', 'chip = "kapoho_point"', "not a chip"),
     "a path as a chip": ('chip = "loihi2"', 'chip = "../loihi2"', "unknown chip"),
-    "a chip of a board kind": ('kind = "board"', 'kind = "chip"', "for boards"),
-    "a convention with a chip": ('kind = "board"', 'kind = "convention"', "convention|boards"),
+    "a chip of a board kind": ('kind = "board"', 'kind = "chip"\nprices = {}', "for boards"),
+    "a convention with a chip": ('kind = "board"', 'kind = "convention"\nprices = {}', "convention|boards"),
     "limits that are no table": ("[limits]\nchips = ", "limits = 3\n[boards]\nx = ", "limits"),
     "too few cores for the mesh": (
         "[limits]\n",

@@ -299,7 +299,7 @@ def test_energy_json_has_the_agreed_fields_and_is_reproducible(tmp_path: Path) -
     assert first.read_bytes() == second.read_bytes()
     data = json.loads(first.read_text())
     agreed = {"schema", "profile", "frames", "per_frame", "template_update", "layers", "unpriced", "assumptions"}
-    assert agreed | {"dense_twin", "published_convention", "static"} == set(data)
+    assert agreed | {"dense_twin", "published_convention", "static", "uncertainty"} == set(data)
     assert data["frames"] == 2 and data["profile"]["name"] == "loihi2"
     assert {"name", "kind", "counts", "energy_nj"} <= set(data["layers"][0])
     assert set(data["layers"][0]["energy_nj"]) == {"nominal", "low", "high"}

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.errors import EngineError, InputError, UsageError
-from spiketrack_deploy.evaluation import evaluate as verb
 from spiketrack_deploy.evaluation import pool
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
@@ -24,6 +23,7 @@ from spiketrack_deploy.evaluation.subjects import Subject
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import SIDE, boxes, command, dataset, lines, picture, sequence, shell, wait_for
+from _lava import requires_lava
 
 STATIC = Subject("static", "baseline", "static", "baseline", 1, {})
 
@@ -123,6 +123,17 @@ def test_attributes_are_means_over_their_sequences(tmp_path: Path) -> None:
     assert found["attributes"]["fast"]["sequences"] == 2
     assert found["attributes"]["fast"]["auc"]["mean"] == pytest.approx((rows["a1"]["auc"] + rows["a2"]["auc"]) / 2)
     assert found["attributes"]["dark"]["auc"]["mean"] == rows["a2"]["auc"]
+
+
+def test_boxes_that_are_not_finite_survive(tmp_path: Path, monkeypatch) -> None:
+    """They are misses, they are counted, and neither files nor a resumed run stumble over them."""
+    data = dataset(tmp_path / "data", ["a"])
+    broken = (float("nan"), 1.0, float("inf"), 2.0)
+    monkeypatch.setattr("spiketrack_deploy.evaluation.baselines.StaticBox.update", lambda self, frame: broken)
+    first = static_run(data, tmp_path / "out")["trackers"]["static"]
+    assert (first["sequences"]["a"]["broken_boxes"], first["mean"]["auc"]["mean"]) == (5, 0.0)
+    assert static_run(data, tmp_path / "out")["trackers"]["static"] == first
+    assert (tmp_path / "out" / "pytracking" / "static" / "a.txt").read_text().splitlines()[1] == "nan\t1\tnan\t2"
 
 
 # -- interruption ----------------------------------------------------------------------------------------------------
@@ -416,6 +427,15 @@ def test_engines_agree_and_cost(tmp_path: Path, tiny_checkpoint: Path, capsys) -
     assert speed["crop_ms"] > 0 < speed["network_ms"]
 
 
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("lava", marks=requires_lava())])
+def test_other_engines_give_the_same_boxes(tmp_path: Path, tiny_checkpoint: Path, engine: str) -> None:
+    data = dataset(tmp_path / "data", ["a"], frames=3)
+    names = tuple(f"{tiny_checkpoint}@{one}" for one in ("sim", engine))
+    found = evaluate(EvaluationRequest(names, data, out=tmp_path / "out"))["trackers"]
+    assert found[f"tiny@{engine}"]["against_first"]["same_boxes"] == 1
+    assert found[f"tiny@{engine}"]["energy"] == found["tiny@sim"]["energy"]
+
+
 def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None:
     """The recorded sums equal counts taken frame by frame by another loop."""
     from spiketrack_deploy.engines.base import ReferenceEngine
@@ -451,16 +471,7 @@ def test_a_bundle_has_no_float_engine(tmp_path: Path, exported: Path) -> None:
 
 def test_unexpected_errors_stay_with_their_sequence(tmp_path: Path, monkeypatch) -> None:
     data = dataset(tmp_path / "data", ["a", "b"])
-    real = verb.run_here
-
-    def broken(tasks, done) -> None:
-        def breaks(index: int, outcome: Record | Failure) -> None:
-            done(index, outcome)
-
-        real(tasks, breaks)
-
     monkeypatch.setattr("spiketrack_deploy.evaluation.baselines.StaticBox.update", lambda self, frame: 1 / 0)
-    monkeypatch.setattr(verb, "run_here", broken)
     found = static_run(data, tmp_path / "out")
     assert found["exit_code"] == 1
     assert [f["reason"] for f in found["trackers"]["static"]["failed"]] == ["ZeroDivisionError: division by zero"] * 2

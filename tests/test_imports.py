@@ -51,6 +51,7 @@ MAY_KNOW = {
 # Single modules that join two parts, and why.
 MAY_ALSO_KNOW = {
     "tracker.twin": ("program",),  # writes the program's weights back into the tracker: the dequantised twin
+    "engines.network": ("tracker",),  # a program behind the tracking loop: decodes through the one host function
 }
 
 

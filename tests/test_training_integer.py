@@ -73,7 +73,8 @@ def pixels(crops: np.ndarray) -> torch.Tensor:
 
 
 def program_spikes(program: Program, shown: Sample) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
-    """NI-LIF outputs of both branches by ``branch name``, logits by public name, synops of the search frame's convolutions."""
+    """NI-LIF outputs of both branches by ``branch name``, logits by public name, synops of the search frame's
+    convolutions."""
     spikes: dict[str, np.ndarray] = {}
 
     def watch(branch: str):
@@ -83,7 +84,9 @@ def program_spikes(program: Program, shown: Sample) -> tuple[dict[str, np.ndarra
 
         return keep
 
-    template = run_branch(program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)}, watch=watch("template"))
+    template = run_branch(
+        program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)}, watch=watch("template")
+    )
     inputs = {"image": shown.searches[:1].transpose(0, 3, 1, 2), **template.outputs}
     search = run_branch(program, "search", inputs, watch=watch("search"))
     kinds = {op.name: op.kind for op in program.branches["search"].ops}

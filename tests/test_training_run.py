@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class _Stop(Exception):
 
 
 @pytest.mark.parametrize("phase", ["float", "integer"])
-def test_an_interrupted_run_resumes_to_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+def test_an_interrupted_run_resumes_to_the_same_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
     from spiketrack_deploy.training import trainer
 
     monkeypatch.setattr(trainer, "REFRESH_STEPS", 4)
@@ -100,7 +103,7 @@ def test_weights_of_another_configuration_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     train(request(tmp_path, "run", recipe=replace(RECIPE, steps=1)))
     (tmp_path / "run" / "state.pt").write_bytes(b"PK\x03\x04 not a state")
-    with pytest.raises(InputError, match="training state .* cannot be read"):
+    with pytest.raises(InputError, match=r"training state .* cannot be read"):
         train(request(tmp_path, "run"))
 
 
@@ -115,3 +118,41 @@ def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
 def test_an_unknown_clip_cannot_be_held_out(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no clip called nowhere"):
         train(request(tmp_path, "run", held_out=("nowhere",)))
+
+
+def test_three_templates_start_from_one(tmp_path: Path) -> None:
+    start = train(request(tmp_path, "one", recipe=replace(RECIPE, steps=2)))
+    three = request(tmp_path, "three", config=small_config(name="small3", templates=3), start=start)
+    found = weights(train(replace(three, recipe=replace(RECIPE, steps=2, learning_rate=1e-4))))
+    single = weights(start)
+    for t in range(3):
+        key = f"encoder.mrm.2.retriever.seg_responder_pw.{t}.0.weight"
+        first = single["encoder.mrm.2.retriever.seg_responder_pw.0.0.weight"]
+        assert torch.allclose(found[key], first, atol=1e-3) and not torch.equal(found[key], first)
+    key = "encoder.mrm.2.retriever.proj_conv.1.running_mean"
+    assert torch.equal(found[key], single[key]), "statistics of a T = 1 network must stay"
+
+
+def test_more_templates_cannot_start_from_another_layout(tmp_path: Path) -> None:
+    start = train(request(tmp_path, "one", recipe=replace(RECIPE, steps=1)))
+    with pytest.raises(InputError, match="does not fit configuration"):
+        train(request(tmp_path, "three", config=small_config(templates=3, head_width=32), start=start))
+
+
+def test_an_interrupt_ends_the_step_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spiketrack_deploy.training import trainer
+
+    original = trainer.Trainer._step
+
+    def interrupted(self, progress: float) -> None:
+        if self.state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        original(self, progress)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(tmp_path, "parts"))
+    assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 4
+    monkeypatch.setattr(trainer.Trainer, "_step", original)
+    a, b = weights(train(request(tmp_path, "parts"))), weights(train(request(tmp_path, "whole")))
+    assert all(torch.equal(a[k], b[k]) for k in a)

@@ -232,20 +232,24 @@ def simulate(
 
 
 def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
-    """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones)."""
+    """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events, without
+    boards), side by side and beside published trackers as dense networks."""
+    from spiketrack_deploy.energy.compare import compare, default_profiles
     from spiketrack_deploy.hardware.profiles import load_profile
     from spiketrack_deploy.repricing import recorded_counts, reprice
     from spiketrack_deploy.resources import profile_names
 
     bundle.check_bundle(folder)
     recorded = recorded_counts(folder / bundle.ENERGY)
-    loaded = [load_profile(name) for name in profiles or profile_names()]
-    reports = [reprice(recorded, profile).to_dict() for profile in loaded]
-    keys = ("profile", "per_frame", "template_update", "static", "unpriced", "assumptions")
+    loaded = [load_profile(name) for name in profiles or default_profiles(profile_names())]
+    priced = [reprice(recorded, profile) for profile in loaded]
+    reports = [report.to_dict() for report in priced]
+    keys = ("profile", "per_frame", "template_update", "static", "unpriced", "uncertainty", "assumptions")
     return {
         "bundle": str(folder),
         "frames": recorded.frames,
         "profiles": [{key: report[key] for key in keys} for report in reports],
+        "comparison": compare(priced),
     }
 
 

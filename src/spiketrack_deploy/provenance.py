@@ -20,7 +20,7 @@ from spiketrack_deploy.bundle import file_digest
 
 SCHEMA = "spiketrack-provenance/1"
 PACKAGES = (
-    "numpy", "torch", "nir", "h5py", "onnx", "onnxruntime", "opencv-python-headless", "pydantic", "click", "rich",
+    "numpy", "torch", "nir", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic", "click", "rich",
     "matplotlib", "safetensors",
 )  # fmt: skip
 

@@ -73,4 +73,5 @@ def reprice(recorded: Recorded, profile: Profile) -> EnergyReport:
         _runs(recorded.template, recorded.updates),
         profile,
         update_interval=recorded.interval,
+        single_frames=False,
     )

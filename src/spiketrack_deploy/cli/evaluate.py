@@ -145,7 +145,8 @@ def _complain(result: Result) -> None:
 def summary(result: Result) -> None:
     """Means, differences, attributes, sequences, and where everything was written."""
     data = result["dataset"]
-    size = f"{len(data['sequences'])} sequences, {data['frames']} frames"
+    count = len(data["sequences"])
+    size = f"{count} sequence{'s' if count != 1 else ''}, {data['frames']} frames"
     print(f"{data['name']} ({data['layout']}): {size}; {result['protocol']['kind']}")
     _means(result)
     _pooled(result)
@@ -157,6 +158,8 @@ def summary(result: Result) -> None:
 
 
 def _percent(entry: Mapping[str, float]) -> str:
+    if entry["low"] == entry["high"]:  # one sequence, or all alike: there is nothing to draw from
+        return f"{100 * entry['mean']:.1f}"
     return f"{100 * entry['mean']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
 
 

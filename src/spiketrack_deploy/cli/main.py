@@ -43,6 +43,8 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     """Run ``command`` and return its exit code; every failure prints one sentence and no traceback."""
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
+    # OpenMP threads that wait in a loop slow a busy machine down by a factor of ten; read when PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _end_tidily()
     _keep_quiet()
     try:

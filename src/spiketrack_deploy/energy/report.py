@@ -17,6 +17,7 @@ from typing import Any
 
 from spiketrack_deploy.energy.conventions import Convention, DenseTwin, dense_twin, published_convention
 from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, Mean, mean_layers, sum_counts
+from spiketrack_deploy.energy.montecarlo import Spread, frame_energies, over_frames, over_prices, price_counts
 from spiketrack_deploy.energy.pricing import (
     LayerEnergy,
     Part,
@@ -74,6 +75,8 @@ class EnergyReport:
     """What a run costs on one profile. Energies in nanojoules, always with band.
 
     ``template`` is ``None`` where no template update was run. ``update_interval``: search frames per template update.
+    ``price_spread``, ``frame_spread``: intervals of a search frame over the prices' bands and over resampled frames;
+    ``None`` where there is nothing to draw from.
     """
 
     profile: Profile
@@ -86,6 +89,8 @@ class EnergyReport:
     template_twins: tuple[DenseTwin, ...]
     convention: Convention
     unpriced: tuple[Unpriced, ...]
+    price_spread: Spread | None = None
+    frame_spread: Spread | None = None
 
     @property
     def template_amortised(self) -> Interval:
@@ -124,6 +129,10 @@ class EnergyReport:
             "published_convention": self.convention.to_dict(),
             "layers": [row for branch in self._branches() for row in _layer_rows(branch)],
             "unpriced": [item.to_dict() for item in self.unpriced],
+            "uncertainty": {
+                "search_frame_over_prices": self.price_spread.to_dict() if self.price_spread else None,
+                "search_frame_over_frames": self.frame_spread.to_dict() if self.frame_spread else None,
+            },
             "assumptions": list(self.assumptions),
         }
 
@@ -214,6 +223,11 @@ def _branch(name: str, runs: Sequence[Sequence[LayerCounts]], what: str, profile
     return BranchEnergy(name, tuple(counts), tuple(price(layer, profile) for layer in counts))
 
 
+def _price_spread(layers: Sequence[Mean], profile: Profile) -> Spread | None:
+    counts = price_counts(layers, profile)
+    return over_prices(counts, profile) if counts else None
+
+
 def assess(
     frames: Sequence[Sequence[LayerCounts]],
     template_updates: Sequence[Sequence[LayerCounts]],
@@ -223,13 +237,15 @@ def assess(
     frame_period_s: float = CAMERA_PERIOD_S,
     fp32: Profile | None = None,
     int8: Profile | None = None,
+    single_frames: bool = True,
 ) -> EnergyReport:
     """Price a run.
 
     ``frames``: per search frame the counts of every layer; totals are means over them. ``template_updates``: the same
     per template update; amortised over ``update_interval`` search frames. ``frame_period_s``: time over which a chip's
     static power is stated. ``fp32`` and ``int8``: profiles of the dense twins, by default the bundled ``cmos45`` ones;
-    the published convention uses ``fp32``.
+    the published convention uses ``fp32``. ``single_frames``: every entry of ``frames`` is one frame; where only their
+    sum is known, there is no interval over frames.
 
     Raises InputError for no frames, runs with different layers, or an interval or period that is not positive.
     """
@@ -255,6 +271,8 @@ def assess(
         twins=tuple(dense_twin(search.counts, twin) for twin in (fp32, int8)),
         template_twins=tuple(dense_twin(template.counts, twin) for twin in (fp32, int8)) if template else (),
         convention=published_convention(search.counts, fp32),
+        price_spread=_price_spread(search.counts, profile),
+        frame_spread=over_frames([frame_energies(frames, profile)]) if single_frames and len(frames) > 1 else None,
         unpriced=(*missing, *needs_mapping(profile, "search frame")),
     )
 

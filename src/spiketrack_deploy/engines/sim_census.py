@@ -23,7 +23,7 @@ from torch import Tensor
 from spiketrack_deploy.engines.sim_tensors import nhwc
 from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Branch, Op, Program, TensorSpec
 
-_GROUP_BYTES = 1 << 18
+_GROUP_BYTES = 1 << 19
 """Tensors are collected until this size: their sums then run in the second-level cache."""
 Size = tuple[int, int, int]
 """Steps, height, width."""

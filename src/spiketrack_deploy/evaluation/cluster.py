@@ -96,7 +96,7 @@ def _check_workers(client: Any, address: str) -> None:
         client.wait_for_workers(1, timeout=3 * CONNECT_S)
     except (TimeoutError, OSError):
         raise EngineError(
-            f"Dask cluster {address} lost its last worker; start one and run the same command again to go on"
+            f"Dask cluster {address} lost its scheduler or its last worker; run the same command again to go on"
         ) from None
 
 

@@ -62,8 +62,8 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
     if fresh and request.dataset is None:
         raise UsageError(f"{fresh[0]}: is no folder of an earlier evaluation, so say on which DATASET to evaluate it")
     if request.dataset is None:
-        merged = _merged([_earlier(name) for name in earlier])
-        return _finish(merged, {}, _free(_output(request, "compare"), request.force), [])
+        results, times = _merged([_earlier(name) for name in earlier])
+        return _finish(results, times, _free(_output(request, "compare"), request.force), [])
     if request.dask is not None and request.jobs > 1:
         raise UsageError("--dask and --jobs were both given; on a cluster the number of its workers counts")
     dataset = _dataset(request, request.dataset)
@@ -73,10 +73,13 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
     folder = store.RunFolder(_output(request, f"evaluate-{safe_label(dataset.name)}-{first}"))
     resolver = Resolver(request.engines, request.threads, folder, tell)
     subjects = resolve(fresh, resolver, lambda: folder.open(dataset, request.force))
-    findings = _run(request, dataset, subjects, folder, tell)
-    results = summarise(dataset, findings, profile)
-    merged = _merged([results, *(_earlier(name) for name in earlier)])
-    return _finish(merged, speed(findings), folder.path, [f for found in findings for f in found.failures])
+    ledger = _Ledger(folder, subjects, dataset, tell)
+    if ledger.tasks:
+        _dispatch(request, ledger.tasks, ledger.done)
+    findings = [ledger.findings(subject) for subject in subjects]
+    own = (summarise(dataset, findings, profile), speed(findings))
+    results, times = _merged([own, *(_earlier(name) for name in earlier)])
+    return _finish(results, times, folder.path, [f for found in findings for f in found.failures])
 
 
 def _output(request: EvaluationRequest, name: str) -> Path:
@@ -100,52 +103,45 @@ def _dataset(request: EvaluationRequest, path: Path) -> Dataset:
     return replace(dataset, sequences=tuple(s.first(request.max_frames) for s in dataset.sequences))
 
 
-def _run(
-    request: EvaluationRequest,
-    dataset: Dataset,
-    subjects: Sequence[Subject],
-    folder: store.RunFolder,
-    tell: Tell | None,
-) -> list[Findings]:
-    """What is not finished yet; records are written as they arrive, so an end at any point loses what is in flight."""
-    records: dict[str, dict[str, Record]] = {s.label: {} for s in subjects}
-    failures: dict[str, list[Failure]] = {s.label: [] for s in subjects}
-    tasks: list[Task] = []
-    for subject in subjects:
-        for sequence in dataset.sequences:
-            record = folder.record(subject.label, sequence)
-            if record is None:
-                tasks.append(Task(subject, sequence))
-            else:
-                records[subject.label][sequence.name] = record
-    total, finished = len(subjects) * len(dataset.sequences), len(subjects) * len(dataset.sequences) - len(tasks)
+class _Ledger:
+    """What is finished and what is left. Records are written as they arrive, so that an end at any point loses only
+    the sequences that are being tracked."""
 
-    def done(index: int, outcome: Record | Failure) -> None:
-        nonlocal finished
-        label = tasks[index].subject.label
-        finished += 1
+    def __init__(
+        self, folder: store.RunFolder, subjects: Sequence[Subject], dataset: Dataset, tell: Tell | None
+    ) -> None:
+        self._folder, self._dataset, self._tell = folder, dataset, tell
+        self._records: dict[str, dict[str, Record]] = {s.label: {} for s in subjects}
+        self._failures: dict[str, list[Failure]] = {s.label: [] for s in subjects}
+        self.tasks: list[Task] = []
+        for subject in subjects:
+            for sequence in dataset.sequences:
+                record = folder.record(subject.label, sequence)
+                if record is None:
+                    self.tasks.append(Task(subject, sequence))
+                else:
+                    self._records[subject.label][sequence.name] = record
+        self._total = len(subjects) * len(dataset.sequences)
+        self._finished = self._total - len(self.tasks)
+
+    def done(self, index: int, outcome: Record | Failure) -> None:
+        """Keep the outcome of one task."""
+        label = self.tasks[index].subject.label
         if isinstance(outcome, Failure):
-            failures[label].append(outcome)
+            self._failures[label].append(outcome)
         else:
-            folder.add(label, outcome)
-            records[label][outcome.sequence] = outcome
-        if tell:
-            tell(f"{label} {outcome.sequence}", finished, total)
+            self._folder.add(label, outcome)
+            self._records[label][outcome.sequence] = outcome
+        self._finished += 1
+        if self._tell:
+            self._tell(f"{label} {outcome.sequence}", self._finished, self._total)
 
-    if tell:
-        tell("sequences", finished, total)
-    if tasks:
-        _dispatch(request, tasks, done)
-    order = {s.name: i for i, s in enumerate(dataset.sequences)}
-    return [
-        Findings(
-            s,
-            dict(sorted(records[s.label].items(), key=lambda item: order[item[0]])),
-            sorted(failures[s.label], key=lambda f: order[f.sequence]),
-            _layers(s),
-        )
-        for s in subjects
-    ]
+    def findings(self, subject: Subject) -> Findings:
+        """Everything of one subject in the order of the data set: in which order it finished must not show."""
+        names = [s.name for s in self._dataset.sequences]
+        records = self._records[subject.label]
+        failures = sorted(self._failures[subject.label], key=lambda f: names.index(f.sequence))
+        return Findings(subject, {n: records[n] for n in names if n in records}, failures, _layers(subject))
 
 
 def _dispatch(request: EvaluationRequest, tasks: Sequence[Task], done: Done) -> None:
@@ -163,30 +159,38 @@ def _layers(subject: Subject) -> Layers | None:
     return layers_of(load_program(Path(subject.source))) if subject.kind == PROGRAM_KIND else None
 
 
-def _earlier(name: str) -> dict[str, Any]:
+Scored = tuple[dict[str, Any], Mapping[str, Any]]
+"""Results and, by label, speeds."""
+
+
+def _earlier(name: str) -> Scored:
     path = Path(name)
     results = store.read_results(path)
-    return {**results, "trackers": {label: {**t, "from": str(path)} for label, t in results["trackers"].items()}}
+    trackers = {label: {**tracker, "from": str(path)} for label, tracker in results["trackers"].items()}
+    return {**results, "trackers": trackers}, store.read_speed(path)
 
 
-def _merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _merged(scored: Sequence[Scored]) -> Scored:
     """One set of results out of several of the same sequences; a label that recurs gets the name of its folder."""
-    if len(results) == 1:
-        return dict(results[0])
-    first = results[0]
+    first = scored[0][0]
+    if len(scored) == 1:
+        return scored[0]
     trackers: dict[str, Any] = {}
-    for one in results:
-        if one["dataset"]["digest"] != first["dataset"]["digest"]:
-            place = next((t["from"] for t in one["trackers"].values() if "from" in t), "one of them")
+    times: dict[str, Any] = {}
+    for results, speeds in scored:
+        if results["dataset"]["digest"] != first["dataset"]["digest"]:
+            place = next((t["from"] for t in results["trackers"].values() if "from" in t), "one of them")
             raise InputError(
-                f"{place}: was evaluated on {_data(one)}, the first one on {_data(first)}; nothing compares"
+                f"{place}: was evaluated on {_data(results)}, the first one on {_data(first)}; nothing compares"
             )
-        for label, tracker in one["trackers"].items():
+        for label, tracker in results["trackers"].items():
             unique = label if label not in trackers else f"{label} ({Path(tracker.get('from', 'again')).name})"
             if unique in trackers:
                 raise UsageError(f"{unique} occurs twice; give each evaluation once")
             trackers[unique] = tracker
-    return {**first, "trackers": with_differences(trackers)}
+            if label in speeds:
+                times[unique] = speeds[label]
+    return {**first, "trackers": with_differences(trackers)}, times
 
 
 def _data(results: Mapping[str, Any]) -> str:

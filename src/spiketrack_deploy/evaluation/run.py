@@ -6,6 +6,7 @@ scores, files or how work is spread.
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections.abc import Mapping
@@ -51,18 +52,20 @@ class Record:
         return np.array(self.boxes, dtype=np.float64).reshape(-1, 4)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data; floats are written in full, so a record read back is the same record."""
-        return asdict(self)
+        """Plain JSON data; floats in full, so that a record read back is the same; null where a box is not finite."""
+        boxes = [[value if math.isfinite(value) else None for value in box] for box in self.boxes]
+        return {**asdict(self), "boxes": boxes}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """InputError unless ``data`` is a whole record."""
         try:
-            record = cls(**data)
+            boxes = [[math.nan if value is None else value for value in box] for box in data["boxes"]]
+            record = cls(**{**data, "boxes": boxes})
             if len(record.seconds) != len(record.boxes) or any(len(box) != 4 for box in record.boxes):
                 raise ValueError("boxes and times differ in number")
             record.array  # noqa: B018 - numbers or an error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             raise InputError(f"is no record of a sequence ({error})") from None
         return record
 

@@ -175,6 +175,13 @@ def read_results(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_speed(path: Path) -> dict[str, Any]:
+    """``speed.json`` beside the results, empty where there is none: what a clock measured is not part of a result."""
+    file = (path if path.is_dir() else path.parent) / SPEED
+    data = _read(file) if file.is_file() else {}
+    return data if isinstance(data, dict) else {}
+
+
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run folder or a results file."""
     return (path / RESULTS).is_file() or (path / RUN).is_file() or path.name == RESULTS

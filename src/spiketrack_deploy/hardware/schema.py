@@ -33,6 +33,8 @@ class Price(BaseModel):
     tag: Text
     source: Text
     note: str = ""
+    follows: str = ""
+    """the price that this one was taken from: they are uncertain together"""
 
     @field_validator("unit")
     @classmethod
@@ -82,8 +84,8 @@ class Limit(BaseModel):
 class Profile(BaseModel):
     """One chip, board or pricing convention.
 
-    ``limits``: name -> :class:`Limit` (names and units: ``vocabulary.LIMITS``). ``boards``: board -> number of chips.
-    ``chip``: the bundled profile of the chip this one builds on (``profiles.load_profile`` joins them): a board has that
+    ``limits``: name -> :class:`Limit` (names, units: ``vocabulary.LIMITS``). ``boards``: board -> number of chips.
+    ``chip``: the bundled profile of the chip it builds on (``profiles.load_profile`` joins them): a board has that
     chip's limits and prices, another set of coefficients of the same chip has its limits alone.
     ``prices``: name -> :class:`Price` (``vocabulary.PRICES``). ``unknown``: what is not known and must not be filled by
     analogy. ``assumptions``: sentences that every report of this profile prints.
@@ -128,6 +130,9 @@ class Profile(BaseModel):
         for name, price in prices.items():
             if name not in PRICES:
                 raise ValueError(f"unknown price {name!r}; known are {', '.join(PRICES)}")
+            lead = prices.get(price.follows)
+            if price.follows and (price.follows == name or lead is None or lead.follows):
+                raise ValueError(f"{name}.follows {price.follows!r} is not another price that stands for itself")
             dimension, wanted = UNITS[price.unit][0], PRICES[name].dimension
             if dimension != wanted:
                 raise ValueError(f"{name}.unit {price.unit!r} is a unit of {dimension}, must be one of {wanted}")
@@ -155,10 +160,10 @@ class Profile(BaseModel):
         for small, large in ORDERED:
             if small in have and large in have and have[small] > have[large]:
                 return f"limits.{small} {have[small]} is more than limits.{large} {have[large]}"
-        mesh = [have.get(name) for name in ("tiles_x", "tiles_y", "cores_per_tile", "cores_per_chip")]
-        columns, rows, per_tile, cores = mesh
-        if columns is not None and rows is not None and per_tile is not None and cores is not None:
-            if columns * rows * per_tile != cores:
+        if {"tiles_x", "tiles_y", "cores_per_tile", "cores_per_chip"} <= have.keys():
+            columns, rows, per_tile = have["tiles_x"], have["tiles_y"], have["cores_per_tile"]
+            if columns * rows * per_tile != have["cores_per_chip"]:
+                cores = have["cores_per_chip"]
                 return f"limits: {columns} x {rows} tiles of {per_tile} cores are not {cores} cores"
         words, size = have.get("synaptic_words_per_core"), have.get("synaptic_memory_per_core")
         if words is not None and size is not None and 8 * words > size:

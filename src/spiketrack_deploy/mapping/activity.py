@@ -14,7 +14,7 @@ import numpy as np
 from spiketrack_deploy.energy.pricing import Counted
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.mapping.fanin import fan_in
-from spiketrack_deploy.mapping.types import FloatArray, IntArray, Network
+from spiketrack_deploy.mapping.types import FloatArray, IntArray, Network, Synapses
 from spiketrack_deploy.program.types import Arrays
 
 ASSUMED_DENSITY = 0.5
@@ -24,8 +24,9 @@ ASSUMED_DENSITY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Per bundle of synapses, float64 ``[synapses]``: ``rate``, the share of source neurons that send in a frame (0..1);
+    """Per bundle of synapses, float64 ``[synapses]``: ``rate``, the share of source neurons that send in a frame;
     ``synops``, synapses visited in a frame. ``measured``: from counts of a run; ``origin`` says so in words.
+    ``spiking``: NI-LIF neurons that spike in a frame.
 
     ``share``: per bundle ``[channels, height]`` of the target, non-zero synapses per row. ``extra_relays``: messages of
     stream neurons to NI-LIF neurons, which the program's counts do not have (there, a stream is read where it lies).
@@ -37,6 +38,7 @@ class Activity:
     measured: bool
     origin: str
     extra_relays: float
+    spiking: float
 
 
 def assumed(network: Network, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
@@ -52,12 +54,17 @@ def assumed(network: Network, arrays: Arrays, density: float = ASSUMED_DENSITY) 
             rate[index] = density
         synops[index] = rate[index] * share[index].sum()
         if s.form == "product":  # two bundles share the operation: half of its visits each
-            pairs = density**2 * source.height * source.width if target.kind == "memory" else density * _depth(network, s.op)
+            pairs = (
+                density**2 * source.height * source.width
+                if target.kind == "memory"
+                else density * _depth(network, s.op)
+            )
             synops[index] = pairs * target.slots / 2
         elif s.form == "host":
             rate[index] = 0.0
     extra = _extra(network, rate)
-    return Activity(rate, synops, share, False, f"assumed: {density:g} of the neurons spike in a frame", extra)
+    origin = f"assumed: {density:g} of the neurons spike in a frame"
+    return Activity(rate, synops, share, False, origin, extra, density * network.slots.get("neurons", 0))
 
 
 def measured(network: Network, arrays: Arrays, layers: Iterable[Counted]) -> Activity:
@@ -77,7 +84,12 @@ def measured(network: Network, arrays: Arrays, layers: Iterable[Counted]) -> Act
     for op, bundles in by_op.items():
         _lay(network, bundles, counts[op], share, rate, synops)
     _stream_rates(network, rate, synops, share, counts)
-    return Activity(rate, synops, share, True, "counts of a run", _extra(network, rate))
+    spiking = float(sum(counts[op]["neuron_spiking"] for op in _neuron_ops(network) if op in counts))
+    return Activity(rate, synops, share, True, "counts of a run", _extra(network, rate), spiking)
+
+
+def _neuron_ops(network: Network) -> list[str]:
+    return list(dict.fromkeys(p.op for p in network.populations if p.kind == "neurons"))
 
 
 def _depth(network: Network, op: str) -> int:
@@ -90,7 +102,12 @@ def _depth(network: Network, op: str) -> int:
 
 
 def _lay(
-    network: Network, bundles: list[int], count: Counted, share: tuple[IntArray, ...], rate: FloatArray, synops: FloatArray
+    network: Network,
+    bundles: list[int],
+    count: Counted,
+    share: tuple[IntArray, ...],
+    rate: FloatArray,
+    synops: FloatArray,
 ) -> None:
     """Counts of one operation on its bundles: visits in proportion to the synapses, sending shares alike."""
     form = network.synapses[bundles[0]].form
@@ -117,13 +134,15 @@ def _stream_rates(
     """One-to-one messages: an addition counts how many values of its stream are not zero; its other readers read the
     same values. Where no addition reads a stream, and for membranes, every value is taken as sent."""
     known: dict[str, float] = {}
+    by_op: dict[str, list[Synapses]] = {}
+    for s in network.synapses:
+        if s.form == "identity":
+            by_op.setdefault(s.op, []).append(s)
     for s in network.synapses:
         source = network.populations[s.source]
         if s.form == "identity" and source.kind == "relay" and counts[s.op]["relays"]:
-            steps = sum(1 for o in network.synapses if o.op == s.op and o.form == "identity" and o.source != s.source) + 1
-            same = sum(1 for o in network.synapses if o.op == s.op and o.form == "identity" and o.source == s.source)
-            size = source.slots * (same if same > 1 else steps)
-            known[source.name] = min(1.0, counts[s.op]["relays"] / size)
+            values = sum(network.populations[o.source].slots for o in by_op[s.op])
+            known[source.name] = min(1.0, counts[s.op]["relays"] / values)
     for index, s in enumerate(network.synapses):
         if s.form == "identity":
             rate[index] = known.get(network.populations[s.source].name, 1.0)

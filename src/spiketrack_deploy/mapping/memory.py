@@ -82,8 +82,8 @@ class MemoryModel:
         )
 
     def axons(self, s: Synapses, source: Population, rows: int) -> int:
-        """Input axons for ``rows`` rows of the source (all of its positions where ``s`` is transposed)."""
-        positions = source.channels if s.transposed else rows * source.width
+        """Input axons for ``rows`` rows as the kernel sees them (channels of the source where ``s`` is transposed)."""
+        positions = rows * input_size(s, source)[1]
         return 0 if source.kind == "host" or s.form == "host" else positions * self.slots(s, source)
 
     def slots(self, s: Synapses, source: Population) -> int:
@@ -101,7 +101,7 @@ def input_channels(s: Synapses, source: Population) -> int:
 
 def input_size(s: Synapses, source: Population) -> tuple[int, int]:
     """Input height and width as the kernel sees them."""
-    return (1, source.channels) if s.transposed else (source.height, source.width)
+    return (source.channels, 1) if s.transposed else (source.height, source.width)
 
 
 def group_sizes(channels: Intervals, per_group: int) -> dict[int, int]:
@@ -131,11 +131,14 @@ def valid_taps(size: int, out: int, kernel: int, stride: int, padding: int, dila
 
 
 def rows_read(s: Synapses, source: Population, target: Population) -> IntArray:
-    """``[target rows, source rows]``, 1 where a target row reads a source row."""
-    if s.form in ("product", "host") or s.transposed:
+    """``[target rows, source rows]`` (as the kernel sees them), 1 where a target row reads a source row."""
+    if s.transposed:
+        return np.eye(target.height, source.channels, dtype=np.int64)
+    if s.form in ("product", "host"):
         return np.ones((target.height, source.height), dtype=np.int64)
     if s.form == "upsample":
-        return (upsample_matrix(source.height, s.stride[0]) != 0).astype(np.int64)
+        nonzero: IntArray = (upsample_matrix(source.height, s.stride[0]) != 0).astype(np.int64)
+        return nonzero
     at = np.arange(target.height)[:, None] * s.stride[0] + np.arange(s.kernel[0])[None] * s.dilation[0] - s.padding[0]
     found = np.zeros((target.height, source.height), dtype=np.int64)
     row, tap = np.nonzero((at >= 0) & (at < source.height))

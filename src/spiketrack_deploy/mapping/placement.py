@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.errors import FitError
-from spiketrack_deploy.mapping.types import CoreLimits, FloatArray, IntArray, Placement, Traffic
+from spiketrack_deploy.mapping.types import CoreLimits, FloatArray, IntArray, Placement, Traffic, summed
 
 SEED = 20260223
 ROUNDS = 400
@@ -27,7 +27,7 @@ WORK = 6e8
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Places for cores: router column, router row and chip of each, ``[places]``; ``chips_x * chips_y`` chips at most."""
+    """Places for cores: router column, router row and chip of each, ``[places]``; a grid of chips."""
 
     x: IntArray
     y: IntArray
@@ -53,7 +53,9 @@ def mesh(limits: CoreLimits, chips: int) -> Mesh:
     return Mesh(chip_column * wide + slot % wide, chip_row * high + slot // wide, chip, chips_x, chips_y)
 
 
-def place(traffic: Traffic, cores: int, limits: CoreLimits, chips: int | None = None, rounds: int = ROUNDS) -> Placement:
+def place(
+    traffic: Traffic, cores: int, limits: CoreLimits, chips: int | None = None, rounds: int = ROUNDS
+) -> Placement:
     """Place ``cores`` cores on ``chips`` chips (default: as few as hold them)."""
     chips = chips or max(1, -(-cores // limits.cores_per_chip))
     m = mesh(limits, chips)
@@ -63,7 +65,9 @@ def place(traffic: Traffic, cores: int, limits: CoreLimits, chips: int | None = 
     costs = [_cost(edges, m.x, m.y, start) for start in starts]
     seat = _improve(edges, m, starts[int(np.argmin(costs))], rounds)
     hops = _cost(edges, m.x, m.y, seat)
-    return Placement(m.x[seat], m.y[seat], m.chip[seat], m.chips_x, m.chips_y, hops, row_major, lower_bound(edges, limits))
+    return Placement(
+        m.x[seat], m.y[seat], m.chip[seat], m.chips_x, m.chips_y, hops, row_major, lower_bound(edges, limits)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def _symmetric(traffic: Traffic, cores: int) -> _Edges:
     b = np.concatenate([traffic.target[apart], traffic.source[apart]])
     w = np.concatenate([traffic.messages[apart]] * 2)
     key, where = np.unique(a * cores + b, return_inverse=True)
-    return _Edges(key // max(cores, 1), key % max(cores, 1), np.bincount(where, weights=w, minlength=key.size), cores)
+    return _Edges(key // max(cores, 1), key % max(cores, 1), summed(where, w, key.size), cores)
 
 
 def _cost(edges: _Edges, x: IntArray, y: IntArray, seat: IntArray) -> float:
@@ -211,5 +215,4 @@ def _gain(edges: _Edges, m: Mesh, seat: IntArray, partner: IntArray) -> FloatArr
     a, b = a[moving], b[moving]
     now = np.abs(ax[a] - ax[b]) + np.abs(ay[a] - ay[b])
     then = np.abs(bx[a] - ax[b]) + np.abs(by[a] - ay[b])
-    gain: FloatArray = np.bincount(a, weights=edges.w[moving] * (now - then), minlength=seat.size)
-    return gain
+    return summed(a, edges.w[moving] * (now - then), seat.size)

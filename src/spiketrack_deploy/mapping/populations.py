@@ -53,6 +53,8 @@ class _Builder:
     synapses: list[Synapses] = field(default_factory=list)
     index: dict[tuple[str, int], int] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
+    tokenwise: set[str] = field(default_factory=set)
+    """values ``[T, positions, 1, channels]`` behind a transposition, until the gate"""
 
     def __post_init__(self) -> None:
         self.by_name = {op.name: op for op in self.branch.ops}
@@ -66,7 +68,9 @@ class _Builder:
 
     def build(self) -> None:
         for name, spec in self.branch.inputs.items():
-            shape = spec.shape if spec.kind == "image" else (spec.shape[0], spec.shape[1] * spec.shape[2], 1, spec.shape[3])
+            shape = (
+                spec.shape if spec.kind == "image" else (spec.shape[0], spec.shape[1] * spec.shape[2], 1, spec.shape[3])
+            )
             for t in range(shape[0]):
                 self._new(name, name, "", "input", (shape[1], shape[2], shape[3]), t)
         for op in self.branch.ops:
@@ -78,10 +82,19 @@ class _Builder:
         self.populations.append(Population(name, op, self.branch.name, block, kind, *shape, step))
         return self.index[value, step]
 
+    def _shape(self, op: Op) -> tuple[int, int, int]:
+        """``(channels, height, width)``. Behind a transposition every source channel is a row of its own: the positions
+        of one channel are mixed, channels never, so cores that hold whole rows exchange the least."""
+        _, channels, height, width = self.branch.values[op.name].shape
+        return (channels, width, height) if op.name in self.tokenwise else (channels, height, width)
+
     def _op(self, op: Op) -> None:
         spec = self.branch.values[op.name]
+        if op.kind in ("conv", "ni_lif") and op.inputs[0] in self.tokenwise:
+            self.tokenwise.add(op.name)
         if op.kind == "gate_transpose":
             self.alias[op.name] = op.inputs[0]
+            self.tokenwise.add(op.name)
         elif op.kind == "key_value":
             heads, d, dv = spec.shape[1:]
             for t in range(spec.shape[0]):
@@ -89,14 +102,14 @@ class _Builder:
                 for name in op.inputs:
                     self._connect(op, "product", name, t, target, groups=heads)
         elif op.kind == "gate":
-            target = self._new(op.name, op.name, op.block, "host", spec.shape[1:], 0)  # type: ignore[arg-type]
+            target = self._new(op.name, op.name, op.block, "host", self._shape(op), 0)
             for name in op.inputs:
                 for t in range(self.steps(name)):
                     self._connect(op, "host", name, t, target)
         elif op.kind == "ni_lif" or not self._fused(op):
             kind = "neurons" if op.kind == "ni_lif" else "relay"
             for t in range(spec.shape[0]):
-                target = self._new(op.name, op.name, op.block, kind, spec.shape[1:], t)  # type: ignore[arg-type]
+                target = self._new(op.name, op.name, op.block, kind, self._shape(op), t)
                 if op.kind == "ni_lif":
                     self._stream(op, op.inputs[0], t, target)
                     if t:

@@ -2,18 +2,20 @@
 
 This module decides which neurons share a core. It must not know where cores lie, nor what anything costs.
 
-A population is cut into blocks of channels whose kernels take at most :data:`BLOCK_WORDS` words, so that a core has room
-for many positions of them; within a block its rows follow one another, all channels of a row first. The *unit* is one
-channel of one row. The units of all populations, in execution order, form one sequence, and every core takes the longest
-run of it that stays within the limits. For a given sequence this greedy cut is optimal, because every part of a run that
-fits fits too; and because the sequence does not depend on the limits, a tighter limit never needs fewer cores.
+A population is cut into blocks of channels whose kernels take at most :data:`BLOCK_WORDS` words, so that a core has
+room for many positions of them; within a block its rows follow one another, all channels of a row first. The *unit* is
+one channel of one row. The units of all populations, in execution order, form one sequence, and every core takes the
+longest run of it that stays within the limits. For a given sequence this greedy cut is optimal, because every part of a
+run that fits fits too; and because the sequence does not depend on the limits, a tighter limit never needs fewer cores.
 
-``power_of_two`` is the other rule: channels and rows per core are powers of two and cores are not shared, as public logs
-of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59; facts/energy.md section 5).
+``power_of_two`` is the other rule: rows per core are powers of two, channels are halved until they fit, and cores are
+not shared, as public logs of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59;
+facts/energy.md section 5).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -133,8 +135,9 @@ class Plan:
 
 
 def _cut(size: int, a: int, b: int) -> list[tuple[int, int]]:
+    """Channels of a block at the marks where its first and its last row begin and end."""
     marks = sorted({0, size, a, b})
-    return [(x, y) for x, y in zip(marks, marks[1:]) if y <= size]
+    return list(itertools.pairwise(marks))
 
 
 def _merged(parts: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
@@ -215,7 +218,7 @@ class _Filler:
 
 
 def split(network: Network, limits: CoreLimits, rule: str = "contiguous") -> Split:
-    """Split ``network`` over as many cores as it takes. ``rule``: ``contiguous`` or ``power_of_two`` (module docstring).
+    """Split ``network`` over as many cores as it takes. ``rule``: ``contiguous`` or ``power_of_two`` (see the module).
 
     Deterministic. What no core can hold (one row of one channel) still gets a core, and an :class:`Overflow`.
     """

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spiketrack_deploy.mapping.memory import rows_read
-from spiketrack_deploy.mapping.types import FloatArray, IntArray, Network, Synapses, Traffic
+from spiketrack_deploy.mapping.types import BoolArray, FloatArray, IntArray, Network, Synapses, Traffic, summed
 
 Edges = tuple[IntArray, IntArray, FloatArray, FloatArray]
 """Source core, target core, neurons that send, positions (axons) that send."""
@@ -20,7 +21,7 @@ Edges = tuple[IntArray, IntArray, FloatArray, FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What the cores hold of one population: ``cores`` ``[n]``; ``rows`` ``[n, height]`` neurons per row; ``pieces``."""
+    """What the cores hold of a population: ``cores`` ``[n]``; ``rows`` ``[n, height]`` neurons per row; ``pieces``."""
 
     cores: IntArray
     rows: FloatArray
@@ -36,9 +37,12 @@ def _held(pieces: IntArray, height: int, width: int) -> _Held:
     return _Held(cores, np.cumsum(steps, axis=1)[:, :height], pieces)
 
 
-def traffic(network: Network, pieces: IntArray, cores: int, rate: FloatArray) -> tuple[Traffic, IntArray]:
-    """Messages per frame between cores (``rate``: sending share per bundle of synapses) and the axon-map entries per
-    core ``[cores]``: one for every position, destination core and bundle of synapses."""
+def traffic(network: Network, pieces: IntArray, cores: int, rate: FloatArray) -> tuple[Traffic, IntArray, FloatArray]:
+    """Messages per frame between cores; axon-map entries per core ``[cores]``; messages per bundle ``[synapses]``.
+
+    ``rate``: sending share per bundle of synapses. An axon-map entry is one position, destination core and bundle.
+    Messages per bundle count every destination core, the sender's own included.
+    """
     order = np.argsort(pieces[:, 1], kind="stable")
     sorted_pieces = pieces[order]
     bounds = np.searchsorted(sorted_pieces[:, 1], np.arange(len(network.populations) + 1))
@@ -53,6 +57,7 @@ def traffic(network: Network, pieces: IntArray, cores: int, rate: FloatArray) ->
     keys: list[IntArray] = []
     weights: list[FloatArray] = []
     entries = np.zeros(cores, dtype=np.int64)
+    sent = np.zeros(len(network.synapses))
     for index, s in enumerate(network.synapses):
         if s.form == "host" or not network.populations[s.source].on_chip:
             continue
@@ -60,7 +65,8 @@ def traffic(network: Network, pieces: IntArray, cores: int, rate: FloatArray) ->
         np.add.at(entries, source, positions.astype(np.int64))
         keys.append(source * cores + target)
         weights.append(neurons * rate[index])
-    return _summed(keys, weights, cores), entries
+        sent[index] = weights[-1].sum()
+    return _summed(keys, weights, cores), entries, sent
 
 
 def _summed(keys: list[IntArray], weights: list[FloatArray], cores: int) -> Traffic:
@@ -68,13 +74,15 @@ def _summed(keys: list[IntArray], weights: list[FloatArray], cores: int) -> Traf
         none = np.zeros(0, dtype=np.int64)
         return Traffic(none, none, np.zeros(0))
     key, where = np.unique(np.concatenate(keys), return_inverse=True)
-    messages = np.bincount(where, weights=np.concatenate(weights), minlength=key.size)
+    messages = summed(where, np.concatenate(weights), key.size)
     return Traffic(key // cores, key % cores, messages)
 
 
 def _edges(network: Network, s: Synapses, source: _Held, target: _Held) -> Edges:
     p, q = network.populations[s.source], network.populations[s.target]
     read = rows_read(s, p, q).astype(np.float64)
+    if s.transposed:
+        source = _held(source.pieces[:, [0, 1, 4, 5, 2, 3]], p.channels, p.width)
     if s.groups == 1 or s.transposed:
         wanted = ((target.rows > 0) @ read > 0).astype(np.float64)
         neurons = source.rows @ wanted.T
@@ -84,9 +92,7 @@ def _edges(network: Network, s: Synapses, source: _Held, target: _Held) -> Edges
         neurons = _groupwise(s, source, target, read, p.channels, q.channels, p.width)
     i, j = np.nonzero(neurons)
     wanted = ((target.rows > 0) @ read > 0).astype(np.float64)
-    positions = ((source.rows > 0) @ wanted.T)[i, j] * p.width
-    if s.transposed:
-        positions = np.minimum(source.rows.sum(axis=1), p.channels)[i]
+    positions = ((source.rows > 0) @ wanted.T)[i, j] * (1 if s.transposed else p.width)
     return source.cores[i], target.cores[j], neurons[i, j], np.minimum(positions, neurons[i, j])
 
 
@@ -105,10 +111,10 @@ def _channelwise(s: Synapses, source: _Held, target: _Held, read: FloatArray, wi
     return neurons
 
 
-def _row_mask(pieces: IntArray, height: int) -> FloatArray:
+def _row_mask(pieces: IntArray, height: int) -> NDArray[np.float32]:
     y = np.arange(height)
-    mask: FloatArray = ((y >= pieces[:, 4, None]) & (y < pieces[:, 5, None])).astype(np.float32)
-    return mask
+    inside: BoolArray = (y >= pieces[:, 4, None]) & (y < pieces[:, 5, None])
+    return inside.astype(np.float32)
 
 
 def _groupwise(
@@ -128,6 +134,7 @@ def _groupwise(
 
 
 def _clip(pieces: IntArray, c0: int, c1: int) -> IntArray:
-    part = pieces.copy()
+    part: IntArray = pieces.copy()
     part[:, 2], part[:, 3] = np.maximum(part[:, 2], c0), np.minimum(part[:, 3], c1)
-    return part[part[:, 2] < part[:, 3]]
+    kept: IntArray = part[part[:, 2] < part[:, 3]]
+    return kept

@@ -7,8 +7,8 @@ pieces of a large network (over 100,000) are columns of one array and become :cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 Geometry = tuple[int, int]
+
+
+def summed(where: IntArray, weights: FloatArray, size: int) -> FloatArray:
+    """Sums of ``weights`` by index ``where``, ``[size]``."""
+    sums: FloatArray = np.bincount(where, weights=weights, minlength=size).astype(np.float64)
+    return sums
+
 
 POPULATION_KINDS = ("neurons", "relay", "memory", "host", "input")
 """NI-LIF neurons; stream accumulators that pass their value on; entries of a matrix k^T v; host operations; the image
@@ -66,7 +74,7 @@ class Synapses:
     """A bundle of synapses from population ``source`` to population ``target`` (indices into the network).
 
     ``op``: the operation whose weights they are (or that causes the wiring). ``transposed``: the source's position
-    (row-major) is the target's input channel and the source's channel the target's column (gate). ``weight``: key of
+    (row-major) is the target's input channel and the source's channel the target's row (gate). ``weight``: key of
     the program's array and ``shared`` the step's index in it; ``None`` where every weight is fixed by ``form``.
     ``bits``: bits of a weight, sign included. ``delay``: steps that a message waits so that frames in the pipeline
     stay apart (0: arrives in the next step).
@@ -153,8 +161,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class CoreLoads:
-    """Loads per core, one int64 array ``[cores]`` each. ``words``: 64-bit words of synaptic memory. ``axons_out``: entries
-    of the axon map, one per position of the core's neurons and destination core. ``groups``: populations."""
+    """Loads per core, one int64 array ``[cores]`` each. ``words``: 64-bit words of synaptic memory. ``axons_out``:
+    entries of the axon map, one per position of the core's neurons and destination core. ``groups``: populations."""
 
     neurons: IntArray
     words: IntArray
@@ -195,11 +203,8 @@ class Breach:
     used: int
     limit: int
     remedy: str
-
-    @property
-    def excess(self) -> float:
-        """``used / limit``; infinite where the limit is 0."""
-        return self.used / self.limit if self.limit else float("inf")
+    fatal: bool = True
+    """``False``: another way exists (a capability that the chip lacks), so it alone does not end in exit code 4"""
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON data, with the part in excess."""
@@ -260,17 +265,34 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class CoreSynapses:
+    """Synapses per core. ``nonzero`` int64 ``[cores]``: non-zero synapses that end in the core, borders respected;
+    ``synops`` float64 ``[cores]``: how many of them are visited in a frame."""
+
+    nonzero: IntArray
+    synops: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class ChipMapping:
-    """A network on cores. ``pieces``: int64 ``[n, 6]`` with the columns of :class:`Piece`, sorted by core."""
+    """A network on cores. ``pieces``: int64 ``[n, 6]`` with the columns of :class:`Piece`, sorted by core.
+
+    ``chips``: chips it takes. ``chips_available``: chips of the board, ``None`` for a chip family, which takes as many
+    as needed. ``messages``: per bundle of synapses, messages per frame, every destination core counted.
+    """
 
     network: Network
     limits: CoreLimits
+    target: str
+    chips_available: int | None
     pieces: IntArray
     loads: CoreLoads
+    synapses: CoreSynapses
+    traffic: Traffic
+    messages: FloatArray
+    placement: Placement
     breaches: tuple[Breach, ...]
     verdicts: tuple[Verdict, ...]
-    placement: Placement | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cores(self) -> int:
@@ -280,20 +302,19 @@ class ChipMapping:
     @property
     def chips(self) -> int:
         """Chips that hold so many cores."""
-        return -(-self.cores // self.limits.cores_per_chip)
+        return max(1, -(-self.cores // self.limits.cores_per_chip))
+
+    @property
+    def fits(self) -> bool:
+        """No limit is exceeded for which there is no other way."""
+        return not any(breach.fatal for breach in self.breaches)
 
     def iter_pieces(self) -> Iterator[Piece]:
         """The rows of ``pieces`` as values."""
         for row in self.pieces.tolist():
             yield Piece(*row)
 
-
-@dataclass(frozen=True, slots=True)
-class CoreSynapses:
-    """Synapses per core, structural and as used.
-
-    ``nonzero`` int64 ``[cores]``: non-zero synapses, borders respected; ``synops`` float ``[cores]``: visits per frame.
-    """
-
-    nonzero: IntArray
-    synops: FloatArray
+    def layers_of(self, core: int) -> list[str]:
+        """Names of the populations that a core holds part of."""
+        held = self.pieces[self.pieces[:, 0] == core, 1]
+        return [self.network.populations[i].name for i in dict.fromkeys(held.tolist())]

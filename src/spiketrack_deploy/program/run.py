@@ -12,7 +12,8 @@ import numpy as np
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.table import OP_TABLE, check_program_op
+from spiketrack_deploy.program.legality import op_defect, spec_defect
+from spiketrack_deploy.program.table import OP_TABLE
 from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Op, Program
 
 Watch = Callable[[Op, IntArray], IntArray | None]
@@ -30,6 +31,12 @@ class BranchResult:
 def check_program(program: Program) -> None:
     """Raise InputError naming branch and operation where the program is not legal."""
     for branch in program.branches.values():
+        for name, spec in branch.inputs.items():
+            defect = spec_defect(spec, program)
+            if defect is None and spec.kind not in ("image", "memory"):
+                defect = f"is {spec.kind}; inputs are images and memories"
+            if defect:
+                raise InputError(f"program: {branch.name} input {name} {defect}; export the bundle again")
         known = set(branch.inputs)
         for op in branch.ops:
             missing = [i for i in op.inputs if i not in known]
@@ -39,9 +46,7 @@ def check_program(program: Program) -> None:
                     f"program: {branch.name} {op.name} reads {missing or absent or 'its own name'}, which does not "
                     "exist before it; export the bundle again"
                 )
-            defect = check_program_op(
-                op, program.op_arrays(op), [branch.spec(i) for i in op.inputs], branch.values[op.name]
-            )
+            defect = op_defect(op, branch, program)
             if defect:
                 raise InputError(f"program: {branch.name} {op.name} {defect}; export the bundle again")
             known.add(op.name)

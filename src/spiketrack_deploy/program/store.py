@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -112,13 +114,26 @@ def _owner(data: Mapping[str, Any], key: str) -> str:
     return ", ".join(sorted(users)) or f"array {key}"
 
 
+def _check_header(stream: IO[bytes], size: int) -> None:
+    """ValueError unless the header describes exactly the bytes behind it: memory is only then set aside for them."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"format {version} is not known")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject or any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError(f"its header says {dtype} {shape}, which is not what follows")
+
+
 def _read_array(archive: zipfile.ZipFile, key: str, path: Path, data: Mapping[str, Any]) -> AnyArray:
     try:
+        with archive.open(key + ".npy") as stream:
+            _check_header(stream, archive.getinfo(key + ".npy").file_size)
         with archive.open(key + ".npy") as stream:
             array: AnyArray = np.lib.format.read_array(stream, allow_pickle=False)
     except KeyError:
         raise InputError(f"{path}: the array of {_owner(data, key)} is missing; export the bundle again") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise VerificationError(
             f"{path}: the array of layer {_owner(data, key)} is damaged ({error}); export the bundle again"
         ) from None

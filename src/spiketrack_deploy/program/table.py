@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from spiketrack_deploy.program import bounds, counts, semantics
 from spiketrack_deploy.program.bounds import BoundRule
 from spiketrack_deploy.program.counts import OpCounts
@@ -260,58 +258,3 @@ _ROWS = (
 
 OP_TABLE: dict[str, OpKind] = {row.name: row for row in _ROWS}
 BOUND_RULES = {row.name: row.bound for row in _ROWS}
-
-
-def check_program_op(op: Op, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
-    """What is illegal about one operation, in words; ``None`` if nothing is."""
-    row = OP_TABLE.get(op.kind)
-    if row is None:
-        return f"unknown kind {op.kind!r}"
-    if tuple(s.kind for s in specs) != row.inputs:
-        return f"reads {[s.kind for s in specs]}, a {op.kind} reads {list(row.inputs)}"
-    required = {r for r in row.roles if not r.endswith("?")}
-    allowed = {r.rstrip("?") for r in row.roles}
-    if not required <= set(op.arrays) <= allowed:
-        return f"has arrays {sorted(op.arrays)}, a {op.kind} has {list(row.roles)}"
-    if set(op.attrs) != set(row.attrs):
-        return f"has attributes {sorted(op.attrs)}, a {op.kind} has {list(row.attrs)}"
-    if output.kind != row.output:
-        return f"writes {output.kind}, a {op.kind} writes {row.output}"
-    shape = row.shape(op, arrays, specs)
-    if tuple(shape) != tuple(output.shape):
-        return f"writes shape {tuple(output.shape)}, its inputs give {tuple(shape)}"
-    return _array_defect(op, arrays, specs, output)
-
-
-def _array_defect(op: Op, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
-    channels = output.shape[1]
-    if OP_TABLE[op.kind].weighted:
-        weight = arrays["weight"]
-        if weight.dtype != np.int8 or weight.ndim != 5 or weight.shape[0] not in (1, specs[0].shape[0]):
-            return f"weight must be int8 [1 or T, O, I, kh, kw], is {weight.dtype} {weight.shape}"
-        if weight.shape[2] * op.attrs["groups"] != specs[0].shape[1] or weight.shape[1] % op.attrs["groups"]:
-            return (
-                f"weight {weight.shape} with {op.attrs['groups']} groups does not fit {specs[0].shape[1]} input "
-                f"channels"
-            )
-        if arrays["shift"].shape != weight.shape[:2] or arrays["shift"].min(initial=0) < 0:
-            return "shift must be [1 or T, O] and not negative"
-        want = (channels, *output.shape[2:]) if op.kind == "image_conv" else weight.shape[:2]
-        if tuple(arrays["bias"].shape) != tuple(want):
-            return f"bias must be {tuple(want)}, is {arrays['bias'].shape}"
-    if op.kind == "ni_lif":
-        steps = op.attrs["steps"]
-        thresholds = arrays["thresholds"]
-        if thresholds.ndim != 2 or thresholds.shape[0] not in (1, channels) or thresholds.shape[1] != 4:
-            return f"thresholds must be [1 or C, 4], are {thresholds.shape}"
-        if np.any(np.diff(thresholds.astype(np.int64), axis=1) < 0):
-            return "thresholds must not fall"
-        if steps > 1 and not ({"decay", "reset"} <= set(arrays) and arrays["decay"].shape == (steps - 1,)):
-            return f"{steps} steps need reset and {steps - 1} decays"
-        if "offset" in arrays and tuple(arrays["offset"].shape) != tuple(output.shape):
-            return f"offset must be {tuple(output.shape)}, is {arrays['offset'].shape}"
-        if specs[0].shape[0] not in (1, steps):
-            return f"{steps} steps cannot read a stream of {specs[0].shape[0]} steps"
-    if op.kind == "requantise" and arrays["shift"].shape != (channels,):
-        return f"shift must be [{channels}]"
-    return None

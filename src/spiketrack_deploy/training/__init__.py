@@ -1,1 +1,2 @@
-"""Makes trackers: data, crops, losses, float and quantisation-aware training, and the search for nets that fit a chip."""
+"""Makes trackers: data, crops, losses, float and quantisation-aware training, and the search for nets that fit a
+chip."""

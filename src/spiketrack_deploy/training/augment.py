@@ -62,7 +62,8 @@ def laid_over(crop: Image, above: Image, coverage: Floats) -> Image:
 
 
 def ellipse(box: Box, out: int) -> Floats:
-    """Coverage of the ellipse inscribed in a box (centre and size in fractions), soft at its rim: for targets without mask."""
+    """Coverage of the ellipse inscribed in a box (centre and size in fractions), soft at its rim: for targets
+    without mask."""
     grid = (np.arange(out) + 0.5) / out
     dx, dy = (grid - box[0]) / (0.5 * box[2]), (grid - box[1]) / (0.5 * box[3])
     radius = np.sqrt(dx[None] ** 2 + dy[:, None] ** 2)

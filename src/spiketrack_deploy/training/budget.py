@@ -1,7 +1,8 @@
 """What a configuration needs of a chip, before anything is trained: slots, relays, words, cores, multiply-accumulates.
 
 This module decides how a search branch is counted against a chip's limits; the limits come from a hardware profile. The
-network is walked with shapes only, so that the count cannot drift from the tracker. Rules: facts/training.md, section 2,
+network is walked with shapes only, so that the count cannot drift from the tracker. Rules: facts/training.md,
+        section 2,
 and facts/energy.md, sections 2.1 and 5. It must not know weights nor where a core lies (``mapping``).
 
     slots   one per output of every NI-LIF neuron call of a search frame
@@ -16,7 +17,7 @@ and facts/energy.md, sections 2.1 and 5. It must not know weights nor where a co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -52,7 +53,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something whose outputs are neurons of cores: ``rows`` synapse rows that each reach ``fan`` outputs at one position."""
+    """Something whose outputs are neurons of cores: ``rows`` synapse rows that each reach ``fan`` outputs at one
+    position."""
 
     name: str
     channels: int
@@ -78,7 +80,9 @@ class Operation:
             if best is None or cores < best[0]:
                 best = (cores, channels)
         if best is None:
-            raise InputError(f"{self.name}: one output channel alone needs {self.words(1)} words, a core has {limits.words}")
+            raise InputError(
+                f"{self.name}: one output channel alone needs {self.words(1)} words, a core has {limits.words}"
+            )
         return best
 
 
@@ -186,7 +190,9 @@ def budget(config: TrackerConfig, limits: Limits) -> Budget:
     """Count the search branch of ``config`` against one chip of ``limits``."""
     walk = _Walk(config)
     relays = [
-        Operation(f"{s} relay", config.width(s), config.side(s) ** 2, 0, 1) for s in config.walk for _ in range(_sums(s))
+        Operation(f"{s} relay", config.width(s), config.side(s) ** 2, 0, 1)
+        for s in config.walk
+        for _ in range(_sums(s))
     ]
     together = [*walk.operations, *relays]
     cores, copies = pack(together, limits)
@@ -225,7 +231,7 @@ def pack(operations: Sequence[Operation], limits: Limits) -> tuple[int, int]:
 
 def _sums(stage: str) -> int:
     """Residual sums of a stage."""
-    if stage.startswith("ConvBlock") or stage.startswith("mrm."):
+    if stage.startswith(("ConvBlock", "mrm.")):
         return 2
     return 3 if stage.startswith("block") else 0
 
@@ -244,12 +250,20 @@ CONV_SETS: tuple[tuple[str, ...], ...] = (
     ("ConvBlock2_1.0", "ConvBlock2_2.0"),
     ("ConvBlock1_2.0", "ConvBlock2_1.0", "ConvBlock2_2.0"),
 )
-WIDTHS: tuple[tuple[int, int, int], ...] = ((16, 32, 64), (24, 48, 64), (24, 48, 96), (32, 64, 96), (24, 64, 96), (32, 64, 128))
+WIDTHS: tuple[tuple[int, int, int], ...] = (
+    (16, 32, 64),
+    (24, 48, 64),
+    (24, 48, 96),
+    (32, 64, 96),
+    (24, 64, 96),
+    (32, 64, 128),
+)
 SIDES = (96, 112, 128)
 
 
 def candidates(base: TrackerConfig) -> Iterator[TrackerConfig]:
-    """The searched space: sides, widths d0 d1 d2, conv blocks, retrievers and transformer blocks, expansions of 2 and 4."""
+    """The searched space: sides, widths d0 d1 d2, conv blocks, retrievers and transformer blocks, expansions of 2
+    and 4."""
     for side, widths, convs, late, expansion in product(SIDES, WIDTHS, CONV_SETS, OPTIONAL_SETS, (2, 4)):
         wanted = {*REQUIRED_STAGES, *convs, *late}
         walk = tuple(stage for stage in OFFICIAL_WALK if stage in wanted)
@@ -266,21 +280,37 @@ def candidates(base: TrackerConfig) -> Iterator[TrackerConfig]:
         )
 
 
-def search(base: TrackerConfig, limits: Limits, spread: float = 0.05) -> list[Budget]:
-    """Candidates that fit one chip, relays included, and whose neurons alone leave :data:`FREE_SHARE` of it free; most
-    multiply-accumulates first; of neighbours within ``spread`` of each other's slots only the one with most is kept."""
-    counted = (budget(candidate, limits) for candidate in candidates(base))
-    found = [b for b in counted if b.fits(limits) and b.slots <= (1 - FREE_SHARE) * limits.slots]
-    kept: list[Budget] = []
-    for item in sorted(found, key=lambda b: -b.macs):
-        if all(abs(item.slots - other.slots) > spread * other.slots for other in kept):
-            kept.append(item)
-    return kept
+def search(base: TrackerConfig, limits: Limits, told: Callable[[int], None] = lambda done: None) -> list[Budget]:
+    """Of every side and set of retrievers and blocks the fitting candidate with most multiply-accumulates, most first.
+
+    Fitting: one chip, relays included, and neurons alone leave :data:`FREE_SHARE` of it free. ``told`` gets the number
+    of candidates counted so far.
+    """
+    best: dict[tuple[int, tuple[str, ...]], Budget] = {}
+    for done, candidate in enumerate(candidates(base), start=1):
+        found = budget(candidate, limits)
+        told(done)
+        if not found.fits(limits) or found.slots > (1 - FREE_SHARE) * limits.slots:
+            continue
+        kind = candidate.resolution, tuple(s for s in candidate.walk if s.startswith(("mrm.", "block")))
+        if kind not in best or found.macs > best[kind].macs:
+            best[kind] = found
+    return sorted(best.values(), key=lambda b: -b.macs)
 
 
 def table(rows: Iterable[Budget], limits: Limits) -> str:
     """The trade-off as a Markdown table."""
-    head = ["configuration", "slots k", "relays k", "free %", "words k one copy / with copies", "cores (alone)", "MMAC", "parameters k", "one chip"]
+    head = [
+        "configuration",
+        "slots k",
+        "relays k",
+        "free %",
+        "words k one copy / with copies",
+        "cores (alone)",
+        "MMAC",
+        "parameters k",
+        "one chip",
+    ]
     lines: list[Sequence[str]] = [head, ["---"] * len(head)]
     for b in rows:
         cells = [b.name, f"{b.slots / 1e3:.0f}", f"{b.relays / 1e3:.0f}", f"{100 * b.free(limits):.0f}"]

@@ -33,7 +33,8 @@ class FrameRef:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An annotated object: ``box`` is x, y, w, h in pixels; ``outline`` polygons ``[n,2]`` in pixels, empty without mask."""
+    """An annotated object: ``box`` is x, y, w, h in pixels; ``outline`` polygons ``[n,2]`` in pixels, empty without
+    mask."""
 
     box: tuple[float, float, float, float]
     outline: tuple[Floats, ...] = ()
@@ -85,7 +86,9 @@ class Catalogue:
         names = set(held_out)
         missing = sorted(names - {clip.name for clip in self.clips})
         if missing:
-            raise InputError(f"no clip called {', '.join(missing)} is in the data, so it cannot be held out for validation")
+            raise InputError(
+                f"no clip called {', '.join(missing)} is in the data, so it cannot be held out for validation"
+            )
         kept = tuple(clip for clip in self.clips if clip.name not in names)
         return Catalogue(self.pictures, kept, self.skipped), tuple(c for c in self.clips if c.name in names)
 

@@ -102,14 +102,17 @@ class IntegerModel(nn.Module):
 
     def effective(self) -> dict[str, Tensor]:
         """Every parameter as the program holds it, differentiable (straight through): key of ``net`` -> tensor."""
-        parameters = dict(self.net.named_parameters())
+        parameters: dict[str, Tensor] = dict(self.net.named_parameters())
         out: dict[str, Tensor] = {}
         for path in self._units.convs:
             exponent, bits = self.get_buffer(_key("exponent", path)), self.get_buffer(_key("bits", path))
-            weight = rounded(parameters[f"{path}.weight"], exponent, WEIGHT_MAX)
-            bias = parameters[f"{path}.bias"]
+            weight, bias = parameters[f"{path}.weight"], parameters[f"{path}.bias"]
             if path == FIRST:
+                # Its master acts on normalised pixels, so that one learning rate suits all layers.
+                weight = rounded(weight / _pixel_scale(weight), exponent, WEIGHT_MAX)
                 bias = self._bias_map(weight, bias)
+            else:
+                weight = rounded(weight, exponent, WEIGHT_MAX)
             out[f"{path}.weight"], out[f"{path}.bias"] = weight, rounded(bias, bits)
         for key in self._units.offsets:
             bits = self.get_buffer(_key("offset", key))
@@ -120,7 +123,9 @@ class IntegerModel(nn.Module):
         """Bias minus the mean's share of every tap inside the image, in float64: ``[O,r/2,r/2]``."""
         side, first = self.config.resolution, cast(PixelConv, self.net.get_submodule(FIRST))
         mean = (255.0 * torch.tensor(MEAN, dtype=torch.float64, device=weight.device))[None, :, None, None]
-        share = F.conv2d(mean.expand(1, 3, side, side), weight.double(), None, first.stride, cast(tuple[int, int], first.padding))
+        share = F.conv2d(
+            mean.expand(1, 3, side, side), weight.double(), None, first.stride, cast(tuple[int, int], first.padding)
+        )
         return bias.double()[:, None, None] - share[0]
 
     def materialised(self) -> SpikeTrack:
@@ -144,15 +149,15 @@ class IntegerModel(nn.Module):
         """
         out = copy.deepcopy(self.template[0]).float()
         state = out.state_dict()
-        masters = dict(self.net.named_parameters())
+        masters: dict[str, Tensor] = dict(self.net.named_parameters())
         chosen = {**masters, **(self.effective() if rounded else {})}
         if rounded:
             chosen[f"{FIRST}.bias"] = masters[f"{FIRST}.bias"]  # the map is made again from weights and mean
         values = {key: value.detach().cpu() for key, value in chosen.items()}
         for path in self._units.convs:
             weight, bias = values[f"{path}.weight"].double(), values[f"{path}.bias"]
-            if path == FIRST:
-                weight = weight * (255.0 * torch.tensor(STD, dtype=torch.float64))[None, :, None, None]
+            if path == FIRST and rounded:
+                weight = weight * _pixel_scale(weight)
             _write(state, path, weight, bias, norm_of(self.template[0], path))
         for key in self._units.offsets:
             state[key] = values[key]
@@ -160,19 +165,26 @@ class IntegerModel(nn.Module):
         return out.eval()
 
 
+def _pixel_scale(like: Tensor) -> Tensor:
+    """255 std ``[1,3,1,1]``: what a raw pixel is divided by."""
+    return (255.0 * torch.tensor(STD, dtype=like.dtype, device=like.device))[None, :, None, None]
+
+
 def _key(kind: str, path: str) -> str:
     return f"{kind}_{path.replace('.', '/')}"
 
 
 def rounded(values: Tensor, bits: Tensor, limit: int | None = None) -> Tensor:
-    """``round_half_even(v 2^bits) 2^-bits``, bits per index of the first axis, clipped to ``limit`` units; straight through."""
+    """``round_half_even(v 2^bits) 2^-bits``, bits per index of the first axis, clipped to ``limit`` units; straight
+    through."""
     scale = torch.exp2(bits.to(values.dtype)).reshape(-1, *(1,) * (values.dim() - 1))
     integer = torch.round(values.detach() * scale)
     if limit is not None:
         integer = integer.clamp(-limit, limit)
     fixed = integer / scale
     # Not v + (q - v): that sum rounds, and the value must be q to the last bit.
-    return _StraightThrough.apply(values, fixed)  # type: ignore[no-any-return,no-untyped-call]
+    out: Tensor = _StraightThrough.apply(values, fixed)
+    return out
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -190,13 +202,20 @@ class _StraightThrough(torch.autograd.Function):
 def norm_of(model: nn.Module, path: str) -> str | None:
     """Path of the norm behind a convolution (None: no norm, as behind the head's last layers)."""
     parent, _, leaf = path.rpartition(".")
-    follower = {"encode_conv": "encode_bn", "conv1": "bn1", "conv2": "bn2", "fc1_conv": "fc1_bn", "fc2_conv": "fc2_bn", "0": "1"}
+    follower = {
+        "encode_conv": "encode_bn",
+        "conv1": "bn1",
+        "conv2": "bn2",
+        "fc1_conv": "fc1_bn",
+        "fc2_conv": "fc2_bn",
+        "0": "1",
+    }
     name = f"{parent}.{follower[leaf]}" if leaf in follower and ".gate." not in path else None
     return name if name is not None and any(n == name for n, _ in model.named_modules()) else None
 
 
 def folded(model: SpikeTrack) -> SpikeTrack:
-    """A float32 copy whose norms are folded into its convolutions, the first one acting on raw pixels."""
+    """A float32 copy whose norms are folded into its convolutions."""
     net = copy.deepcopy(model).double()
     for path, module in list(net.named_modules()):
         if not isinstance(module, (nn.Conv1d, nn.Conv2d)):
@@ -206,13 +225,14 @@ def folded(model: SpikeTrack) -> SpikeTrack:
         own = torch.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias.detach()
         if norm is not None:
             n = net.get_submodule(norm)
-            gamma, beta, mean, var = (cast(Tensor, getattr(n, k)).detach() for k in ("weight", "bias", "running_mean", "running_var"))
+            gamma, beta, mean, var = (
+                cast(Tensor, getattr(n, k)).detach() for k in ("weight", "bias", "running_mean", "running_var")
+            )
             scale = gamma / torch.sqrt(var + EPS)
             weight = weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
             own = own * scale + (beta - mean * scale)
             _replace(net, norm, nn.Identity())
         if path == FIRST:
-            weight = weight / (255.0 * torch.tensor(STD, dtype=torch.float64))[None, :, None, None]
             module.__class__ = PixelConv
         module.weight, module.bias = nn.Parameter(weight), nn.Parameter(own)
     return net.float()
@@ -231,4 +251,9 @@ def _write(state: dict[str, Tensor], path: str, weight: Tensor, bias: Tensor, no
     if f"{path}.bias" in state:
         state[f"{path}.bias"] = torch.zeros_like(bias)
     ones = torch.ones_like(bias)
-    state |= {f"{norm}.weight": ones, f"{norm}.bias": bias, f"{norm}.running_mean": 0 * ones, f"{norm}.running_var": ones - EPS}
+    state |= {
+        f"{norm}.weight": ones,
+        f"{norm}.bias": bias,
+        f"{norm}.running_mean": 0 * ones,
+        f"{norm}.running_var": ones - EPS,
+    }

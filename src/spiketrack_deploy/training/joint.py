@@ -81,7 +81,13 @@ Pass = Callable[[SpikeTrack, Tensor, Tensor, int], Maps]
 def float_maps(maps: Maps) -> Maps:
     """Maps in float32, so that the loss is not computed in half precision."""
     size = torch.sigmoid(maps.size_logits.float())
-    return Maps(torch.sigmoid(maps.ctr_logits.float()), size, maps.offset.float(), maps.ctr_logits.float(), maps.size_logits.float())
+    return Maps(
+        torch.sigmoid(maps.ctr_logits.float()),
+        size,
+        maps.offset.float(),
+        maps.ctr_logits.float(),
+        maps.size_logits.float(),
+    )
 
 
 def init_weights(model: nn.Module) -> None:

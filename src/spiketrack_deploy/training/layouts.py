@@ -5,10 +5,12 @@ This module decides how a folder is recognised and how its annotation files are 
 | layout | recognised by |
 | --- | --- |
 | OTB | sequence folders with ``img/`` and ``groundtruth_rect.txt`` |
-| LaSOT | sequence folders with ``img/`` and ``groundtruth.txt`` (at any depth; ``out_of_view.txt``, ``full_occlusion.txt``) |
-| GOT-10k | sequence folders with pictures and ``groundtruth.txt`` beside them (``absence.label``) |
-| COCO | ``annotations/*.json`` or ``annotations.json`` with ``images`` and ``annotations``; pictures beside or in ``images.zip`` |
-| sequence zip | ``NAME/img/*.jpg`` and ``NAME/groundtruth_rect.txt`` inside a ``.zip`` (weights from a ``.json`` of the same name) |
+| LaSOT | sequence folders with ``img/`` and ``groundtruth.txt``, at any depth |
+| GOT-10k | sequence folders with pictures and ``groundtruth.txt`` beside them |
+| COCO | ``annotations/*.json`` or ``annotations.json``; pictures in folders or in ``images.zip`` |
+| zip | ``NAME/img/*.jpg`` and ``NAME/groundtruth_rect.txt`` inside; weights from a ``.json`` of the same name |
+
+``absence.label``, ``out_of_view.txt`` and ``full_occlusion.txt`` mark frames without target where they exist.
 """
 
 from __future__ import annotations
@@ -68,7 +70,11 @@ def _load_json(file: Path) -> Any:
 
 def _coco(file: Path, folder: Path, skipped: list[str]) -> list[Picture]:
     data = _load_json(file)
-    if not isinstance(data, Mapping) or not isinstance(data.get("images"), list) or not isinstance(data.get("annotations"), list):
+    if (
+        not isinstance(data, Mapping)
+        or not isinstance(data.get("images"), list)
+        or not isinstance(data.get("annotations"), list)
+    ):
         skipped.append(f"{file} has no list of images and annotations")
         return []
     targets: dict[Any, list[Target]] = defaultdict(list)
@@ -84,7 +90,9 @@ def _coco(file: Path, folder: Path, skipped: list[str]) -> list[Picture]:
     absent = sum(ref is None for ref, _, _ in pictures)
     if absent:
         skipped.append(f"{absent} of {len(pictures)} pictures of {file} are not on disk")
-    return [Picture(ref, tuple(targets[key]), weight) for ref, key, weight in pictures if ref is not None and targets[key]]
+    return [
+        Picture(ref, tuple(targets[key]), weight) for ref, key, weight in pictures if ref is not None and targets[key]
+    ]
 
 
 def _outline(segmentation: object) -> tuple[Floats, ...]:
@@ -95,7 +103,8 @@ def _outline(segmentation: object) -> tuple[Floats, ...]:
 
 
 def _locator(file: Path, folder: Path) -> Any:
-    """file name of the annotation -> FrameRef or None: in ``images.zip``, or the first of the usual folders that has it."""
+    """file name of the annotation -> FrameRef or None: in ``images.zip``, or the first of the usual folders that
+    has it."""
     archive = folder / "images.zip"
     if archive.is_file():
         names = set(_names(archive))
@@ -176,7 +185,9 @@ def _weights(file: Path) -> dict[str, float]:
     data = _load_json(file)
     if not isinstance(data, list):
         return {}
-    items = [item for item in data if isinstance(item, Mapping) and isinstance(item.get("sampling_weight"), (int, float))]
+    items = [
+        item for item in data if isinstance(item, Mapping) and isinstance(item.get("sampling_weight"), (int, float))
+    ]
     # As shares of a mean of one, so that a weighted archive joins an unweighted folder on equal terms.
     return {str(item.get("name")): float(item["sampling_weight"]) * len(items) for item in items}
 

@@ -34,7 +34,8 @@ class Losses:
 
 
 def gaussian_map(boxes: Tensor, side: int) -> Tensor:
-    """``[N,side,side]``: a Gaussian about each box centre (boxes ``[N,4]`` centre and size in fractions), 1 in its cell."""
+    """``[N,side,side]``: a Gaussian about each box centre (boxes ``[N,4]`` centre and size in fractions), 1 in its
+    cell."""
     at = torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5
     sigma = (_SIGMA_PER_CELL * boxes[:, 2:] * side).clamp_min(_LEAST_SIGMA)
     dx = (at[None] - boxes[:, 0:1] * side) / sigma[:, 0:1]

@@ -28,7 +28,8 @@ _LARGEST_SHARE = 0.36
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """``templates`` ``[T,r,r,3]``, ``searches`` ``[K,r,r,3]`` uint8; ``boxes`` ``[K,4]`` centre and size in fractions."""
+    """``templates`` ``[T,r,r,3]``, ``searches`` ``[K,r,r,3]`` uint8; ``boxes`` ``[K,4]`` centre and size in
+    fractions."""
 
     templates: npt.NDArray[np.uint8]
     searches: npt.NDArray[np.uint8]
@@ -37,7 +38,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What one sample is made of: template and search frames with boxes; ``outline`` where the target is to be pasted."""
+    """What one sample is made of: template and search frames with boxes; ``outline`` where the target is to be
+    pasted."""
 
     templates: tuple[tuple[Image, Box], ...]
     searches: tuple[tuple[Image, Box], ...]
@@ -56,7 +58,9 @@ class Sampler:
         self._pictures = [p for p in catalogue.pictures if any(_large(t.box, least) for t in p.targets)]
         self._masked = [p for p in self._pictures if any(t.outline and _large(t.box, least) for t in p.targets)]
         if not self._clips and not self._pictures:
-            raise InputError(f"no target of the training data is {least:g} pixels large or more; nothing can be trained")
+            raise InputError(
+                f"no target of the training data is {least:g} pixels large or more; nothing can be trained"
+            )
         self._clip_weights = _cumulative(self._clips)
         self._picture_weights = _cumulative(self._pictures)
         self._masked_weights = _cumulative(self._masked)
@@ -109,7 +113,9 @@ class Sampler:
 
     def _pasted(self, frame: Image, box: Box, target: Target, rng: Generator) -> _Scene:
         backgrounds = tuple(self._any_frame(rng) for _ in range(self._recipe.searches))
-        return _Scene(((frame, box),) * self._config.templates, ((frame, box),) * self._recipe.searches, target, backgrounds)
+        return _Scene(
+            ((frame, box),) * self._config.templates, ((frame, box),) * self._recipe.searches, target, backgrounds
+        )
 
     def _still(
         self, rng: Generator, pictures: Sequence[Picture], weights: npt.NDArray[np.float64], masked: bool = False
@@ -170,7 +176,9 @@ class Sampler:
 
     def _with_distractor(self, crop: Image, placed: Box, own: npt.NDArray[np.float64] | None, rng: Generator) -> Image:
         """Another object beside the target, behind it where the target's mask is known, else clear of its box."""
-        pictures, weights = (self._masked, self._masked_weights) if self._masked else (self._pictures, self._picture_weights)
+        pictures, weights = (
+            (self._masked, self._masked_weights) if self._masked else (self._pictures, self._picture_weights)
+        )
         if not pictures:
             return crop
         frame, box, target = self._still(rng, pictures, weights, masked=bool(self._masked))

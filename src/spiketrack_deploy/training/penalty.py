@@ -21,7 +21,8 @@ _WRITES = ("retriever.k_conv", "retriever.v_conv")
 
 
 class SynopMeter:
-    """Watches convolutions while ``active``; :meth:`total` is the mean number of synops of a search frame in the last pass."""
+    """Watches convolutions while ``active``; :meth:`total` is the mean number of synops of a search frame in the
+    last pass."""
 
     def __init__(self, convolutions: Mapping[str, nn.Module]) -> None:
         self.active = True
@@ -35,7 +36,8 @@ class SynopMeter:
                 return
             spikes = arguments[0]
             fan = fan_out(cast(nn.Conv2d, conv), tuple(spikes.shape[1:]))
-            # One event per non-zero spike; the gradient reaches neurons at level 0 and 1, which can fall silent or stay so.
+            # One event per non-zero spike; the gradient reaches neurons at level 0 and 1, which can fall silent or
+            # stay so.
             events = (spikes.float() * LEVELS).clamp(max=1)
             mean = (events.mean(0) * fan).sum()
             # A convolution of several calls in one pass (responders per step, branches apart) adds up.
@@ -58,13 +60,14 @@ class SynopMeter:
 
 
 def fan_out(conv: nn.Conv2d | nn.Conv1d, shape: tuple[int, ...]) -> Tensor:
-    """``[C,H,W]`` (or ``[C,N]``): how many non-zero weights each input position of ``shape`` meets, borders included."""
+    """``[C,H,W]`` (or ``[C,N]``): how many non-zero weights each input position of ``shape`` meets, borders
+    included."""
     live = (conv.weight.detach() != 0).float()
     one_d = isinstance(conv, nn.Conv1d)
     apply = F.conv1d if one_d else F.conv2d
     with torch.enable_grad():
         # The gradient of a sum of outputs with respect to an input is the sum of the weights that read it.
         probe = torch.zeros((1, *shape), device=live.device, requires_grad=True)
-        out = apply(probe, live, None, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[operator]
+        out = apply(probe, live, None, conv.stride, conv.padding, conv.dilation, conv.groups)
         (fan,) = torch.autograd.grad(out.sum(), probe)
     return fan[0]

@@ -24,7 +24,10 @@ from spiketrack_deploy.training.surrogate import learn
 class Phase(Protocol):
     """``module`` holds what is trained, saved and averaged; ``exact`` forbids half precision."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+
     exact: bool
 
     def maps(self, templates: Tensor, searches: Tensor, each: int) -> Maps:
@@ -120,4 +123,6 @@ class IntegerPhase:
 
 
 def _convolutions(model: SpikeTrack) -> dict[str, nn.Module]:
-    return {path: m for path, m in model.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d)) and ".gate." not in path}
+    return {
+        path: m for path, m in model.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d)) and ".gate." not in path
+    }

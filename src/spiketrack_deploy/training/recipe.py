@@ -22,8 +22,10 @@ class Recipe:
     """One training run.
 
     ``steps`` optimiser steps of ``templates_per_step`` templates with ``searches`` search crops each, over all workers.
-    ``minutes`` above 0 replaces the step count by a budget of training time: the schedule then follows the clock and two
-    runs differ; with 0 a run is a function of recipe, configuration, data, seed and worker count. ``video`` and ``paste``
+    ``minutes`` above 0 replaces the step count by a budget of training time: the schedule then follows the clock
+    and two
+    runs differ; with 0 a run is a function of recipe, configuration, data, seed and worker count. ``video`` and
+    ``paste``
     are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss per 10^6 synaptic
     operations of a search frame; ``ema`` the decay of the averaged weights per step. Lengths in target sizes, scales as
     natural logarithms. Raises :class:`InputError` for an illegal value.
@@ -72,8 +74,21 @@ class Recipe:
             if not 1 <= getattr(self, name) <= 10**9:
                 raise InputError(f"recipe: {name} must be at least 1, not {getattr(self, name)}")
         if self.templates_per_step % self.workers:
-            raise InputError(f"recipe: {self.templates_per_step} templates a step cannot be shared by {self.workers} workers")
-        for name in ("video", "paste", "flip", "grey", "blur", "motion_blur", "distractor", "occlusion", "warm_up", "ema"):
+            raise InputError(
+                f"recipe: {self.templates_per_step} templates a step cannot be shared by {self.workers} workers"
+            )
+        for name in (
+            "video",
+            "paste",
+            "flip",
+            "grey",
+            "blur",
+            "motion_blur",
+            "distractor",
+            "occlusion",
+            "warm_up",
+            "ema",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"recipe: {name} is a share between 0 and 1, not {getattr(self, name)}")
         if self.video + self.paste > 1:

@@ -48,7 +48,9 @@ def data_digest(catalogue: Catalogue) -> str:
     """SHA-256 over the names and boxes of everything that can be drawn, whatever folder it lies in."""
     digest = hashlib.sha256()
     for clip in catalogue.clips:
-        digest.update(f"{clip.name} {len(clip.frames)} {clip.weight:.6f} ".encode() + clip.boxes.astype("<f8").tobytes())
+        digest.update(
+            f"{clip.name} {len(clip.frames)} {clip.weight:.6f} ".encode() + clip.boxes.astype("<f8").tobytes()
+        )
     for picture in catalogue.pictures:
         name = picture.frame.entry or picture.frame.file.name
         digest.update(f"{name} {picture.weight:.6f} {[t.box for t in picture.targets]}".encode())
@@ -81,7 +83,9 @@ def open_run(folder: Path, wanted: dict[str, Any]) -> RunState | None:
         raise InputError(f"{file} cannot be read: {error}; choose another folder for the run") from error
     difference = _difference(found, wanted)
     if difference:
-        raise InputError(f"folder {folder} belongs to another run: {difference}; choose another folder, or repeat its settings")
+        raise InputError(
+            f"folder {folder} belongs to another run: {difference}; choose another folder, or repeat its settings"
+        )
     return _load_state(folder / STATE_FILE)
 
 

@@ -6,7 +6,7 @@ This module decides what a session needs and leaves behind. It must not know how
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spiketrack_deploy.tracker.checkpoint import load_checkpoint, save_model
@@ -19,6 +19,7 @@ from spiketrack_deploy.training.phases import FloatPhase, IntegerPhase, Phase
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import data_digest, open_run, settings
 from spiketrack_deploy.training.trainer import CALIBRATION_SAMPLES, Job, Tell, Trainer, new_model
+from spiketrack_deploy.training.widen import widened
 from spiketrack_deploy.training.workers import Crew, lead
 
 MODEL_FILE = "model.safetensors"
@@ -26,7 +27,8 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``data``: folders. ``held_out``: clip names for validation, never trained on. ``start``: weights to begin from."""
+    """``data``: folders. ``held_out``: clip names for validation, never trained on. ``start``: weights to begin
+    from."""
 
     config: TrackerConfig
     recipe: Recipe
@@ -48,7 +50,9 @@ def train(request: Request, tell: Tell = _silent) -> Path:
 
     Raises :class:`InputError` for unusable data, a run folder of other settings and weights of another configuration.
     """
-    return Path(lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell))))
+    return Path(
+        lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell)))
+    )
 
 
 class _LeaderOnly:
@@ -79,13 +83,20 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
         sampler = Sampler(catalogue, request.config, request.recipe, store)
         model = new_model(request.config, request.recipe.seed)
         if request.start is not None:
-            model, _ = load_checkpoint(request.start, request.config)
+            model = _start(request.start, request.config)
         wanted = settings(request.config, request.recipe, data_digest(catalogue), _digest(request.start))
         # The leader makes the folder; the others meet it there.
         saved = open_run(request.folder, wanted) if crew.leads else None
         crew.average((), 0.0)
         saved = saved if crew.leads else open_run(request.folder, wanted)
-        job = Job(request.config, request.recipe, request.folder, request.save_every, request.validate_every, request.report_every)
+        job = Job(
+            request.config,
+            request.recipe,
+            request.folder,
+            request.save_every,
+            request.validate_every,
+            request.report_every,
+        )
         phase = _phase(model, request.recipe, sampler)
         trained = Trainer(job, crew, phase, sampler, held_out, store, saved, tell if crew.leads else _silent).run()
     finally:
@@ -94,6 +105,13 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
     if crew.leads:
         save_model(trained, request.config, out)
     return str(out)
+
+
+def _start(file: Path, config: TrackerConfig) -> SpikeTrack:
+    """Weights of the same configuration, or of its T = 1 relative."""
+    if config.templates > 1 and load_checkpoint(file)[1].templates == 1:
+        return widened(load_checkpoint(file, replace(config, templates=1))[0], config)
+    return load_checkpoint(file, config)[0]
 
 
 def _phase(model: SpikeTrack, recipe: Recipe, sampler: Sampler) -> Phase:

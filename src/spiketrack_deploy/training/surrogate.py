@@ -31,7 +31,7 @@ class _Spike(torch.autograd.Function):
 
 def spike(membrane: Tensor) -> Tensor:
     """``n / 4`` of any real tensor, differentiable; ties go to the even integer."""
-    out: Tensor = _Spike.apply(membrane)  # type: ignore[no-untyped-call]
+    out: Tensor = _Spike.apply(membrane)
     return out
 
 

@@ -53,7 +53,8 @@ class Job:
 
 
 class Averaged:
-    """Exponential moving average of all floating state; a short memory at first, so that early figures mean something."""
+    """Exponential moving average of all floating state; a short memory at first, so that early figures mean
+    something."""
 
     def __init__(self, model: nn.Module, decay: float, start: dict[str, Tensor] | None = None) -> None:
         self._decay = decay
@@ -79,7 +80,8 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 def new_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, not on norms, biases, decays and positional embeddings."""
-    decayed, free = [], []
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
     for name, parameter in model.named_parameters():
         (decayed if parameter.dim() >= 2 and "pos_embed" not in name else free).append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -240,10 +242,12 @@ class Trainer:
         if not self.held_out:
             return
         result: Validation = validate(self.phase.deployed(self.average.state), self.held_out, self.store)
-        self.state.history.append({"step": self.state.step, "seconds": self.state.seconds, "validation": asdict(result)})
+        self.state.history.append(
+            {"step": self.state.step, "seconds": self.state.seconds, "validation": asdict(result)}
+        )
         self.tell(
-            f"validation: pair IoU {result.pair_iou:.3f}, centre near {result.near:.2f}, size slope {result.size_slope:.2f}, "
-            f"bias {result.size_bias:+.3f}, loop AUC {result.loop_auc:.3f} ("
+            f"validation: pair IoU {result.pair_iou:.3f}, centre near {result.near:.2f}, "
+            f"size slope {result.size_slope:.2f}, bias {result.size_bias:+.3f}, loop AUC {result.loop_auc:.3f} ("
             + ", ".join(f"{k} {v:.2f}" for k, v in result.clips.items())
             + ")"
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from spiketrack_deploy.lowering.calibrate import Calibration
 from spiketrack_deploy.lowering.lower import lower
 from spiketrack_deploy.nir_graph.export import build_graph
-from spiketrack_deploy.program.types import Program
+from spiketrack_deploy.program.types import AnyArray, Program
 from spiketrack_deploy.tracker.model import SpikeTrack
 from spiketrack_deploy.tracker.record import record_spikes
 from spiketrack_deploy.tracker.torch_network import TorchNetwork
@@ -47,8 +47,8 @@ class Units:
 def calibration(model: SpikeTrack, samples: Sequence[Sample]) -> Calibration:
     """The float64 tracker's spikes on drawn samples (first search crop of each), as the lowering wants them."""
     network = TorchNetwork(model)
-    images: dict[str, list[np.ndarray]] = {"template": [], "search": []}  # type: ignore[type-arg]
-    spikes: dict[str, list[dict[str, np.ndarray]]] = {"template": [], "search": []}  # type: ignore[type-arg]
+    images: dict[str, list[AnyArray]] = {"template": [], "search": []}
+    spikes: dict[str, list[dict[str, AnyArray]]] = {"template": [], "search": []}
     for sample in samples:
         with record_spikes(model) as seen:
             network.set_templates(list(sample.templates))
@@ -70,7 +70,8 @@ def lowered(model: SpikeTrack, samples: Sequence[Sample] = ()) -> Program:
 
 
 def operation_of(path: str) -> tuple[str, int | None]:
-    """Module path of a convolution -> (name of its operation in the program, time step where it has its own weights)."""
+    """Module path of a convolution -> (name of its operation in the program, time step where it has its own
+    weights)."""
     stem = path[:-2] if path.endswith(".0") and ".gate." not in path else path
     match = _STEP.search(stem)
     return (stem[: match.start()] + match[1], int(match[2])) if match else (stem, None)

@@ -16,7 +16,7 @@ from spiketrack_deploy.tracker.crop import hann_window
 from spiketrack_deploy.tracker.loop import Network, Tracker
 from spiketrack_deploy.tracker.model import SpikeTrack
 from spiketrack_deploy.tracker.torch_network import TorchNetwork
-from spiketrack_deploy.training.catalogue import Clip, Floats, FrameStore
+from spiketrack_deploy.training.catalogue import Clip, Floats, FrameStore, Image
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.losses import cell_boxes, overlap
 from spiketrack_deploy.training.views import cut, jittered, view_around
@@ -31,7 +31,8 @@ _SEED = 2024
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """``pair_iou``: mean IoU one step from a jittered search region (Hann window). ``size_slope``: slope of log predicted
+    """``pair_iou``: mean IoU one step from a jittered search region (Hann window). ``size_slope``: slope of log
+    predicted
     on log true size (0: the size head is constant), ``size_bias`` its mean error. ``near``: share of centres within a
     quarter of the target. ``loop_auc``: success AUC of the official loop, mean over clips; ``clips`` by name."""
 
@@ -73,7 +74,12 @@ def validate(model: SpikeTrack, clips: Sequence[Clip], store: FrameStore) -> Val
     slope = float(np.polyfit(true, found, 1)[0]) if np.ptp(true) > 0 else 0.0
     loops = {clip.name: loop_auc(network, clip, store) for clip in clips}
     return Validation(
-        float(iou.mean()), slope, float((found - true).mean()), float((off < 0.25).mean()), float(np.mean(list(loops.values()))), loops
+        float(iou.mean()),
+        slope,
+        float((found - true).mean()),
+        float((off < 0.25).mean()),
+        float(np.mean(list(loops.values()))),
+        loops,
     )
 
 
@@ -94,7 +100,9 @@ def _pair_figures(
         searches.append(cut(store.read(clip.frames[second]), view, config.resolution))
         placed.append(view.place(box))
     truth = torch.tensor(placed, dtype=torch.float32)
-    answered = torch.cat([_answers(model, templates[i : i + _BATCH], searches[i : i + _BATCH]) for i in range(0, len(placed), _BATCH)])
+    answered = torch.cat(
+        [_answers(model, templates[i : i + _BATCH], searches[i : i + _BATCH]) for i in range(0, len(placed), _BATCH)]
+    )
     iou = overlap(answered, truth)[0].numpy().astype(np.float64)
     size_true = truth[:, 2:].prod(1).sqrt()
     off = ((answered - truth)[:, :2].norm(dim=1) / size_true).numpy().astype(np.float64)
@@ -102,7 +110,7 @@ def _pair_figures(
     return iou, off, logs[0], logs[1]
 
 
-def _answers(model: SpikeTrack, templates: list[np.ndarray], searches: list[np.ndarray]) -> torch.Tensor:  # type: ignore[type-arg]
+def _answers(model: SpikeTrack, templates: list[Image], searches: list[Image]) -> torch.Tensor:
     device = next(model.parameters()).device
     with torch.inference_mode():
         t, s = (normalised(torch.from_numpy(np.stack(crops)).to(device)) for crops in (templates, searches))

@@ -1,7 +1,8 @@
 """Several processes that train one network: they draw different samples and average their gradients.
 
 This module decides how workers start, meet and end. It must not know what a step computes. On shared machines one
-single-threaded process per core loses less than one process with threads, because a step waits once, not at every layer.
+single-threaded process per core loses less than one process with threads, because a step waits once, not at every
+layer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ class Crew:
             return told
         import torch.distributed as dist
 
-        flat = torch.cat([*(p.grad.flatten() for p in parameters if p.grad is not None), torch.tensor([told * self.leads * self.size])])
+        grads = [p.grad.flatten() for p in parameters if p.grad is not None]
+        device = grads[0].device if grads else torch.device("cpu")
+        flat = torch.cat([*grads, torch.tensor([told * self.leads * self.size], device=device)])
         dist.all_reduce(flat)
         flat /= self.size
         at = 0
@@ -76,7 +78,7 @@ def lead(size: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any
 
     torch.set_num_threads(1)
     context = multiprocessing.get_context("spawn")
-    followers: list[BaseProcess] = []
+    followers = []
     with tempfile.TemporaryDirectory() as folder:
         meeting = str(Path(folder) / "meeting")
         try:
@@ -86,8 +88,14 @@ def lead(size: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any
                 followers.append(process)
             return work(_join(0, size, meeting), *arguments)
         except RuntimeError as error:
-            if any(p.exitcode not in (None, 0) for p in followers) or "gloo" in str(error).lower() or "Connection" in str(error):
-                raise EngineError(f"a training worker ended unexpectedly ({error}); run the same command again to resume") from error
+            if (
+                any(p.exitcode not in (None, 0) for p in followers)
+                or "gloo" in str(error).lower()
+                or "Connection" in str(error)
+            ):
+                raise EngineError(
+                    f"a training worker ended unexpectedly ({error}); run the same command again to resume"
+                ) from error
             raise
         finally:
             if dist.is_initialized():

@@ -1,0 +1,130 @@
+"""The whole mapping: split, traffic, placement, breaches, verdicts.
+
+This module decides the order of the steps and what counts as exceeding a limit. It must not know prices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.mapping.activity import Activity, assumed
+from spiketrack_deploy.mapping.limits import core_limits
+from spiketrack_deploy.mapping.loads import core_synapses
+from spiketrack_deploy.mapping.placement import ROUNDS, place
+from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.split import Split, split
+from spiketrack_deploy.mapping.traffic import traffic
+from spiketrack_deploy.mapping.types import Breach, ChipMapping, CoreLimits, CoreLoads, IntArray, Network
+from spiketrack_deploy.mapping.verdicts import verdicts
+from spiketrack_deploy.program.types import DECAY_BITS, Program
+
+STREAM_BITS = 24
+_REMEDIES = {
+    "neurons": "one row of one channel is wider than a core: use a smaller crop",
+    "words": "one channel's kernel does not fit: fewer input channels or fewer weight bits",
+    "axons_in": "one row reads too many positions: a smaller crop or a smaller kernel",
+    "groups": "fewer populations in a core",
+}
+
+
+def map_program(
+    program: Program,
+    profile: Profile,
+    *,
+    branch: str = "search",
+    chips_available: int | None = None,
+    target: str | None = None,
+    activity: Activity | None = None,
+    rule: str = "contiguous",
+    rounds: int = ROUNDS,
+) -> ChipMapping:
+    """Map one branch of ``program`` to the cores of ``profile``'s chip.
+
+    ``chips_available``: chips of a board; ``None``: as many as needed. ``activity``: weighs the traffic (default: an
+    assumed spike density). ``rule``: see ``split``. Does not raise where the network does not fit: the breaches say so.
+    """
+    network = populations(program, branch)
+    limits = core_limits(profile)
+    activity = activity or assumed(network, program.arrays)
+    parts = split(network, limits, rule)
+    flow, entries, messages = traffic(network, parts.pieces, parts.cores, activity.rate)
+    chips = max(1, -(-parts.cores // limits.cores_per_chip))
+    return ChipMapping(
+        network=network,
+        limits=limits,
+        target=target or profile.name,
+        chips_available=chips_available,
+        pieces=parts.pieces,
+        loads=CoreLoads(parts.neurons, parts.words, parts.axons_in, entries, parts.groups),
+        synapses=core_synapses(network, parts.pieces, parts.cores, activity),
+        traffic=flow,
+        messages=messages,
+        placement=place(flow, parts.cores, limits, chips, rounds),
+        breaches=(
+            *_core_breaches(network, parts, limits),
+            *_axon_breaches(network, parts.pieces, entries, limits),
+            *_capabilities(network, profile, limits),
+            *chip_breach(network, chips, chips_available, parts.cores, limits),
+        ),
+        verdicts=verdicts(program.branches[branch], limits),
+    )
+
+
+def _core_breaches(network: Network, parts: Split, limits: CoreLimits) -> list[Breach]:
+    """One breach per rule and population: the largest unit that no core holds."""
+    worst: dict[tuple[str, int], Breach] = {}
+    for o in parts.overflows:
+        key = (o.rule, o.population)
+        if key not in worst or o.used > worst[key].used:
+            worst[key] = Breach(o.rule, network.populations[o.population].name, o.used, o.limit, _REMEDIES[o.rule])
+    return list(worst.values())
+
+
+def _axon_breaches(network: Network, pieces: IntArray, entries: IntArray, limits: CoreLimits) -> list[Breach]:
+    """Cores whose neurons reach too many positions of other cores: the worst core per population."""
+    if limits.axons_out is None:
+        return []
+    found: dict[str, Breach] = {}
+    for core in np.nonzero(entries > limits.axons_out)[0]:
+        name = network.populations[int(pieces[pieces[:, 0] == core, 1][0])].name
+        used = int(entries[core])
+        if name not in found or used > found[name].used:
+            remedy = "spread its readers over fewer cores (fewer channels), or fewer positions a core"
+            found[name] = Breach("axons_out", name, used, limits.axons_out, remedy)
+    return list(found.values())
+
+
+def _capabilities(network: Network, profile: Profile, limits: CoreLimits) -> list[Breach]:
+    """What the chip cannot express at all; another way is named, so none of these is fatal."""
+    found = []
+    relay = next((p for p in network.populations if p.kind == "relay"), None)
+    if relay is not None and limits.payload_bits is not None and limits.payload_bits < STREAM_BITS:
+        total = network.slots.get("relay", 0)
+        remedy = f"{total} stream values a frame go through the host, or bit by bit over {STREAM_BITS} sub-steps"
+        found.append(Breach("payload_bits", relay.name, STREAM_BITS, limits.payload_bits, remedy, fatal=False))
+    state = profile.limits.get("state_bits")
+    if state is not None and state.value < STREAM_BITS:
+        remedy = "coarser stream units (the range proof needs signed 24 bits)"
+        found.append(Breach("state_bits", "every accumulator", STREAM_BITS, state.value, remedy, fatal=False))
+    decay = profile.limits.get("decay_bits")
+    carried = next((p for p in network.populations if p.step), None)
+    if carried is not None and decay is not None and decay.value < DECAY_BITS:
+        remedy = "coarser decays: the network must be quantised again"
+        found.append(Breach("decay_bits", carried.name, DECAY_BITS, decay.value, remedy, fatal=False))
+    wide = [s for s in network.synapses if limits.weight_bits is not None and s.bits > limits.weight_bits]
+    if wide:
+        s = max(wide, key=lambda one: one.bits)
+        limit = limits.weight_bits or 0
+        remedy = f"chained from {-(-s.bits // limit)} synapses (their words are counted), or the matrix clipped"
+        found.append(Breach("weight_bits", s.op, s.bits, limit, remedy, fatal=False))
+    return found
+
+
+def chip_breach(network: Network, chips: int, available: int | None, cores: int, limits: CoreLimits) -> list[Breach]:
+    """More chips than the board has; names the largest layer."""
+    if available is None or chips <= available:
+        return []
+    largest = max((p for p in network.populations if p.on_chip), key=lambda p: p.slots)
+    remedy = f"{cores} cores need {chips} chips of {limits.cores_per_chip}; see the fixes"
+    return [Breach("chips", f"whole network (largest layer {largest.name})", chips, available, remedy)]

@@ -1,0 +1,156 @@
+"""What would make a network fit: each change mapped again, and what running it in turns would cost.
+
+This module decides which changes are tried. It must not know prices. A change alters the structure alone: what it does
+to the tracker's accuracy is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from spiketrack_deploy.mapping.limits import WORD_BYTES
+from spiketrack_deploy.mapping.split import split
+from spiketrack_deploy.mapping.types import ChipMapping, Fix, Network, Population
+
+CHANNELS = (0.75, 0.5, 0.25)
+CROPS = (0.75, 0.5, 0.25)
+NARROW_BITS = 4
+_HEADS = 8
+_NARROWEST = 4
+"""Images and outputs of the head have fixed channels; anything wider than this scales, in multiples of the 8 heads."""
+
+
+def fixes(mapping: ChipMapping) -> tuple[Fix, ...]:
+    """Fewer channels, a smaller crop, fewer bits, more chips: cores and chips each needs, and whether it then fits.
+
+    Of the channels and of the crops, the mildest that fits is the last one tried.
+    """
+    found = []
+    for change, factors, scaled in (
+        ("channels", CHANNELS, _fewer_channels),
+        ("crop side", CROPS, _smaller_crop),
+    ):
+        for factor in factors:
+            fix = _try(mapping, f"{change} x {factor:g}", scaled(mapping.network, factor))
+            found.append(fix)
+            if fix.fits:
+                break
+    narrow = replace(
+        mapping.network, synapses=tuple(replace(s, bits=min(s.bits, NARROW_BITS)) for s in mapping.network.synapses)
+    )
+    found.append(_try(mapping, f"weights of {NARROW_BITS} bits", narrow))
+    found.append(_more_chips(mapping))
+    return tuple(found)
+
+
+def _try(mapping: ChipMapping, change: str, network: Network) -> Fix:
+    parts = split(network, mapping.limits)
+    chips = max(1, -(-parts.cores // mapping.limits.cores_per_chip))
+    fits = not parts.overflows and (mapping.chips_available is None or chips <= mapping.chips_available)
+    saved = 1 - parts.cores / mapping.cores if mapping.cores else 0.0
+    return Fix(change, f"{parts.cores} cores on {chips} chips ({saved:.0%} fewer cores)", parts.cores, chips, fits)
+
+
+def _more_chips(mapping: ChipMapping) -> Fix:
+    core_level = any(b.fatal and b.rule != "chips" for b in mapping.breaches)
+    effect = f"{mapping.chips} chips hold the network as it is"
+    if core_level:
+        effect = "does not help: a single row of a layer exceeds a core"
+    return Fix("more chips", effect, mapping.cores, mapping.chips, not core_level)
+
+
+def _narrower(channels: int, factor: float) -> int:
+    if channels <= _NARROWEST:
+        return channels
+    return min(channels, max(_HEADS, round(channels * factor / _HEADS) * _HEADS))
+
+
+def _tokenwise(network: Network) -> set[int]:
+    """Populations whose channels are positions and whose rows are channels (behind a transposition)."""
+    found = {s.target for s in network.synapses if s.transposed}
+    for s in network.synapses:
+        if s.source in found and network.populations[s.target].width == 1 and s.form in ("conv", "identity"):
+            found.add(s.target)
+    return found
+
+
+def _rebuilt(network: Network, populations: list[Population]) -> Network:
+    """Synapses with groups that still divide the changed populations."""
+    synapses = []
+    for s in network.synapses:
+        old, new = network.populations[s.target], populations[s.target]
+        source = network.populations[s.source]
+        depthwise = s.groups == old.channels and s.groups == source.channels
+        groups = new.channels if depthwise or s.groups == old.channels else s.groups
+        synapses.append(replace(s, groups=groups if not new.channels % groups else 1))
+    return replace(network, populations=tuple(populations), synapses=tuple(synapses))
+
+
+def _fewer_channels(network: Network, factor: float) -> Network:
+    tokens = _tokenwise(network)
+    changed = []
+    for index, p in enumerate(network.populations):
+        if index in tokens:
+            p = replace(p, height=_narrower(p.height, factor))
+        if p.kind == "memory":
+            p = replace(p, width=_narrower(p.width, factor))
+        if index not in tokens and not (p.kind == "input" and p.channels <= _NARROWEST):
+            p = replace(p, channels=_narrower(p.channels, factor))
+        changed.append(p)
+    return _rebuilt(network, changed)
+
+
+def _smaller_crop(network: Network, factor: float) -> Network:
+    tokens = _tokenwise(network)
+    changed = []
+    for index, p in enumerate(network.populations):
+        if index in tokens:
+            p = replace(p, channels=max(1, round(p.channels * factor * factor)))
+        elif p.kind not in ("memory",) and p.height > 1:
+            p = replace(p, height=max(1, round(p.height * factor)), width=max(1, round(p.width * factor)))
+        changed.append(p)
+    return _rebuilt(network, changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """The network on fewer chips, part after part: weights are loaded again for every part of every frame.
+
+    ``turns`` parts; ``reload_bytes``: synaptic memory written per frame; ``kept_values``: neuron outputs that have to
+    be stored between parts and sent again.
+    """
+
+    chips: int
+    turns: int
+    reload_bytes: int
+    kept_values: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data; the price in words where it is not known."""
+        return {
+            "chips": self.chips,
+            "turns_per_frame": self.turns,
+            "weight_bytes_reloaded_per_frame": self.reload_bytes,
+            "values_kept_between_turns": self.kept_values,
+            "energy": "unknown: the energy and time of loading weights were never published",
+            "latency": "no pipelining: a frame takes all steps of all turns, plus the reloads",
+        }
+
+
+def in_turns(mapping: ChipMapping, chips: int) -> Turns | None:
+    """The network on ``chips`` chips in turns; ``None`` where it fits at once."""
+    capacity = chips * mapping.limits.cores_per_chip
+    turns = -(-mapping.cores // capacity)
+    if turns <= 1:
+        return None
+    last_turn = {}
+    for core, population, *_ in mapping.pieces.tolist():
+        last_turn[population] = core // capacity
+    kept = {
+        s.source
+        for s in mapping.network.synapses
+        if last_turn.get(s.target, 0) > last_turn.get(s.source, 0) and mapping.network.populations[s.source].on_chip
+    }
+    values = sum(mapping.network.populations[index].slots for index in kept)
+    return Turns(chips, turns, int(mapping.loads.words.sum()) * WORD_BYTES, values)

@@ -1,0 +1,208 @@
+"""Anchor A1: PilotNet-LIF as measured on a Loihi 2. The real network where it can be fetched (slow), a small SLAYER file
+and the published core counts everywhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spiketrack_deploy.errors import EngineError, InputError, ProfileError, VerificationError
+from spiketrack_deploy.hardware.profiles import load_profile
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import anchor_pilotnet  # noqa: E402
+import pilotnet  # noqa: E402
+import pilotnet_cores  # noqa: E402
+
+YOLO_KP = [
+    # output (C, H, W), kernel * inputs, cores of the published log
+    ((16, 224, 224), 9 * 3, 224),
+    ((32, 112, 112), 9 * 16, 112),
+    ((64, 56, 56), 9 * 32, 56),
+    ((128, 28, 28), 9 * 64, 28),
+    ((256, 28, 28), 9 * 128, 56),
+    ((256, 14, 14), 9 * 256, 16),
+    ((512, 14, 14), 9 * 256, 32),
+    ((256, 14, 14), 1 * 512, 14),
+    ((512, 14, 14), 9 * 256, 32),
+    ((48, 14, 14), 1 * 512, 4),
+]
+PILOTNET_MAPS = [
+    ((3, 66, 200), 1, 13),
+    ((24, 32, 99), 9 * 3, 25),
+    ((36, 15, 49), 9 * 24, 13),
+    ((48, 7, 24), 9 * 36, 3),
+    ((64, 4, 22), 9 * 48, 3),
+    ((64, 2, 20), 9 * 64, 2),
+]
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_one_rule_reproduces_both_published_core_counts(bits: int) -> None:
+    """YOLO-KP 574 and PilotNet's maps 59 (74 with the dense layers' 15): every row exactly, whatever the weight bits."""
+    yolo = [pilotnet_cores.vendor_cores(shape, rows, bits) for shape, rows, _ in YOLO_KP]
+    assert yolo == [cores for *_, cores in YOLO_KP] and sum(yolo) == 574
+    pilot = [pilotnet_cores.vendor_cores(shape, rows, bits) for shape, rows, _ in PILOTNET_MAPS]
+    assert pilot == [cores for *_, cores in PILOTNET_MAPS] and sum(pilot) == 59
+
+
+def test_neurons_per_core_are_those_of_the_log() -> None:
+    """3,584 (87.5 % of 4,095) in YOLO-KP's first layer; 2,048 to 3,168 in PilotNet's."""
+    channels, columns = pilotnet_cores.vendor_slabs((16, 224, 224), 27)
+    assert channels * columns * 224 == 3584
+    used = [pilotnet_cores.vendor_slabs(shape, rows) for shape, rows, _ in PILOTNET_MAPS]
+    neurons = [c * w * shape[1] for (c, w), (shape, *_) in zip(used, PILOTNET_MAPS)]
+    assert (min(neurons), max(neurons)) == (2048, 3168), neurons
+
+
+def slayer(change: dict[str, Any] | None = None) -> bytes:
+    """A SLAYER file: input 2x5x6, conv of 3 channels (k3, stride (2, 1), padding (1, 0)), flatten, dense of 4."""
+    import h5py
+
+    rng = np.random.default_rng(3)
+    values: dict[str, Any] = {
+        "0/type": np.array([b"input"]), "0/shape": np.array([2, 5, 6]),
+        "1/type": np.array([b"conv"]), "1/shape": np.array([3, 3, 4]), "1/stride": np.array([2, 1]),
+        "1/padding": np.array([1, 0]), "1/weight": rng.integers(-9, 10, (3, 2, 3, 3)).astype(np.float32),
+        "1/bias": np.array([3.0, 40.0, 13.0]),
+        "2/type": np.array([b"flatten"]), "2/shape": np.array([1, 1, 36]),
+        "3/type": np.array([b"dense"]), "3/shape": np.array([4, 1, 1]),
+        "3/weight": rng.integers(-9, 10, (4, 36)).astype(np.float32), "3/bias": np.array([1.0, 2.0, 3.0, 26.0]),
+    }  # fmt: skip
+    for layer in ("1", "3"):
+        values |= {f"{layer}/neuron/iDecay": 4096, f"{layer}/neuron/vDecay": 1024, f"{layer}/neuron/vThMant": 25}
+    values |= change or {}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for key, value in values.items():
+            if value is not None:
+                file[f"layer/{key}"] = value
+    return buffer.getvalue()
+
+
+def scalar_replay(network: pilotnet.PilotNet, steps: int) -> list[list[int]]:
+    """Spikes and synaptic operations per layer, neuron by neuron in Python integers."""
+    spikes = np.zeros((steps, *network.input_shape), dtype=int)
+    found = []
+    for layer in network.layers:
+        x = spikes.reshape(steps, -1, 1, 1) if layer.dense else spikes
+        out = np.zeros((steps, *layer.shape), dtype=int)
+        synops = 0
+        for o, y, z in np.ndindex(*layer.shape):
+            v = 0
+            for t in range(steps):
+                total = int(layer.bias[o])
+                for c, ky, kx in np.ndindex(*layer.weight.shape[2:]):
+                    row, col = y * layer.stride[0] + ky - layer.padding[0], z * layer.stride[1] + kx - layer.padding[1]
+                    if 0 <= row < x.shape[2] and 0 <= col < x.shape[3] and x[t, c, row, col]:
+                        weight = int(layer.weight[0, o, c, ky, kx])
+                        total += weight
+                        synops += weight != 0
+                v = int(v * layer.keep / 4096) + total * 64
+                if v > layer.threshold * 64:
+                    out[t, o, y, z], v = 1, 0
+        found.append([int(out.sum()), synops])
+        spikes = out
+    return found
+
+
+def test_the_replay_is_the_neuron_equation() -> None:
+    network = pilotnet.read(slayer())
+    replayed = pilotnet.replay(network, steps=11)
+    assert [[int(r.spikes.sum()), r.counts.synops] for r in replayed] == scalar_replay(network, 11)
+    assert replayed[0].spikes.any() and replayed[1].spikes.any(), "a silent network proves nothing"
+    for item in replayed:
+        assert item.synops_per_neuron().sum() == item.counts.synops, f"{item.layer.name}: neurons lose operations"
+        assert item.all_taps >= item.counts.synops
+
+
+def test_a_layout_holds_every_neuron_once_and_its_work_adds_up() -> None:
+    network = pilotnet.read(slayer())
+    found = pilotnet.replay(network, steps=11)
+    profile = load_profile("loihi2")
+    for rule in ("power_of_two", "contiguous"):
+        layout = pilotnet_cores.mapped(network, profile, rule)
+        for name, masks in layout.masks.items():
+            held = sum(mask.astype(int) for mask in masks.values())
+            assert np.all(held == 1), f"{rule}: {name} has neurons on no core or on two"
+        work = pilotnet_cores._loads(layout, found)
+        assert sum(core.neurons for core in work) == sum(network.populations.values())
+        assert sum(core.synops for core in work) == pytest.approx(sum(item.counts.synops for item in found) / 11)
+
+
+def test_messages_go_to_every_core_with_a_synapse() -> None:
+    network = pilotnet.read(slayer())
+    found = pilotnet.replay(network, steps=11)
+    layout = pilotnet_cores.mapped(network, load_profile("loihi2"), "power_of_two")
+    one = pilotnet_cores.messages(layout, found[1])
+    assert one == found[1].counts.events, "one core: one message a spike"
+    whole = layout.masks["dense2"]
+    core, mask = next(iter(whole.items()))
+    first = np.zeros_like(mask)
+    first[0] = True
+    split = pilotnet_cores.Layout(network, layout.masks | {"dense2": {core: first, 99: ~first}})
+    weight = found[1].layer.weight[0, :, :, 0, 0] != 0
+    spikes = found[1].layer.shaped(found[1].spikes_in).sum(axis=0)[:, 0, 0]
+    by_hand = int(spikes @ weight[0]) + int(spikes @ weight[1:].any(axis=0))
+    assert pilotnet_cores.messages(split, found[1]) == by_hand
+
+
+BROKEN = {
+    "fractional weights": {"1/weight": np.full((3, 2, 3, 3), 0.5)},
+    "wide weights": {"1/weight": np.full((3, 2, 3, 3), 300.0)},
+    "another shape": {"1/shape": np.array([3, 2, 4])},
+    "current memory": {"1/neuron/iDecay": 1024},
+    "no bias": {"1/bias": None},
+    "another kind": {"1/type": np.array([b"pool"])},
+    "no input layer": {"0/type": np.array([b"conv"])},
+}
+
+
+@pytest.mark.parametrize("what", sorted(BROKEN))
+def test_another_network_is_refused(what: str) -> None:
+    with pytest.raises(InputError, match="network"):
+        pilotnet.read(slayer(BROKEN[what]))
+
+
+def test_what_is_no_network_or_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zipfile
+
+    with pytest.raises(InputError, match="SLAYER"):
+        pilotnet.read(b"not a file")
+    wheel = tmp_path / "lava_dl.whl"
+    monkeypatch.setenv(pilotnet.WHEEL_VARIABLE, str(wheel))
+    with pytest.raises(InputError, match="lava_dl"):
+        pilotnet.fetch()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in (pilotnet.NETWORK, "input.npy", *(f"{name}.npy" for name in pilotnet.TRACES)):
+            archive.writestr(pilotnet.FOLDER + name, b"changed")
+    with pytest.raises(VerificationError, match="MD5"):
+        pilotnet.fetch()
+
+
+def test_a_profile_without_times_has_no_step_time() -> None:
+    network = pilotnet.read(slayer())
+    layout = pilotnet_cores.mapped(network, load_profile("loihi2"), "contiguous")
+    with pytest.raises(ProfileError, match="t_synop"):
+        pilotnet_cores.step_time(layout, pilotnet.replay(network, 3), load_profile("cmos45_int8"))
+
+
+@pytest.mark.slow
+def test_the_measured_network_is_predicted() -> None:
+    """Every tolerance of the anchor: counters 5 %, energy 30 % and covered, step time 15 %, cores 10 %, spikes exactly."""
+    try:
+        result = anchor_pilotnet.run(load_profile("loihi2"))
+    except EngineError as error:
+        pytest.skip(str(error))
+    failed = [check for check in result["checks"] if not check["ok"]]
+    assert result["ok"] and not failed, failed
+    assert result["layouts"][0]["cores"] == 74
+    layers = {row["name"]: row for row in result["layers"]}
+    assert layers["conv2"]["synops"] == 1_604_872.5 and layers["conv3"]["synops"] == 452_130
+    assert sum(row["synops_all_taps"] for row in layers.values()) > 1.3 * sum(row["synops"] for row in layers.values())

@@ -1,0 +1,156 @@
+"""Event counts: 200 drawn layers against a walk over every spike and every synapse, and the known vectors."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from spiketrack_deploy.program import counts
+from spiketrack_deploy.program.types import Branch, Op, Program, TensorSpec
+
+LAYERS = 200
+
+
+def layer(weight, size, stride, padding, dilation, groups, steps):
+    """A branch that holds one convolution reading spikes, and its program."""
+    attrs = {}
+    for name, pair in (("stride", stride), ("padding", padding), ("dilation", dilation)):
+        attrs |= {f"{name}_h": pair[0], f"{name}_w": pair[1]}
+    op = Op("layer", "conv", ("x",), "block", {**attrs, "groups": groups}, {"weight": "w"})
+    x = TensorSpec("spikes", (steps, weight.shape[2] * groups, *size))
+    branch = Branch("search", {"x": x}, (op,), {}, {})
+    return op, branch, Program({"search": branch}, {"w": weight}, {})
+
+
+def walk(x, weight, stride, padding, dilation, groups) -> tuple[int, int, int]:
+    """``(events, synops, unit_ops)`` by visiting every spike, and from it every output that a non-zero weight reaches."""
+    steps, channels, height, width = x.shape
+    outputs, kh, kw = weight.shape[1], weight.shape[3], weight.shape[4]
+    out_h = (height + 2 * padding[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    out_w = (width + 2 * padding[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    per_in, per_out = channels // groups, outputs // groups
+    events = synops = unit_ops = 0
+    for t, c, row, col in zip(*np.nonzero(x)):
+        events += 1
+        group, within = divmod(int(c), per_in)
+        for ky, kx in itertools.product(range(kh), range(kw)):
+            i, left_row = divmod(int(row) + padding[0] - ky * dilation[0], stride[0])
+            j, left_col = divmod(int(col) + padding[1] - kx * dilation[1], stride[1])
+            if left_row or left_col or not (0 <= i < out_h and 0 <= j < out_w):
+                continue
+            for o in range(group * per_out, (group + 1) * per_out):
+                if weight[t if len(weight) > 1 else 0, o, within, ky, kx]:
+                    synops += 1
+                    unit_ops += int(x[t, c, row, col])
+    return events, synops, unit_ops
+
+
+def census(program, branch, x):
+    """What the simulator's census finds for the layer."""
+    torch = pytest.importorskip("torch")
+    from spiketrack_deploy.engines.sim_census import Census
+
+    found = Census(program, branch, ["x"])
+    tensor = torch.from_numpy(x.astype(np.uint8)).contiguous(memory_format=torch.channels_last)
+    found.take("x", tensor)
+    sums = found.sums()["x"]
+    return (sums.events, *sums.visits["layer"])
+
+
+@pytest.mark.parametrize("seed", range(LAYERS))
+def test_drawn_layers(seed: int) -> None:
+    """The reference counts and the simulator's equal the walk, whatever the geometry."""
+    rng = np.random.default_rng(seed)
+    groups, steps = int(rng.choice([1, 1, 2, 4])), int(rng.choice([1, 1, 2]))
+    kernel, stride, padding, dilation = (
+        tuple(int(v) for v in rng.integers(low, high, 2)) for low, high in ((1, 6), (1, 4), (0, 4), (1, 3))
+    )
+    need = [max(1, d * (k - 1) + 1 - 2 * p) for k, d, p in zip(kernel, dilation, padding)]
+    size = tuple(int(n + rng.integers(0, 9)) for n in need)
+    channels = groups * int(rng.integers(1, 4))
+    shared = int(rng.choice([1, steps]))
+    weight = rng.integers(-3, 4, (shared, groups * int(rng.integers(1, 4)), channels // groups, *kernel)).astype(
+        np.int8
+    )
+    x = rng.integers(0, 5, (steps, channels, *size)) * (rng.random((steps, channels, *size)) < rng.random())
+    geometry = (stride, padding, dilation, groups)
+    op, branch, program = layer(weight, size, *geometry, steps)
+    expected = walk(x, weight, *geometry)
+    found = counts.conv_counts(op, {"weight": weight}, [x], np.zeros(1, dtype=np.int64))
+    assert (found.events, found.synops, found.unit_ops) == expected, f"reference counts of layer {seed}"
+    assert census(program, branch, x) == expected, f"census of layer {seed}"
+    assert (found.input_sum, found.input_size) == (int(x.sum()), x.size)
+
+
+# The exact-count vectors: (size, channels in, out, groups, kernel, stride, padding), events (channel,y,x)=value,
+# synops of each event, sum of unit operations, dense real and naive products.
+VECTORS = {
+    "V1": ((5, 1, 1, 1, 3, 1, 1), {(0, 0, 0): 1, (0, 0, 2): 4, (0, 2, 2): 3}, (4, 6, 9), 55, 169, 225),
+    "V2": (
+        (6, 2, 3, 1, 3, 2, 1),
+        {(0, 0, 0): 1, (1, 1, 1): 4, (0, 5, 5): 2, (1, 2, 3): 1},
+        (3, 12, 3, 6), 63, 384, 486,
+    ),
+    "V3": (
+        (4, 4, 4, 4, 3, 1, 1),
+        {(0, 1, 1): 1, (1, 1, 1): 1, (2, 1, 1): 1, (3, 1, 1): 1, (0, 0, 0): 2},
+        (9, 9, 9, 9, 4), 44, 400, 576,
+    ),
+    "V4": (
+        (7, 4, 6, 2, 3, 2, 0),
+        {(0, 0, 0): 1, (3, 6, 6): 4, (2, 2, 2): 2, (1, 1, 1): 1},
+        (3, 3, 12, 3), 42, 972, 972,
+    ),
+    "V5": ((8, 1, 2, 1, 7, 2, 3), {(0, 0, 0): 1, (0, 3, 3): 1, (0, 7, 7): 1}, (8, 32, 8), 48, 968, 1568),
+    "V6": ((4, 1, 4, 1, 1, 2, 0), {(0, 0, 0): 1, (0, 1, 1): 4, (0, 2, 2): 1}, (4, 0, 4), 8, 16, 16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_known_vectors(name: str) -> None:
+    (size, channels, outputs, groups, k, stride, padding), events, synops, unit_ops, real, naive = VECTORS[name]
+    weight = np.ones((1, outputs, channels // groups, k, k), dtype=np.int8)
+    pairs = ((stride, stride), (padding, padding), (1, 1), groups)
+    op, branch, program = layer(weight, (size, size), *pairs, 1)
+    x = np.zeros((1, channels, size, size), dtype=np.int64)
+    for (place, value), visits in zip(events.items(), synops, strict=True):
+        one = np.zeros_like(x)
+        one[(0, *place)] = value
+        x += one
+        assert counts.conv_counts(op, {"weight": weight}, [one], one).synops == visits, f"{name} event {place}"
+    out = (size + 2 * padding - k) // stride + 1
+    found = counts.conv_counts(op, {"weight": weight}, [x], np.zeros((1, outputs, out, out), dtype=np.int64))
+    assert (found.events, found.synops, found.unit_ops) == (len(events), sum(synops), unit_ops)
+    assert found.dense_macs == naive
+    ones = np.ones_like(x)
+    assert counts.conv_counts(op, {"weight": weight}, [ones], ones).synops == real
+    assert census(program, branch, x) == (len(events), sum(synops), unit_ops)
+
+
+def test_known_vector_v7_key_value() -> None:
+    k = np.array([[0, 1, 0, 2], [3, 0, 0, 0], [0, 0, 0, 0], [1, 1, 4, 0]]).T.reshape(1, 4, 2, 2)
+    v = np.array([[1, 0], [2, 2], [4, 1], [0, 3]]).T.reshape(1, 2, 2, 2)
+    op = Op("kv", "key_value", ("k", "v"), "block", {"heads": 1})
+    found = counts.key_value_counts(op, {}, [k, v], np.zeros((1, 1, 4, 2), dtype=np.int64))
+    assert (found.synops, found.unit_ops, found.dense_macs) == (7, 33, 32)
+
+
+@pytest.mark.parametrize(
+    ("size", "k", "stride", "padding", "real", "naive"),
+    [
+        (256, 7, 2, 3, 792_100, 802_816),
+        (64, 3, 1, 1, None, 0.9793),
+        (16, 3, 1, 1, None, 0.9184),
+        (8, 3, 1, 1, None, 0.8403),
+    ],
+)
+def test_known_vector_v8_border_factor(size, k, stride, padding, real, naive) -> None:
+    fan = counts.fan_out(np.ones((1, 1, 1, k, k), np.int8), (size, size), (stride,) * 2, (padding,) * 2, (1, 1), 1)
+    total = int(fan.sum())
+    everything = ((size + 2 * padding - k) // stride + 1) ** 2 * k * k
+    if real is not None:
+        assert (total, everything) == (real, naive)
+    else:
+        assert total / everything == pytest.approx(naive, abs=5e-5)
