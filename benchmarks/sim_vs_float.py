@@ -111,7 +111,9 @@ def main() -> int:
     for label, key in (("float32 tracker", "float32"), ("sim, counted", "sim"), ("sim, not counted", "sim_uncounted")):
         print(f"  {label:<18}{found['search_ms'][key]:9.2f} ms   least {found['search_least_ms'][key]:9.2f} ms")
     print(f"  ratio {found['ratio']:.3f}; counting {100 * found['counting_share']:.1f} % of the frame")
-    print(f"  template update: float32 {found['template_ms']['float32']:.1f} ms, sim {found['template_ms']['sim']:.1f} ms")
+    print(
+        f"  template update: float32 {found['template_ms']['float32']:.1f} ms, sim {found['template_ms']['sim']:.1f} ms"
+    )
     print(f"  peak memory {found['peak_memory_mb']:.0f} MB (both, and the export)")
     return 0
 

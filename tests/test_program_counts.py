@@ -25,8 +25,9 @@ def layer(weight, size, stride, padding, dilation, groups, steps):
 
 
 def walk(x, weight, stride, padding, dilation, groups) -> tuple[int, int, int]:
-    """``(events, synops, unit_ops)`` by visiting every spike, and from it every output that a non-zero weight reaches."""
-    steps, channels, height, width = x.shape
+    """``(events, synops, unit_ops)`` by visiting every spike and every output that a non-zero weight takes it to."""
+    channels = x.shape[1]
+    height, width = x.shape[2:]
     outputs, kh, kw = weight.shape[1], weight.shape[3], weight.shape[4]
     out_h = (height + 2 * padding[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     out_w = (width + 2 * padding[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1

@@ -1,4 +1,4 @@
-"""Reference semantics against loops that a person can check: every operation, random shapes, borders, strides, groups."""
+"""Reference semantics against loops that a person can check: every operation, random shapes, borders, strides."""
 
 from __future__ import annotations
 

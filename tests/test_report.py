@@ -122,8 +122,8 @@ def test_pictures_are_the_same_twice_and_need_no_window() -> None:
 def test_overlay_draws_the_box_where_it_is() -> None:
     frame = np.zeros((240, 320, 3), np.uint8)
     plain = draw(frame, FrameLabel((50.0, 60.0, 40.0, 30.0), "text"))
-    scale, bar = plain.shape[1] // 320, plain.shape[0] - 480
-    assert plain.shape[1] == 640 and bar > 0 and plain.shape[0] % 2 == 0
+    scale, bar = 1.5, plain.shape[0] - 360
+    assert plain.shape[1] == 480 and bar > 0 and plain.shape[0] % 2 == 0
     green = np.argwhere((plain[bar:, :, 1] > 150) & (plain[bar:, :, 0] < 120))
     low, high = green.min(axis=0) / scale, green.max(axis=0) / scale
     assert np.abs(low - [60, 50]).max() <= 2 and np.abs(high - [90, 90]).max() <= 2

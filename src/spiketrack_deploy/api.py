@@ -164,9 +164,8 @@ def track(
 def _track_bundle(
     folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
 ) -> tuple[Any, Any, str | None]:
-    from spiketrack_deploy.energy.pricing import dynamic_energy
     from spiketrack_deploy.engines.factory import make_engine
-    from spiketrack_deploy.exporting import read_program, run_program
+    from spiketrack_deploy.exporting import frame_cost, read_program, run_program
     from spiketrack_deploy.hardware.profiles import load_profile
     from spiketrack_deploy.hardware.schema import Profile
 
@@ -176,7 +175,7 @@ def _track_bundle(
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
-    return list(run.steps), [dynamic_energy(layers, profile) for layers in run.frames], program.meta.get("remark")
+    return list(run.steps), [frame_cost(layers, profile) for layers in run.frames], program.meta.get("remark")
 
 
 def simulate(
@@ -232,8 +231,8 @@ def simulate(
 
 
 def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
-    """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events, without
-    boards), side by side and beside published trackers as dense networks."""
+    """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events,
+    without boards), side by side and beside published trackers as dense networks."""
     from spiketrack_deploy.energy.compare import compare, default_profiles
     from spiketrack_deploy.hardware.profiles import load_profile
     from spiketrack_deploy.repricing import recorded_counts, reprice

@@ -136,7 +136,7 @@ class _Group:
     """Tensors of one size and geometry, side by side in ``[T, H, W, C]``, and their sums.
 
     Everything is a view made once; :meth:`flush` is a dozen library calls. ``values`` and ``masks``: scratch memory that
-    groups share; a group of one tensor needs no ``values``, it is read where it lies.
+    groups share; a lone tensor is read where it lies, so its ``values`` are never used.
     """
 
     def __init__(
@@ -271,20 +271,21 @@ class Census:
         rooms = [int(np.prod(key[0])) * _padded(members, key[0][2]) for key, members in closed]
         masks = torch.zeros(max(rooms, default=0), dtype=torch.uint8)
         pools: dict[_Key, Tensor] = {}
-        for (key, _), room in zip(closed, rooms, strict=True):
-            if key not in pools or len(pools[key]) < room:
-                pools[key] = torch.zeros(room, dtype=torch.uint8)
         self._slots: dict[str, Tensor] = {}
         self._alone: dict[str, _Group] = {}
         self._last: dict[str, _Group] = {}
-        groups = [_Group(*key, members, pools[key], masks) for key, members in closed]
-        for group in groups:
-            last = group.members[-1]
-            if len(group.members) == 1 and last.count == group.count:
-                self._alone[last.name] = group
-            else:
-                self._slots.update(group.slots)
-                self._last[last.name] = group
+        groups = []
+        for (key, members), room in zip(closed, rooms, strict=True):
+            last = members[-1]
+            if len(members) == 1 and last.count == _padded(members, key[0][2]):
+                groups.append(_Group(*key, members, masks, masks))
+                self._alone[last.name] = groups[-1]
+                continue
+            if key not in pools or len(pools[key]) < room:
+                pools[key] = torch.zeros(room, dtype=torch.uint8)
+            groups.append(_Group(*key, members, pools[key], masks))
+            self._slots.update(groups[-1].slots)
+            self._last[last.name] = groups[-1]
         ranks, steps = max((g.ranks for g in groups), default=1), max((g.steps for g in groups), default=1)
         self._visited = torch.zeros((ranks, 2, steps, sum(g.count for g in groups)), dtype=torch.float64)
         self._places: list[tuple[str, int, int, int, tuple[str, ...]]] = []

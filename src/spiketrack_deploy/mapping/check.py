@@ -2,8 +2,8 @@
 
 This module decides whether a mapping is right. It must not know how it was made: it imports the data types and shares
 no function with the splitting, the memory model or the counting of the mapper. What it counts, it counts from the
-program: every neuron of every operation painted once, kernels of every core enumerated channel by channel, synapses by walking
-over the taps of the weights.
+program: every neuron of every operation painted once, kernels of every core enumerated channel by channel, synapses by
+walking over the taps of the weights.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.units import Interval, total
 
 CAMERA_PERIOD_S = 1 / 30
+IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def mapped_energy(
     powered: int | None = None,
     value_per_spike: float = VALUE_PER_SPIKE,
 ) -> MappedEnergy:
-    """Price a mapping. ``powered``: chips that draw static power (a board's all, by default the chips used).
+    """Price a mapping. ``powered``: chips that draw static power (default: all of the board, or those needed).
 
     ``value_per_spike``: mean spike value, used only where spikes are binary and a spike is so many events.
     """
@@ -112,7 +113,7 @@ def mapped_energy(
         elif count:
             wanted = f"no price {' or '.join(prices)} in {profile.name}" if prices else "no energy was published"
             missing.append(Unpriced(name, count, "search frame", wanted))
-    chips = powered or mapping.chips_available or mapping.chips
+    chips = powered or max(mapping.chips_available or 0, mapping.chips)
     power = profile.price("static_power")
     return MappedEnergy(
         lines=tuple(lines),
@@ -147,6 +148,8 @@ def event_counts(mapping: ChipMapping, activity: Activity, events_per_spike: flo
         sums["message" if source.kind == "neurons" and not streams else "relay_message"] += messages
     slots = network.slots
     spiking = activity.spiking * events_per_spike
+    host = sum(network.populations[s.source].slots for s in network.synapses if s.form == "host")
+    pixels = sum(p.slots for p in network.populations if p.kind == "input" and p.channels <= IMAGE_CHANNELS)
     e, n = hops(mapping)
     return {
         "synaptic operations": (("synop", "unit_op"), sums["synop"] * events_per_spike),
@@ -160,5 +163,7 @@ def event_counts(mapping: ChipMapping, activity: Activity, events_per_spike: flo
         "hops east-west": (("hop_ew",), e * events_per_spike),
         "hops north-south": (("hop_ns",), n * events_per_spike),
         "messages between chips": ((), between_chips(mapping) * events_per_spike),
+        "values exchanged with the host beside the image": ((), float(host)),
+        "pixels entering from the host": ((), float(pixels)),
         "barriers": ((), float(substeps)),
     }

@@ -130,6 +130,14 @@ def valid_taps(size: int, out: int, kernel: int, stride: int, padding: int, dila
     return ((at >= 0) & (at < size)).astype(np.int64)
 
 
+def columns_read(s: Synapses, source: Population, target: Population) -> int:
+    """Columns of the source that any target reads (a kernel smaller than its stride leaves some out)."""
+    if s.transposed or s.form in ("product", "host", "upsample"):
+        return source.width
+    at = np.arange(target.width)[:, None] * s.stride[1] + np.arange(s.kernel[1])[None] * s.dilation[1] - s.padding[1]
+    return int(np.unique(at[(at >= 0) & (at < source.width)]).size)
+
+
 def rows_read(s: Synapses, source: Population, target: Population) -> IntArray:
     """``[target rows, source rows]`` (as the kernel sees them), 1 where a target row reads a source row."""
     if s.transposed:

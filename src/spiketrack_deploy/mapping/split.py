@@ -247,7 +247,7 @@ def _tiles(filler: _Filler, plan: Plan) -> None:
     def fits(channels: int, rows: int) -> bool:
         words = plan._words([(0, min(channels, p.channels))])
         inside = limits.words is None or words <= limits.words
-        return inside and min(channels, p.channels) * min(rows, p.height) * p.width <= limits.neurons
+        return inside and min(channels, p.channels) * rows * p.width <= limits.neurons
 
     channels = p.channels
     while channels > 1 and not fits(channels, 1):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketrack_deploy.mapping.memory import rows_read
+from spiketrack_deploy.mapping.memory import columns_read, rows_read
 from spiketrack_deploy.mapping.types import BoolArray, FloatArray, IntArray, Network, Synapses, Traffic, summed
 
 Edges = tuple[IntArray, IntArray, FloatArray, FloatArray]
@@ -90,9 +90,11 @@ def _edges(network: Network, s: Synapses, source: _Held, target: _Held) -> Edges
         neurons = _channelwise(s, source, target, read, p.width)
     else:
         neurons = _groupwise(s, source, target, read, p.channels, q.channels, p.width)
+    columns = columns_read(s, p, q)
+    neurons = neurons * (columns / p.width)
     i, j = np.nonzero(neurons)
     wanted = ((target.rows > 0) @ read > 0).astype(np.float64)
-    positions = ((source.rows > 0) @ wanted.T)[i, j] * (1 if s.transposed else p.width)
+    positions = ((source.rows > 0) @ wanted.T)[i, j] * (1 if s.transposed else columns)
     return source.cores[i], target.cores[j], neurons[i, j], np.minimum(positions, neurons[i, j])
 
 

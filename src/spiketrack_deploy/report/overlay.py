@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-_MIN_WIDTH = 640
+_MIN_WIDTH = 480
 _BAR = 26
 _GREEN, _WHITE, _AMBER, _BLACK = (90, 220, 90), (255, 255, 255), (255, 190, 60), (20, 20, 20)
 
@@ -31,11 +31,11 @@ class FrameLabel:
 def draw(frame: Image, label: FrameLabel, warning: str | None = None) -> Image:
     """An enlarged copy of ``frame`` (uint8 ``[h,w,3]`` RGB) with its box and a text bar above; even width and height.
 
-    Small frames are enlarged to at least 640 pixels of width, because text on 320 pixels cannot be read.
+    Small frames are enlarged to 480 pixels of width, because text on 320 pixels cannot be read.
     """
     import cv2
 
-    scale = max(1, -(-_MIN_WIDTH // frame.shape[1]))
+    scale = max(1.0, _MIN_WIDTH / frame.shape[1])
     big = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) if scale > 1 else frame.copy()
     x, y, w, h = (v * scale for v in label.box)
     corners = (round(x), round(y)), (round(x + w), round(y + h))

@@ -47,8 +47,11 @@ class Phase(Protocol):
 
 
 class FloatPhase:
-    """NI-LIF surrogate on real weights. At T = 1 norms learn their statistics on both branches at once; at T > 1 the
-    branches differ in time steps, so the statistics of a T = 1 network stay as they are."""
+    """NI-LIF surrogate on real weights.
+
+    At T = 1 every norm learns, on both branches at once. At T > 1 the branches differ in time steps: norms that both
+    share stay as the T = 1 network left them, those of retrievers and head, each of one branch only, go on learning.
+    """
 
     exact = False
 
@@ -79,12 +82,8 @@ class FloatPhase:
         return out.eval()
 
     def prepare(self) -> None:
-        """Training mode; frozen statistics at T > 1."""
+        """Training mode; norms that both branches share are of the frozen kind at T > 1."""
         self.module.train()
-        if not self.joint:
-            for module in self.module.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
 
     def refresh(self, samples: Sequence[Sample]) -> None:
         """Nothing follows the weights."""

@@ -15,6 +15,8 @@ from spiketrack_deploy.tracker.config import TrackerConfig
 from spiketrack_deploy.tracker.model import SpikeTrack
 
 _RESPONDER = re.compile(r"(\.seg_responder_(?:dw|pw)\.)(\d+)(\.)")
+_FIRST_DECAY = -3.0
+"""Logit of the share (5 %) of a membrane that reaches the next step; the weights know no carry-over yet."""
 _EMBEDDING = re.compile(r"(\.t_pos_embeds\.)(\d+)$")
 
 
@@ -23,7 +25,8 @@ def widened(model: SpikeTrack, config: TrackerConfig) -> SpikeTrack:
 
     Every added step begins as a copy of the first (responders, positional embeddings); the gate starts with equal
     weights
-    for all steps, its last layer at zero, so that the new network averages what its steps answer.
+    for all steps, its last layer at zero, so that the new network averages what its steps answer; membranes start with
+    little carry-over.
     """
     if model.config.templates != 1 or replace(model.config, templates=config.templates, name=config.name) != config:
         raise InputError(
@@ -35,6 +38,11 @@ def widened(model: SpikeTrack, config: TrackerConfig) -> SpikeTrack:
     state = {}
     for key, value in out.state_dict().items():
         source = _EMBEDDING.sub(r"\g<1>0", _RESPONDER.sub(r"\g<1>0\3", key))
-        state[key] = torch.zeros_like(value) if ".gate.mlp.2." in key else known.get(source, value).clone()
+        if ".gate.mlp.2." in key:
+            state[key] = torch.zeros_like(value)
+        elif key.endswith(".decay"):
+            state[key] = torch.full_like(value, _FIRST_DECAY)
+        else:
+            state[key] = known.get(source, value).clone()
     out.load_state_dict(state)
     return out.eval()

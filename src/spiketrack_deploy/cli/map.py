@@ -1,0 +1,244 @@
+"""``spiketrack map``: parse, map, print tables; exit code 4 after the whole report where the network does not fit.
+
+This module decides options and how a mapping looks on a terminal. It must not compute a figure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spiketrack_deploy.cli import options, printing
+from spiketrack_deploy.errors import FitError
+from spiketrack_deploy.units import Interval, si, si_interval
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.energy.layers import Mean
+    from spiketrack_deploy.program.types import Program
+
+Result = Mapping[str, Any]
+_EPILOG = """
+\b
+Examples:
+  spiketrack map spiketrack-nano
+  spiketrack map export/nano-loihi2 --target kapoho_point
+  spiketrack map export/s256 --target hala_point --json
+"""
+
+
+@click.command(
+    "map", epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.argument("subject", metavar="BUNDLE|MODEL")
+@click.option(
+    "--target",
+    default="loihi2",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="A chip takes as many chips as needed; a board has a fixed number (spiketrack targets lists both).",
+)
+@click.option("--branch", type=click.Choice(["search", "template"]), default="search", show_default=True)
+@click.option(
+    "--density",
+    type=click.FloatRange(0, 1),
+    help="Assume that this share of the neurons spikes, instead of a bundle's own counts. Default without counts: 0.5.",
+)
+@click.option(
+    "--rule",
+    type=click.Choice(["contiguous", "power_of_two"]),
+    default="contiguous",
+    show_default=True,
+    help="How layers are split: as densely as the limits allow, or in powers of two as logs of the vendor's compiler.",
+)
+@options.output
+def map_command(
+    subject: str, target: str, branch: str, density: float | None, rule: str, as_json: bool, quiet: bool
+) -> None:
+    """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of a target.
+
+    Prints chips, cores, limits exceeded and what would help, time per step and frame, energy with static power. Exit
+    code 4 after the report where it does not fit.
+    """
+    from spiketrack_deploy.mapping.limits import resolve_target
+    from spiketrack_deploy.mapping.report import mapping_report
+
+    profile, chips = resolve_target(target)
+    program, counts = _load(subject, branch if density is None else None)
+    _, report = mapping_report(
+        program,
+        profile,
+        target=target,
+        chips_available=chips,
+        branch=branch,
+        counts=counts,
+        density=density,
+        rule=rule,
+    )
+    result = {"subject": subject, **report}
+    if as_json:
+        print(json.dumps(result, indent=1, allow_nan=False))
+    elif not quiet:
+        map_summary(result)
+    if not result["fits"]:
+        # The report is the answer; a second JSON object or a FitError's rendering on stdout would spoil it.
+        click.echo(f"error: {_verdict(result)}", err=True)
+        raise click.exceptions.Exit(FitError.exit_code)
+
+
+def _load(subject: str, branch: str | None) -> tuple[Program, list[Mean] | None]:
+    """The program, and with ``branch`` the mean counts that a bundle recorded for it."""
+    from spiketrack_deploy.sources import find_source, is_bundle
+
+    path = Path(subject)
+    if is_bundle(path):
+        from spiketrack_deploy import bundle
+        from spiketrack_deploy.energy.layers import Mean
+        from spiketrack_deploy.exporting import read_program
+        from spiketrack_deploy.repricing import recorded_counts
+
+        bundle.check_bundle(path)
+        program, _ = read_program(path)
+        if branch is None:
+            return program, None
+        recorded = recorded_counts(path / bundle.ENERGY)
+        runs = recorded.frames if branch == "search" else recorded.updates
+        layers = recorded.search if branch == "search" else recorded.template
+        means = [Mean(x.name, x.kind, x.block, x.counts, runs) for x in layers]
+        return program, means or None
+    from spiketrack_deploy.lowering.lower import lower
+    from spiketrack_deploy.nir_graph.export import build_graph
+    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+
+    model, config = load_checkpoint(find_source(subject).path)
+    state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
+    return lower(*build_graph(state, config)).program, None
+
+
+def _verdict(result: Result) -> str:
+    fatal = [b for b in result["breaches"] if b["fatal"]]
+    worst = "; ".join(f"{b['op']}: {b['used']:,} {b['rule']}, limit {b['limit']:,}" for b in fatal[:3])
+    more = f" (and {len(fatal) - 3} more)" if len(fatal) > 3 else ""
+    fitting = next((f for f in result["fixes"] if f["fits"]), None)
+    remedy = f"nearest fix that fits: {fitting['change']}" if fitting else "no change that was tried makes it fit"
+    return f"{result['subject']} does not fit {result['target']}: {worst}{more}; {remedy}"
+
+
+def map_summary(result: Result) -> None:
+    """Tables for a terminal."""
+    neurons = ", ".join(f"{n:,} {kind}" for kind, n in result["neurons"].items())
+    available = f" of {result['chips_available']}" if result["chips_available"] else ""
+    answer = "fits" if result["fits"] else "does not fit"
+    printing._line(
+        f"{result['subject']} ({result['branch']} branch) {answer} {result['target']}: {result['cores']:,} cores on "
+        f"{result['chips']:,}{available} chips"
+    )
+    printing._line(f"{neurons} on chip; {result['synapses']:,} synapses in {result['synaptic_words']:,} words")
+    _breaches(result)
+    _loads(result)
+    _times(result)
+    _energy(result)
+    _verdicts(result)
+    other = result["other_branch"]
+    if other:
+        printing._line(
+            f"The {other['branch']} branch needs {other['cores']:,} more cores ({other['chips_together']:,} chips "
+            f"together): {other['note']}"
+        )
+
+
+def _breaches(result: Result) -> None:
+    if not result["breaches"]:
+        printing._line("No limit is exceeded.")
+        return
+    rows = [
+        (
+            b["rule"],
+            f"{b['used']:,}",
+            f"{b['limit']:,}",
+            f"+{b['over_by']:,}",
+            b["op"],
+            b["remedy"] + ("" if b["fatal"] else " (does not decide)"),
+        )
+        for b in result["breaches"]
+    ]
+    printing._table("Limits exceeded", ["limit", "used", "allowed", "over by", "layer", "remedy"], rows, (1, 2, 3))
+    if result["fixes"]:
+        rows3 = [(f["change"], f["effect"], "yes" if f["fits"] else "no") for f in result["fixes"]]
+        printing._table("Nearest fixes (structure only; accuracy unknown)", ["change", "effect", "fits"], rows3)
+    turns = result["in_turns"]
+    if turns and not result["fits"]:
+        printing._line(
+            f"In turns on {turns['chips']} chips: {turns['turns_per_frame']} turns a frame, "
+            f"{turns['weight_bytes_reloaded_per_frame']:,} bytes of weights reloaded and "
+            f"{turns['values_kept_between_turns']:,} values kept; {turns['energy']}"
+        )
+
+
+def _loads(result: Result) -> None:
+    limits = result["limits"]
+    rows = []
+    for key, load in result["loads"].items():
+        limit = limits[key]
+        share = f"{100 * load['max'] / limit:.0f} %" if limit else "-"
+        rows.append((key, f"{load['max']:,}", f"{load['mean']:,.0f}", f"{limit:,}" if limit else "-", share))
+    printing._table("Per core", ["load", "largest", "mean", "limit", "largest / limit"], rows, (1, 2, 3, 4))
+    place = result["placement"]
+    gap = place["gap_to_lower_bound"]
+    printing._line(
+        f"Placement: {place['weighted_hops']:,.0f} message hops a frame, {100 * place['saved_over_row_major']:.0f} % "
+        f"below row-major" + (f", {1 + gap:.1f} times a lower bound" if gap is not None else "")
+    )
+
+
+def _band(value: Mapping[str, float], unit: str, factor: float = 1.0) -> str:
+    return si_interval(Interval(value["low"], value["nominal"], value["high"]) * factor, unit)
+
+
+def _times(result: Result) -> None:
+    time = result["latency"]
+    rows = [
+        (
+            c["cause"],
+            si(c["amount"], "").strip(),
+            _band(c["time_s"], "s") if c["time_s"] else "not published",
+            c["where"],
+        )
+        for c in time["causes"]
+    ]
+    printing._table("Time of a step, by cause", ["cause", "amount", "time", "where"], rows, (1,))
+    rate = time["pipelined_frames_per_second"]
+    printing._line(
+        f"Step {_band(time['step_s'], 's')}, set by the {time['bottleneck']['cause']}; a frame takes "
+        f"{time['depth_steps']} steps, {_band(time['frame_latency_s'], 's')}"
+        + (f"; pipelined {rate['nominal']:,.0f} frames/s" if rate else "")
+    )
+    printing._line(f"Not modelled: {', '.join(time['not_modelled'])}.")
+
+
+def _energy(result: Result) -> None:
+    energy = result["energy"]
+    rows = [(x["name"], f"{x['count']:,.0f}", _band(x["energy_nj"], "J", 1e-9)) for x in energy["lines"]]
+    rows.append(("dynamic, sum", "", _band(energy["dynamic_nj"], "J", 1e-9)))
+    for key, name in (
+        ("static_camera_frame_nj", "static, 30 frames/s"),
+        ("static_full_speed_nj", "static, full speed"),
+    ):
+        if energy[key]:
+            rows.append((name, f"{energy['chips_powered']} chips", _band(energy[key], "J", 1e-9)))
+    printing._table(f"Energy per frame ({energy['activity']})", ["what", "count", "energy"], rows, (1,))
+    printing._line(f"At camera rate the largest term is {energy['dominant_at_camera_rate']}.")
+    for item in energy["unpriced"]:
+        printing._line(f"unpriced: {item['count']:,.0f} {item['name']}: {item['reason']}")
+
+
+def _verdicts(result: Result) -> None:
+    reasons: dict[tuple[str, str, str], int] = {}
+    for v in result["verdicts"]["operations"]:
+        key = (v["verdict"], v["kind"], v["reason"])
+        reasons[key] = reasons.get(key, 0) + 1
+    rows = [(verdict, kind, str(n), why) for (verdict, kind, why), n in sorted(reasons.items())]
+    printing._table("What the chip can do (--json: every layer)", ["verdict", "kind", "layers", "reason"], rows, (2,))
