@@ -49,13 +49,13 @@ NEURONS = {
 }
 """Neurons per layer of the published resource log."""
 NOTES = (
-    "Step time: t_synop of loihi2 was derived from this very measurement, so its agreement checks counts and layout, not "
-    "the price; the synaptic energy was fitted to another chip.",
-    "Cores of the dense layers are not compared: the log gives dense6 twelve cores, and no row of it tells the words of "
-    "a dense synapse. The convolution's format needs 2; 25 bits a synapse (9 of weight, 6 of delay, 10 of index) in the "
-    "12,000 words of builds of that year would give 12, a fit to one row.",
-    "The published layout is inferred: slabs of a power of two of image columns reproduce every convolution's cores and "
-    "the logged neurons per core. The rule contiguous packs for the fewest cores; its step is longer.",
+    "Step time: t_synop of loihi2 was derived from this very measurement, so its agreement checks counts and layout, "
+    "not the price; the synaptic energy was fitted to another chip.",
+    "Cores of the dense layers are not compared: the log gives dense6 twelve cores, and no row of it tells the words "
+    "of a dense synapse. The convolution's format needs 2; 25 bits a synapse (9 of weight, 6 of delay, 10 of index) in "
+    "the 12,000 words of builds of that year would give 12, a fit to one row.",
+    "The published layout is inferred: slabs of a power of two of image columns reproduce every convolution's cores "
+    "and the logged neurons per core. The rule contiguous packs for the fewest cores; its step is longer.",
 )
 SYNOP_TOLERANCE, ENERGY_TOLERANCE, TIME_TOLERANCE, CORE_TOLERANCE = 0.05, 0.30, 0.15, 0.10
 

@@ -1,8 +1,9 @@
 """Runs inside another interpreter, which has NeuroBench 2.3.0 (Apache-2.0) and PyTorch.
 
-Reads one JSON object from standard input: ``frames`` (list of input maps ``[C][h][w]``), ``layers``: each with ``weight``
-``[O][I][kh][kw]``, ``stride``, ``padding``, ``dilation`` (pairs), ``groups``, and ``threshold`` (a spike where the layer's
-sum reaches it; null for the last layer). Prints NeuroBench's synaptic operations per frame as one JSON object.
+Reads one JSON object from standard input: ``frames`` (list of input maps ``[C][h][w]``) and ``layers``: each with
+``weight`` ``[O][I][kh][kw]``, ``stride``, ``padding``, ``dilation`` (pairs), ``groups``, and ``threshold`` (a spike
+where the layer's sum reaches it; null for the last layer). Prints NeuroBench's synaptic operations per frame as one
+JSON object.
 """
 
 from __future__ import annotations

@@ -161,7 +161,8 @@ def read(data: bytes) -> PilotNet:
             entries = [file["layer"][str(index)] for index in range(len(file["layer"]))]
             if _kind(entries[0]) != "input":
                 raise InputError("network: the first layer must be an input layer")
-            layers, shape = [], _shape(entries[0])
+            layers: list[Layer] = []
+            shape = _shape(entries[0])
             for entry in entries[1:]:
                 if _kind(entry) == "flatten":
                     continue
@@ -180,6 +181,11 @@ def _shape(entry: Any) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def _pair(entry: Any) -> tuple[int, int]:
+    height, width = (int(n) for n in entry[()])
+    return height, width
+
+
 def _integers(array: NDArray[Any], what: str, limit: int) -> IntArray:
     whole = np.asarray(array, dtype=np.float64)
     if not np.array_equal(whole, np.trunc(whole)) or np.abs(whole).max(initial=0) > limit:
@@ -191,8 +197,7 @@ def _layer(entry: Any, index: int, before: tuple[int, int, int]) -> Layer:
     kind, shape, neuron = _kind(entry), _shape(entry), entry["neuron"]
     if kind not in ("conv", "dense") or int(neuron["iDecay"][()]) != 4096:
         raise InputError(f"network: layer {index} is a {kind}; only conv and dense with iDecay 4096 are replayed")
-    pair = [tuple(int(n) for n in entry[key][()]) if kind == "conv" else (1, 1) for key in ("stride", "padding")]
-    stride, padding = (pair[0], pair[1]) if kind == "conv" else ((1, 1), (0, 0))
+    stride, padding = ((1, 1), (0, 0)) if kind == "dense" else (_pair(entry["stride"]), _pair(entry["padding"]))
     weight = _integers(entry["weight"][()], f"weights of layer {index}", 127)
     weight = weight if kind == "conv" else weight.reshape(int(np.prod(shape)), -1, 1, 1)
     size = conv_size(before[1:], weight.shape[2:], stride, padding, (1, 1)) if kind == "conv" else (1, 1)
@@ -242,8 +247,9 @@ def replay(network: PilotNet, steps: int = STEPS) -> list[LayerReplay]:
 
 def recorded(files: Mapping[str, bytes], name: str) -> IntArray:
     """Spikes of one layer as Lava recorded them (stored W, H, C, T): ``[T, C, H, W]`` of 0 and 1."""
-    stored = np.load(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False).astype(np.int64)
-    return stored.transpose(3, 2, 1, 0) if stored.ndim == 4 else stored.T[:, :, None, None]
+    stored: IntArray = np.load(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False).astype(np.int64)
+    spikes: IntArray = stored.transpose(3, 2, 1, 0) if stored.ndim == 4 else stored.T[:, :, None, None]
+    return spikes
 
 
 def wrong_spikes(network: PilotNet, files: Mapping[str, bytes]) -> dict[str, int]:

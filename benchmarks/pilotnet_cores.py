@@ -199,13 +199,13 @@ def mapper_network(network: PilotNet) -> Network:
         channels, height, width = layer.shape
         name = layer.name
         populations.append(Population(name, name, "search", name, "neurons", channels, width, height))
-        kernel = layer.weight.shape[3], layer.weight.shape[4]
-        transposed = [(pair[1], pair[0]) for pair in (kernel, layer.stride, layer.padding)]
+        kernel = layer.weight.shape[4], layer.weight.shape[3]
+        stride, padding = (layer.stride[1], layer.stride[0]), (layer.padding[1], layer.padding[0])
         if layer.dense:
-            before = network.layers[index - 1].shape
             # A dense layer reads its whole input: a kernel as large as the map before it.
-            transposed = [(before[2], before[1]), (1, 1), (0, 0)]
-        synapses.append(Synapses(name, name, "conv", index, index + 1, *transposed, bits=WEIGHT_BITS))
+            before = network.layers[index - 1].shape
+            kernel, stride, padding = (before[2], before[1]), (1, 1), (0, 0)
+        synapses.append(Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=WEIGHT_BITS))
     return Network("search", tuple(populations), tuple(synapses), len(populations))
 
 

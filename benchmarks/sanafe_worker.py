@@ -34,7 +34,7 @@ def main() -> None:
     for group, core in ((out, arch.tiles[0].cores[1]), (inputs, arch.tiles[0].cores[0])):
         for index in range(len(group)):
             group[index].map_to_core(core)
-    # A synapse of weight 0 costs as much, and no membrane is moved: a soma is then updated when input arrives, only then.
+    # A synapse of weight 0 costs as much and moves no membrane: a soma is then updated only when input arrives.
     weights = [0.0] * len(task["edges"])
     inputs.connect_neurons_sparse(out, {"weight": weights}, [tuple(edge) for edge in task["edges"]])
     chip = sanafe.SpikingChip(arch)

@@ -2,8 +2,8 @@
 
     python benchmarks/teacher_forced.py DIR [--config NAME] [--json]
 
-DIR: a folder in the layout of the golden sets (tests/golden is one). Calibrates on the set's own crops, as an export does
-on its first frames. Prints the mean and worst mismatch rate over layers, teacher-forced and free-running.
+DIR: a folder in the layout of the golden sets (tests/golden is one). Calibrates on the set's own crops, as an export
+does on its first frames. Prints the mean and worst mismatch rate over layers, teacher-forced and free-running.
 """
 
 from __future__ import annotations

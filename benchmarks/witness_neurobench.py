@@ -2,10 +2,10 @@
 
     SPIKETRACK_NEUROBENCH_PYTHON=/path/to/python python benchmarks/witness_neurobench.py [--json]
 
-The interpreter named must have ``neurobench==2.3.0`` (PyPI, Apache-2.0; it brings PyTorch, so it lives in an environment
-of its own). NeuroBench files operations under ACs where every input is 0 or 1 and under MACs where one is not, and never
-multiplies by the value: binary inputs must give our ``synops`` as effective ACs, graded ones as effective MACs. Exit
-code 0: all agree; 1: one differs; 6: no NeuroBench.
+The interpreter named must have ``neurobench==2.3.0`` (PyPI, Apache-2.0; it brings PyTorch, so it lives in an
+environment of its own). NeuroBench files operations under ACs where every input is 0 or 1 and under MACs where one is
+not, and never multiplies by the value: binary inputs must give our ``synops`` as effective ACs, graded ones as
+effective MACs. Exit code 0: all agree; 1: one differs; 6: no NeuroBench.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def _result(name: str, ours: int, found: dict[str, float], kind: str) -> dict[st
 
 
 def chain(tile: Tile) -> tuple[list[dict[str, Any]], int]:
-    """A binary network of two layers, the tile's and a drawn 1x1 behind its spikes: NeuroBench's layers and our count."""
+    """A binary network of two layers, the tile's and a drawn 1x1 behind: as NeuroBench's layers, and our count."""
     binary = np.minimum(tile.spikes, 1)
     a = tile.op.attrs
-    pairs = [(a[f"{name}_h"], a[f"{name}_w"]) for name in ("stride", "padding", "dilation")]
-    summed = weighted_sum(binary[None], tile.weight[None], *pairs, a["groups"])[0]
+    stride, padding, dilation = ((a[f"{name}_h"], a[f"{name}_w"]) for name in ("stride", "padding", "dilation"))
+    summed = weighted_sum(binary[None], tile.weight[None], stride, padding, dilation, a["groups"])[0]
     threshold = int(np.median(summed)) + 1
     weight = np.random.default_rng(11).integers(-1, 2, (5, summed.shape[0], 1, 1)).astype(np.int8)
     ones = {
@@ -134,7 +134,8 @@ def main() -> int:
     for r in results:
         acs, macs = r["Effective_ACs"], r["Effective_MACs"]
         print(
-            f"{'ok  ' if r['ok'] else 'FAIL'} {r['network']:28s} ours {r['ours']}   NeuroBench ACs {acs:.0f}, MACs {macs:.0f}"
+            f"{'ok  ' if r['ok'] else 'FAIL'} {r['network']:28s} ours {r['ours']}   "
+            f"NeuroBench ACs {acs:.0f}, MACs {macs:.0f}"
         )
     return 0 if ok else 1
 

@@ -125,7 +125,8 @@ def main() -> int:
         return 0 if ok else 1
     for r in results:
         print(
-            f"{'ok  ' if r['ok'] else 'FAIL'} {r['tile']}: {r['layer']}, {r['input']} to {r['targets']}, {r['synapses']} synapses"
+            f"{'ok  ' if r['ok'] else 'FAIL'} {r['tile']}: {r['layer']}, {r['input']} to {r['targets']}, "
+            f"{r['synapses']} synapses"
         )
         for name, pair in r["figures"].items():
             print(f"       {name:20s} ours {pair['ours']:.12g}   SANA-FE {pair['sanafe']:.12g}")

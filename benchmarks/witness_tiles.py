@@ -58,7 +58,7 @@ class Tile:
     def edges(self) -> list[tuple[int, int]]:
         """Every non-zero synapse as (input, target), counted by walking targets and taps: no code of ``program``."""
         a, found = self.op.attrs, []
-        channels, height, width = self.spikes.shape
+        _, height, width = self.spikes.shape
         outputs, rows, columns = self.out
         per_group, fan_in = outputs // a["groups"], self.weight.shape[1]
         for o, c, ky, kx in np.argwhere(self.weight):

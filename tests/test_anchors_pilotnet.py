@@ -1,5 +1,5 @@
-"""Anchor A1: PilotNet-LIF as measured on a Loihi 2. The real network where it can be fetched (slow), a small SLAYER file
-and the published core counts everywhere."""
+"""Anchor A1: PilotNet-LIF as measured on a Loihi 2. The real network where it can be fetched (slow), a small SLAYER
+file and the published core counts everywhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from spiketrack_deploy.hardware.profiles import load_profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-import anchor_pilotnet  # noqa: E402
-import pilotnet  # noqa: E402
-import pilotnet_cores  # noqa: E402
+import anchor_pilotnet
+import pilotnet
+import pilotnet_cores
 
 YOLO_KP = [
     # output (C, H, W), kernel * inputs, cores of the published log
@@ -45,7 +45,7 @@ PILOTNET_MAPS = [
 
 @pytest.mark.parametrize("bits", [4, 5, 6])
 def test_one_rule_reproduces_both_published_core_counts(bits: int) -> None:
-    """YOLO-KP 574 and PilotNet's maps 59 (74 with the dense layers' 15): every row exactly, whatever the weight bits."""
+    """YOLO-KP 574 and PilotNet's maps 59 (74 with 15 of dense layers): every row exactly, whatever the weight bits."""
     yolo = [pilotnet_cores.vendor_cores(shape, rows, bits) for shape, rows, _ in YOLO_KP]
     assert yolo == [cores for *_, cores in YOLO_KP] and sum(yolo) == 574
     pilot = [pilotnet_cores.vendor_cores(shape, rows, bits) for shape, rows, _ in PILOTNET_MAPS]
@@ -195,7 +195,7 @@ def test_a_profile_without_times_has_no_step_time() -> None:
 
 @pytest.mark.slow
 def test_the_measured_network_is_predicted() -> None:
-    """Every tolerance of the anchor: counters 5 %, energy 30 % and covered, step time 15 %, cores 10 %, spikes exactly."""
+    """Tolerances of the anchor: counters 5 %, energy 30 % and covered, step time 15 %, cores 10 %, spikes exactly."""
     try:
         result = anchor_pilotnet.run(load_profile("loihi2"))
     except EngineError as error:

@@ -149,12 +149,14 @@ def test_verify_simulate_energy_inspect_track(place: Path, demo: Path, result: d
     )
 
 
-def test_same_content_for_one_and_two_threads(tmp_path: Path, exported: Path, tiny_checkpoint: Path) -> None:
+def test_same_content_for_any_threads_and_engine(tmp_path: Path, exported: Path, tiny_checkpoint: Path) -> None:
     hashes = set()
     for threads in (1, 2):
         env = {"OMP_NUM_THREADS": str(threads)}
         args = ("export", tiny_checkpoint, "--max-frames", 3, "--threads", threads, "-o", f"t{threads}")
         hashes.add(succeed(tmp_path, *args, env=env)["content_hash"])
+    args = ("export", tiny_checkpoint, "--max-frames", 3, "--engine", "reference", "-o", "reference")
+    hashes.add(succeed(tmp_path, *args)["content_hash"])
     assert hashes == {bundles.read_manifest(exported).content_hash}
 
 

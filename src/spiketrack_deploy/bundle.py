@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.errors import InputError, UsageError, VerificationError
-from spiketrack_deploy.program.store import canonical_json
 
 SCHEMA = "spiketrack-bundle/1"
 MANIFEST = "MANIFEST.json"
@@ -59,6 +58,8 @@ def file_digest(path: Path) -> str:
 
 def content_hash(files: Mapping[str, str]) -> str:
     """SHA-256 over path and digest of every file that :data:`OUTSIDE_HASH` does not name."""
+    from spiketrack_deploy.program.store import canonical_json  # NumPy, which --help does without
+
     return hashlib.sha256(canonical_json({p: d for p, d in files.items() if p not in OUTSIDE_HASH})).hexdigest()
 
 

@@ -8,6 +8,7 @@
     run       the program on the clip: boxes, counts               engines/
     price     counts -> energy.json, layers.csv                    energy/
     compare   parity.json                                          faithful
+    place     cores and chips, for the report                      chips, mapping/
     show      tracked.mp4, report.html                             report/
     seal      provenance.json, MANIFEST.json, rename               bundle
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiketrack_deploy import bundle, provenance, vectors
+from spiketrack_deploy.chips import chip_figures
 from spiketrack_deploy.energy.layers import LayerCounts, layer_counts
 from spiketrack_deploy.energy.pricing import dynamic_energy
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
@@ -135,7 +137,9 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
     data = _report_data(plan, frames, program, run, costs, energy, found, program_hash)
     with clock.stage("video"):
         stills = write_overlay(folder / bundle.VIDEO, frames, plan.clip, run.steps, costs, plan.source.remark)
-    return _seal(plan, folder, replace(data, stills=stills), energy, clock)
+    with clock.stage("mapping"):
+        chips = chip_figures(program, run.frames, plan.profile, plan.target)
+    return _seal(plan, folder, replace(data, stills=stills, chips=chips), energy, clock)
 
 
 def _options(plan: Plan) -> dict[str, Any]:

@@ -6,6 +6,7 @@ none of the heavy libraries, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -20,8 +21,6 @@ from typing import NoReturn
 
 import click
 
-from spiketrack_deploy.bundle import write_failure
-from spiketrack_deploy.cli.commands import export_command, group
 from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, SpiketrackError, UsageError
 
 EXIT_BUG = 1
@@ -31,12 +30,34 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """``spiketrack``: the command with the stages."""
-    sys.exit(run(group, "spiketrack", argv))
+    _leave(_start("group", "spiketrack", argv))
 
 
 def export_main(argv: Sequence[str] | None = None) -> NoReturn:
     """``spiketrack-export``: everything in one command."""
-    sys.exit(run(export_command, "spiketrack-export", argv))
+    _leave(_start("export_command", "spiketrack-export", argv))
+
+
+def _start(attribute: str, name: str, argv: Sequence[str] | None) -> int:
+    """Signals first, imports then, so that Ctrl-C right after the start ends as tidily as later on."""
+    _end_tidily()
+    try:
+        from spiketrack_deploy.cli import commands
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", EXIT_INTERRUPTED, False)
+    command: click.Command = getattr(commands, attribute)
+    return run(command, name, argv)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process. Where Ctrl-C fell into an ``exec()`` of some library, CPython remembers it as unhandled although
+    it was handled, and kills itself by SIGINT after ``sys.exit``: then the exit code would depend on the instant."""
+    if code == EXIT_INTERRUPTED:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
@@ -69,6 +90,8 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     except OSError as error:
         if error.errno == errno.EPIPE:
             return _broken_pipe()
+        from spiketrack_deploy.bundle import write_failure
+
         failure = write_failure(_place(error), error)
         if failure is None:
             return _bug(error, as_json)

@@ -127,16 +127,26 @@ def _verdict(result: Result) -> str:
     return f"{result['subject']} does not fit {result['target']}: {worst}{more}; {remedy}"
 
 
+def _chips(number: int) -> str:
+    return f"{number:,} chip" + ("" if number == 1 else "s")
+
+
 def map_summary(result: Result) -> None:
     """Tables for a terminal."""
     neurons = ", ".join(f"{n:,} {kind}" for kind, n in result["neurons"].items())
-    available = f" of {result['chips_available']}" if result["chips_available"] else ""
+    available = result["chips_available"]
+    board = f" (the board has {available})" if available else ""
     answer = "fits" if result["fits"] else "does not fit"
     printing._line(
         f"{result['subject']} ({result['branch']} branch) {answer} {result['target']}: {result['cores']:,} cores on "
-        f"{result['chips']:,}{available} chips"
+        f"{_chips(result['chips'])}{board}"
     )
     printing._line(f"{neurons} on chip; {result['synapses']:,} synapses in {result['synaptic_words']:,} words")
+    kinds = result["verdicts"]["count"]
+    printing._line(
+        f"{kinds.get('native', 0)} operations are native, {kinds.get('microcode', 0)} need neuron programs or embedded "
+        f"processors, {kinds.get('host', 0)} are left to the host"
+    )
     _breaches(result)
     _loads(result)
     _times(result)
@@ -145,7 +155,7 @@ def map_summary(result: Result) -> None:
     other = result["other_branch"]
     if other:
         printing._line(
-            f"The {other['branch']} branch needs {other['cores']:,} more cores ({other['chips_together']:,} chips "
+            f"The {other['branch']} branch needs {other['cores']:,} more cores ({_chips(other['chips_together'])} "
             f"together): {other['note']}"
         )
 
@@ -172,7 +182,7 @@ def _breaches(result: Result) -> None:
     turns = result["in_turns"]
     if turns and not result["fits"]:
         printing._line(
-            f"In turns on {turns['chips']} chips: {turns['turns_per_frame']} turns a frame, "
+            f"In turns on {_chips(turns['chips'])}: {turns['turns_per_frame']} turns a frame, "
             f"{turns['weight_bytes_reloaded_per_frame']:,} bytes of weights reloaded and "
             f"{turns['values_kept_between_turns']:,} values kept; {turns['energy']}"
         )
@@ -211,6 +221,9 @@ def _times(result: Result) -> None:
     ]
     printing._table("Time of a step, by cause", ["cause", "amount", "time", "where"], rows, (1,))
     rate = time["pipelined_frames_per_second"]
+    if not time["bottleneck"]:
+        printing._line("No time was published for this chip: the duration of a step is not known.")
+        return
     printing._line(
         f"Step {_band(time['step_s'], 's')}, set by the {time['bottleneck']['cause']}; a frame takes "
         f"{time['depth_steps']} steps, {_band(time['frame_latency_s'], 's')}"
@@ -228,7 +241,7 @@ def _energy(result: Result) -> None:
         ("static_full_speed_nj", "static, full speed"),
     ):
         if energy[key]:
-            rows.append((name, f"{energy['chips_powered']} chips", _band(energy[key], "J", 1e-9)))
+            rows.append((name, _chips(energy["chips_powered"]), _band(energy[key], "J", 1e-9)))
     printing._table(f"Energy per frame ({energy['activity']})", ["what", "count", "energy"], rows, (1,))
     printing._line(f"At camera rate the largest term is {energy['dominant_at_camera_rate']}.")
     for item in energy["unpriced"]:

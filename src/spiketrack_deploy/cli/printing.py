@@ -137,19 +137,20 @@ def simulate_summary(result: Result) -> None:
     )
 
 
+_ENERGIES = ("search_nj", "template_amortised_nj", "dynamic_nj")
+
+
 def energy_summary(result: Result) -> None:
     """The same counts under several profiles."""
     reports = result["profiles"]
     rows = []
-    for report in reports:
+    for report, line in zip(reports, result["comparison"]["profiles"]):
         frame, static = report["per_frame"], report["static"]
         top = frame["dominant"]
         rows.append(
             (
                 report["profile"]["name"],
-                joules(frame["search_nj"]),
-                joules(frame["template_amortised_nj"]),
-                joules(frame["dynamic_nj"]),
+                *(joules(line[key]) if line["priced"] else "no price" for key in _ENERGIES),
                 joules(static["energy_nj_per_chip_frame"]) if static else "-",
                 f"{top['price']} {100 * top['share']:.0f} % ({top['tag']})" if top else "-",
                 str(len([u for u in report["unpriced"] if u["count"]])),
@@ -168,7 +169,47 @@ def energy_summary(result: Result) -> None:
     causes = list(dict.fromkeys(c for r in reports for c in r["per_frame"]["by_cause_nj"]))
     split = [(cause, *(_cause(r, cause) for r in reports)) for cause in causes]
     _table("Search frame by cause", ["cause", *(r["profile"]["name"] for r in reports)], split)
+    _intervals(reports)
+    _dense(result["comparison"])
     _line("Bands are low..high of the prices, added end by end. Unpriced events are in no total; --json lists them.")
+
+
+def _intervals(reports: Sequence[Result]) -> None:
+    """What the bands mean where every price is drawn from its own."""
+    rows = []
+    for report in reports:
+        spread = report["uncertainty"]["search_frame_over_prices"]
+        if spread:
+            ends = (si(spread[key] * 1e-9, "J") for key in ("low_nj", "median_nj", "high_nj"))
+            rows.append((report["profile"]["name"], *ends))
+    if rows:
+        head = ["profile", "5 %", "median", "95 %"]
+        _table("Search frame with prices drawn from triangles over their bands (counts held fixed)", head, rows)
+
+
+def _dense(comparison: Result) -> None:
+    """Dense networks in the arithmetic-only convention."""
+    lines = comparison["dense"]
+    profiles = list(lines[0]["energy_nj"])
+    rows = [
+        (x["name"], f"{x['macs'] / 1e9:.3f}", *(joules(x["energy_nj"][p]) for p in profiles), x["source"])
+        for x in lines
+    ]
+    rows.append(
+        (
+            "this tracker, published convention",
+            "-",
+            joules(comparison["published_convention_nj"]),
+            "-",
+            "firing rate x MACs",
+        )
+    )
+    _table(
+        "Dense multiply-accumulates of one frame (45 nm arithmetic only: no memory, no static power)",
+        ["tracker", "GMAC", *profiles, "how it is known"],
+        rows,
+        right=(1,),
+    )
 
 
 def _cause(report: Result, cause: str) -> str:

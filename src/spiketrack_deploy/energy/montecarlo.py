@@ -16,6 +16,7 @@ a whole: an interval over frames says nothing about other videos.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.pricing import Counted, price
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
@@ -160,7 +162,15 @@ def _resampled_sums(values: Floats, samples: int, rng: np.random.Generator) -> F
     return sums
 
 
-def frame_energies(frames: Iterable[Iterable[Counted]], profile: Profile) -> list[float]:
+def frame_energies(frames: Iterable[Iterable[LayerCounts]], profile: Profile) -> list[float]:
     """Nominal dynamic energy of every frame, nanojoules."""
     nominal = {name: item.interval.nominal for name, item in profile.prices.items()}
-    return [sum(n * nominal[name] for name, n in price_counts(frame, profile).items()) for frame in frames]
+    return [sum(n * nominal[name] for name, n in price_counts(_by_kind(frame), profile).items()) for frame in frames]
+
+
+def _by_kind(frame: Iterable[LayerCounts]) -> list[LayerCounts]:
+    """The counts of a kind summed: a price depends on nothing else of a layer, and this takes less time."""
+    sums: dict[str, Counter[str]] = {}
+    for layer in frame:
+        sums.setdefault(layer.kind, Counter()).update(layer.counts)
+    return [LayerCounts(kind, kind, kind, dict(counts)) for kind, counts in sums.items()]

@@ -4,9 +4,9 @@ This module decides how spikes are added up; it must not know operations other t
 reads this tensor". A synaptic count is ``sum over c, h, w of n[c,h,w] * fan[c,h,w]``, and the fan-out is bilinear in
 which kernel taps land inside the image along either axis, ``fan = sum_k nonzero[c,ky,kx] * rows[ky,h] * cols[kx,w]``.
 Away from the borders ``rows`` and ``cols`` depend on the position modulo the stride only. So a tensor is reduced to a
-few sums per channel (all positions of each phase, and the border rows and columns once more), and each reader is one small
-dot product. Tensors of equal size are collected side by side and reduced together: eight spikes per 64-bit lane, byte
-by byte, because fewer than 64 spikes of at most 4 fit a byte.
+few sums per channel (all positions of each phase, and the border rows and columns once more), and each reader is one
+small dot product. Tensors of equal size are collected side by side and reduced together: eight spikes per 64-bit lane,
+byte by byte, because fewer than 64 spikes of at most 4 fit a byte.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spiketrack_deploy.engines.sim_tensors import nhwc
@@ -105,15 +105,20 @@ _Key = tuple[Size, Axis, Axis]
 """What the tensors of a group have in common."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """What is known of one tensor: non-zero spikes, sum of spikes, both per step and channel ``[2,T,C]``, and per
-    reader ``(synaptic operations, unit operations)``."""
+class Sums(NamedTuple):
+    """What is known of one tensor: non-zero spikes, sum of spikes, and per reader ``(synaptic operations, unit
+    operations)``. A plain tuple, because a frame makes some two hundred."""
 
     events: int
     total: int
-    channels: NDArray[np.float64]
     visits: Mapping[str, tuple[int, int]]
+    plane: AnyArray
+    """``[2, T, all channels]`` of which ``span`` are this tensor's"""
+    span: slice
+
+    def channels(self, steps: int) -> AnyArray:
+        """Non-zero spikes and sum of spikes per step and channel: ``[2, T, C]``."""
+        return self.plane[:, :steps, self.span]
 
 
 def _chunk(rows: int) -> int:
@@ -132,100 +137,120 @@ def _runs(positions: Sequence[int]) -> list[slice]:
     return runs
 
 
+class _Scratch:
+    """Memory that all groups use in turn, so that it stays in the cache."""
+
+    def __init__(self) -> None:
+        self._held: dict[torch.dtype, Tensor] = {}
+        self._asked: list[tuple[torch.dtype, int]] = []
+
+    def take(self, dtype: torch.dtype, *shape: int) -> Tensor:
+        """Zeros of ``shape``, which alias every other request of this type."""
+        size = int(np.prod(shape))
+        if dtype not in self._held or self._held[dtype].numel() < size:
+            self._held[dtype] = torch.zeros(size, dtype=dtype)
+        return self._held[dtype][:size].view(shape)
+
+
 class _Group:
     """Tensors of one size and geometry, side by side in ``[T, H, W, C]``, and their sums.
 
-    Everything is a view made once; :meth:`flush` is a dozen library calls. ``values`` and ``masks``: scratch memory that
-    groups share; a lone tensor is read where it lies, so its ``values`` are never used.
+    Everything is a view made once; :meth:`flush` is a dozen library calls. ``values`` and ``masks``: memory that groups
+    share; a lone tensor is read where it lies, so its ``values`` are never used.
     """
 
-    def __init__(
-        self, size: Size, rows: Axis, cols: Axis, members: Sequence[_Member], values: Tensor, masks: Tensor
-    ) -> None:
-        steps, height, width = size
+    def __init__(self, key: _Key, members: Sequence[_Member], values: Tensor, masks: Tensor, scratch: _Scratch) -> None:
+        (self.steps, height, width), rows, cols = key
         self.members = tuple(members)
-        self.count, self.steps = _padded(members, width), steps
-        self.line = width * self.count
-        chunk = _chunk(height // rows.phases)
-        self.chunks = height // (rows.phases * chunk)
-        whole = steps * height * self.line
-        self.room = (steps, self.chunks, chunk, rows.phases * self.line // 8)
-        self.flat = (whole, (steps, height, self.line))
-        self.values, self.masks = values[:whole], masks[:whole]
-        block = self.values.view(steps, height, width, self.count)
+        self.plain = _is_plain(key)
+        self.count = _padded(members, key)
+        block = values[: self.steps * height * width * self.count].view(self.steps, height, width, self.count)
         self.slots = {m.name: block[..., m.first : m.first + m.count].permute(0, 3, 1, 2) for m in members}
+        if self.plain:
+            height, width = height * width, 1
+        self.lines = (self.steps, height, width * self.count)
+        self.chunk = _chunk(height // rows.phases)
+        self.base = height // self.chunk
         self.row_runs = _runs(rows.border)
-        self._sum_rows(rows)
-        self._sum_columns(rows, cols, width)
-        self._weigh(rows, cols)
+        size = block.numel()
+        self._sum_rows(rows, scratch)
+        self.sources = [self._views(flat[:size]) for flat in (masks, values)]
+        self.ranks = 1 + max(len(m.readers) for m in members)
         self.visited = torch.empty(0)
+        if self.plain:
+            self.fan = self._fan_out(rows, cols)[:, :, 0, 0]
+        else:
+            self._sum_columns(cols, width, scratch)
+            self._weigh(rows, cols, scratch)
 
-    def _sum_rows(self, rows: Axis) -> None:
+    def _sum_rows(self, rows: Axis, scratch: _Scratch) -> None:
         """``byte_sums`` ``[2, T, classes, W*C]``: masks and values, added over the rows of a class."""
-        base = self.chunks * rows.phases
-        self.classes = base + len(rows.border)
-        self.byte_sums = torch.zeros((2, self.steps, self.classes, self.line), dtype=torch.uint8)
-        whole = self.byte_sums[:, :, :base].view(torch.int64)
-        self.lanes = [w.view(self.steps, self.chunks, self.room[3]) for w in whole]
-        self.border_rows = [
-            list(half[:, base:].split([r.stop - r.start for r in self.row_runs], 1)) for half in self.byte_sums
-        ]
-        self.sources = [(self.masks, self.lane_view(self.masks), self.row_views(self.masks))]
-        self.sources.append((self.values, self.lane_view(self.values), self.row_views(self.values)))
+        self.classes = self.base + len(rows.border)
+        self.byte_sums = scratch.take(torch.uint8, 2, self.steps, self.classes, self.lines[2])
+        chunks = self.base // rows.phases
+        self.room = (self.steps, chunks, self.chunk, rows.phases * self.lines[2] // 8)
+        self.lanes = [half[:, : self.base].view(torch.int64).view(*self.room[:2], -1) for half in self.byte_sums]
+        lengths = [run.stop - run.start for run in self.row_runs]
+        self.border_rows = [list(half[:, self.base :].split(lengths, 1)) if lengths else [] for half in self.byte_sums]
 
-    def lane_view(self, flat: Tensor) -> Tensor:
-        """Bytes as 64-bit lanes ``[T, chunks, rows, lanes]``."""
-        return flat.view(torch.int64).view(self.room)
+    def _views(self, flat: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Bytes; the same as 64-bit lanes ``[T, chunks, rows, lanes]``; their border rows, run by run."""
+        runs = [flat.view(self.lines)[:, run] for run in self.row_runs]
+        return flat, flat.view(torch.int64).view(self.room), runs
 
-    def row_views(self, flat: Tensor) -> list[Tensor]:
-        """The border rows, run by run."""
-        if not self.row_runs:
-            return []
-        block = flat.view(self.flat[1])
-        return [block[:, run] for run in self.row_runs]
-
-    def _sum_columns(self, rows: Axis, cols: Axis, width: int) -> None:
+    def _sum_columns(self, cols: Axis, width: int, scratch: _Scratch) -> None:
         """``reduced`` ``[2, T, classes*parts, C]``, below 2**24 like every sum of one channel: float32 holds it."""
         parts = cols.phases + len(cols.border)
         lines = (2 * self.steps, self.classes)
-        self.reduced = torch.zeros((2, self.steps, self.classes * parts, self.count), dtype=torch.float32)
+        self.reduced = scratch.take(torch.float32, 2, self.steps, self.classes * parts, self.count)
         target = self.reduced.view(*lines, parts, self.count)
         by_phase = self.byte_sums.view(*lines, width // cols.phases, cols.phases, self.count)
         self.col_sum = (by_phase, target[:, :, : cols.phases])
         self.border_cols: list[tuple[Tensor, Tensor]] = []
+        by_column = self.byte_sums.view(*lines, width, self.count)
         place = cols.phases
         for run in _runs(cols.border):
             stop = place + run.stop - run.start
-            self.border_cols.append(
-                (target[:, :, place:stop], self.byte_sums.view(*lines, width, self.count)[:, :, run])
-            )
+            self.border_cols.append((target[:, :, place:stop], by_column[:, :, run]))
             place = stop
 
-    def _weigh(self, rows: Axis, cols: Axis) -> None:
-        """``weights`` ``[ranks, 1, T, classes*parts, C]``: rank 0 adds everything once, the others are fan-outs."""
-        parts = cols.phases + len(cols.border)
-        self.ranks = 1 + max(len(m.readers) for m in self.members)
-        weights = np.zeros((self.ranks, self.steps, self.classes, parts, self.count))
+    def _fan_out(self, rows: Axis, cols: Axis) -> AnyArray:
+        """Fan-outs ``[ranks-1, T, row parts, column parts, C]`` of the members' first, second ... readers."""
+        parts = (rows.phases + len(rows.border), cols.phases + len(cols.border))
+        fan = np.zeros((self.ranks - 1, self.steps, *parts, self.count))
         for member in self.members:
-            mine = slice(member.first, member.first + member.count)
-            weights[0, :, : self.chunks * rows.phases, : cols.phases, mine] = 1
-            for rank, reader in enumerate(member.readers, start=1):
-                factors = rows.factors(reader.rows)
-                every = np.concatenate([np.tile(factors[: rows.phases], (self.chunks, 1)), factors[rows.phases :]])
-                weights[rank, ..., mine] = np.einsum("tckx,rk,qx->trqc", reader.taps, every, cols.factors(reader.cols))
-        self.weights = torch.from_numpy(weights.reshape(self.ranks, 1, self.steps, self.classes * parts, self.count))
-        self.products = torch.zeros((self.ranks, 2, *self.weights.shape[2:]), dtype=torch.float64)
+            for rank, reader in enumerate(member.readers):
+                one = np.einsum("tckx,rk,qx->trqc", reader.taps, rows.factors(reader.rows), cols.factors(reader.cols))
+                fan[rank, ..., member.first : member.first + member.count] = one
+        return fan
+
+    def _weigh(self, rows: Axis, cols: Axis, scratch: _Scratch) -> None:
+        """``weights`` ``[ranks, 1, T, classes*parts, C]``: rank 0 adds everything once, the others are fan-outs."""
+        fan = self._fan_out(rows, cols)
+        chunks = self.base // rows.phases
+        every = [np.tile(fan[:, :, : rows.phases], (1, 1, chunks, 1, 1)), fan[:, :, rows.phases :]]
+        weights = np.zeros((self.ranks, self.steps, self.classes, *fan.shape[3:]))
+        weights[0, :, : self.base, : cols.phases] = 1
+        weights[1:] = np.concatenate(every, axis=2)
+        self.weights = torch.from_numpy(weights.reshape(self.ranks, 1, self.steps, -1, self.count))
+        self.products = scratch.take(torch.float64, self.ranks, 2, *self.weights.shape[2:])
 
     def flush(self, direct: Tensor | None = None) -> None:
-        """Reduce the slots, or ``direct`` (a lone tensor's bytes, flat), to ``visited`` ``[ranks, 2, T, C]``."""
+        """Reduce the slots, or ``direct`` (a lone tensor's bytes, flat), to ``visited`` ``[ranks, 2, T, C]``.
+
+        Rank 0 are plain sums, the others one per reader; those of a plain group are left to the census.
+        """
         masks, values = self.sources
         if direct is not None:
-            values = (direct, self.lane_view(direct), self.row_views(direct))
+            values = self._views(direct)
         torch.clamp(values[0], max=1, out=masks[0])
         for half, (_, lanes, runs) in enumerate((masks, values)):
             torch.sum(lanes, dim=2, out=self.lanes[half])
             for target, source in zip(self.border_rows[half], runs, strict=True):
                 target.copy_(source)
+        if self.plain:
+            torch.sum(self.byte_sums, dim=2, dtype=torch.float64, out=self.visited[0])
+            return
         torch.sum(self.col_sum[0], dim=2, dtype=torch.float32, out=self.col_sum[1])
         for target, source in self.border_cols:
             target.copy_(source)
@@ -233,8 +258,14 @@ class _Group:
         torch.sum(self.products, dim=3, out=self.visited)
 
 
-def _padded(members: Sequence[_Member], width: int) -> int:
-    """Channels of a group, such that an image row fills whole 64-bit lanes; what lies in the padding has no weight."""
+def _is_plain(key: _Key) -> bool:
+    """Whether every position has the same fan-out: 1 x 1 kernels without stride, or no convolution at all."""
+    return all(axis.phases == 1 and not axis.border for axis in key[1:])
+
+
+def _padded(members: Sequence[_Member], key: _Key) -> int:
+    """Channels of a group, such that a row fills whole 64-bit lanes; what lies in the padding has no weight."""
+    width = 1 if _is_plain(key) else key[0][2]
     count = members[-1].first + members[-1].count
     while width * count % 8:
         count += 1
@@ -264,40 +295,49 @@ class Census:
                 closed.append((key, group))
                 waiting[key] = group = []
             group.append(_Member(name, group[-1].first + group[-1].count if group else 0, count, mine))
-        self._build([*closed, *waiting.items()])
+        # Plain groups first: their fan-outs are then one product at the end.
+        self._build(sorted([*closed, *waiting.items()], key=lambda pair: not _is_plain(pair[0])))
 
     def _build(self, closed: Sequence[tuple[_Key, list[_Member]]]) -> None:
         """Groups of one key never fill at the same time, so they share memory; masks live only during a flush."""
-        rooms = [int(np.prod(key[0])) * _padded(members, key[0][2]) for key, members in closed]
+        rooms = [int(np.prod(key[0])) * _padded(members, key) for key, members in closed]
         masks = torch.zeros(max(rooms, default=0), dtype=torch.uint8)
+        scratch = _Scratch()
         pools: dict[_Key, Tensor] = {}
+        for (key, _), room in zip(closed, rooms, strict=True):
+            if key not in pools or len(pools[key]) < room:
+                pools[key] = torch.zeros(room, dtype=torch.uint8)
+        groups = [_Group(key, members, pools[key], masks, scratch) for key, members in closed]
         self._slots: dict[str, Tensor] = {}
         self._alone: dict[str, _Group] = {}
         self._last: dict[str, _Group] = {}
-        groups = []
-        for (key, members), room in zip(closed, rooms, strict=True):
-            last = members[-1]
-            if len(members) == 1 and last.count == _padded(members, key[0][2]):
-                groups.append(_Group(*key, members, masks, masks))
-                self._alone[last.name] = groups[-1]
-                continue
-            if key not in pools or len(pools[key]) < room:
-                pools[key] = torch.zeros(room, dtype=torch.uint8)
-            groups.append(_Group(*key, members, pools[key], masks))
-            self._slots.update(groups[-1].slots)
-            self._last[last.name] = groups[-1]
+        for group in groups:
+            last = group.members[-1]
+            if len(group.members) == 1 and last.count == group.count:
+                self._alone[last.name] = group
+            else:
+                self._slots.update(group.slots)
+                self._last[last.name] = group
+        self._connect(groups)
+
+    def _connect(self, groups: Sequence[_Group]) -> None:
+        """One array of all groups' sums ``[ranks, 2, T, channels]``, and where each tensor lies in it."""
         ranks, steps = max((g.ranks for g in groups), default=1), max((g.steps for g in groups), default=1)
         self._visited = torch.zeros((ranks, 2, steps, sum(g.count for g in groups)), dtype=torch.float64)
-        self._places: list[tuple[str, int, int, int, tuple[str, ...]]] = []
+        plain = sum(g.count for g in groups if g.plain)
+        fan = torch.zeros((ranks - 1, 1, steps, plain), dtype=torch.float64)
+        self._places: list[tuple[str, slice, tuple[str, ...]]] = []
         first = 0
         for g in groups:
             g.visited = self._visited[: g.ranks, :, : g.steps, first : first + g.count]
+            if g.plain:
+                fan[: g.ranks - 1, 0, : g.steps, first : first + g.count] = torch.from_numpy(g.fan)
             for m in g.members:
-                self._places.append(
-                    (m.name, first + m.first, first + m.first + m.count, g.steps, tuple(r.op for r in m.readers))
-                )
+                span = slice(first + m.first, first + m.first + m.count)
+                self._places.append((m.name, span, tuple(r.op for r in m.readers)))
             first += g.count
-        self._starts = [start for _, start, _, _, _ in self._places]
+        self._starts = [span.start for _, span, _ in self._places]
+        self._plain = (self._visited[:1, :, :, :plain], fan, self._visited[1:, :, :, :plain])
 
     def take(self, name: str, value: Tensor) -> None:
         """Add one tensor (uint8 ``[T,C,H,W]``)."""
@@ -311,13 +351,15 @@ class Census:
             group.flush()
 
     def sums(self) -> dict[str, Sums]:
-        """All sums, once every tensor has been taken."""
+        """All sums, once every tensor has been taken. Arrays in it hold until the next tensor is taken."""
+        totals, fan, target = self._plain
+        torch.mul(totals, fan, out=target)
         visited = self._visited.numpy()
         numbers = np.add.reduceat(visited.sum(axis=2), self._starts, axis=2).astype(np.int64)
-        events, totals = numbers[0].tolist()
-        synops, unit_ops = numbers[:, 0].tolist(), numbers[:, 1].tolist()
+        events, total = numbers[0].tolist()
+        pairs = [list(zip(*rank)) for rank in numbers[1:].tolist()]
         result = {}
-        for index, (name, start, stop, steps, ops) in enumerate(self._places):
-            visits = {op: (synops[rank][index], unit_ops[rank][index]) for rank, op in enumerate(ops, start=1)}
-            result[name] = Sums(events[index], totals[index], visited[0, :, :steps, start:stop], visits)
+        for index, (name, span, ops) in enumerate(self._places):
+            visits = {op: pairs[rank][index] for rank, op in enumerate(ops)}
+            result[name] = Sums(events[index], total[index], visits, visited[0], span)
         return result

@@ -46,7 +46,7 @@ def _conv_float(
 
     def run(x: Tensor) -> Tensor:
         y = torch.conv2d(x.float(), w, b, g.stride, g.padding, g.dilation, g.groups)
-        return spikes_of(y.clamp_(0, SPIKE_MAX)) if spiking else y
+        return spikes_of(y.clamp_(0, SPIKE_MAX).round_()) if spiking else y
 
     return run
 

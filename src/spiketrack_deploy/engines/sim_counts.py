@@ -133,7 +133,7 @@ def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[
 
     def finish(rows: Any, sums: Mapping[str, Sums]) -> OpCounts:
         s = sums[source]
-        synops, unit_ops = (s.channels * rows).sum(axis=(1, 2)).tolist()
+        synops, unit_ops = (s.channels(steps) * rows).sum(axis=(1, 2)).tolist()
         return OpCounts(
             events=s.events,
             synops=int(synops),

@@ -15,20 +15,29 @@ from torch import Tensor
 from spiketrack_deploy.engines.sim_conv import Kernel, conv_kernel, spiking_conv_kernel
 from spiketrack_deploy.engines.sim_levels import level_gains, rounding_bits
 from spiketrack_deploy.engines.sim_tensors import LAST, Held, channels, nchw, nhwc, spikes_of
-from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, SPIKE_MAX, AnyArray, Arrays, IntArray, Op, TensorSpec
+from spiketrack_deploy.program.types import (
+    DECAY_BITS,
+    INT24_MAX,
+    INT24_MIN,
+    SPIKE_MAX,
+    AnyArray,
+    Arrays,
+    IntArray,
+    Op,
+    TensorSpec,
+)
 
 
-def fire_kernel(thresholds: AnyArray, bits: AnyArray) -> Kernel:
-    """Held stream (float32) -> uint8 spikes. ``thresholds`` ``[1 or C, 4]`` integers."""
-    count = len(bits)
-    full = np.broadcast_to(thresholds.astype(np.int64), (count, SPIKE_MAX))
+def level_kernel(thresholds: AnyArray, bits: AnyArray) -> Kernel:
+    """Held stream (float32) -> the spikes 0..4 as a fresh float32 tensor. ``thresholds`` ``[1 or C, 4]`` integers."""
+    full = np.broadcast_to(thresholds.astype(np.int64), (len(bits), SPIKE_MAX))
     gains = level_gains(full, bits)
     if gains is None:
         return _compare_kernel(full, bits)
     if (gains == 1).all():
-        return lambda x: spikes_of(torch.clamp(x, 0, SPIKE_MAX))
+        return lambda x: torch.clamp(x, 0, SPIKE_MAX).round_()
     factor = channels(gains)
-    return lambda x: spikes_of(torch.mul(x, factor).clamp_(0, SPIKE_MAX))
+    return lambda x: torch.mul(x, factor).clamp_(0, SPIKE_MAX).round_()
 
 
 def _compare_kernel(thresholds: IntArray, bits: AnyArray) -> Kernel:
@@ -37,42 +46,60 @@ def _compare_kernel(thresholds: IntArray, bits: AnyArray) -> Kernel:
     columns = [channels(limits[:, k]) for k in reachable]
 
     def run(x: Tensor) -> Tensor:
-        n = torch.zeros_like(x, dtype=torch.uint8)
+        n = torch.zeros_like(x)
         for limit in columns:
-            n += torch.ge(x, limit).view(torch.uint8)
+            n += torch.ge(x, limit)
         return n
 
     return run
 
 
+def fire_kernel(thresholds: AnyArray, bits: AnyArray) -> Kernel:
+    """Held stream -> uint8 spikes of stateless neurons."""
+    level = level_kernel(thresholds, bits)
+    return lambda x: spikes_of(level(x))
+
+
 def ni_lif_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
-    """NI-LIF: stateless where it has one step, else with a float64 membrane."""
+    """NI-LIF: stateless where it has one step, else with a membrane."""
     bits, steps = inputs[0].bits, op.attrs["steps"]
-    fire = fire_kernel(arrays["thresholds"], bits)
     offset = None
     if "offset" in arrays:
         real = arrays["offset"].astype(np.float64) * 2.0 ** -bits[None, :, None, None]
         offset = torch.from_numpy(real.astype(np.float32)).contiguous(memory_format=LAST)
-    if steps == 1:
-        return fire if offset is None else lambda x: fire(x + offset)
-    return _membrane_kernel(fire, offset, arrays, bits, steps)
+    if steps > 1:
+        return _membrane_kernel(arrays, offset, bits, steps)
+    fire = fire_kernel(arrays["thresholds"], bits)
+    return fire if offset is None else lambda x: fire(x + offset)
 
 
-def _membrane_kernel(fire: Kernel, offset: Tensor | None, arrays: Arrays, bits: IntArray, steps: int) -> Kernel:
-    """Membranes are held like streams; the leak's 36-bit product and its truncation need float64."""
-    reset = channels(np.broadcast_to(arrays["reset"].astype(np.float64), bits.shape) * 2.0**-bits, torch.float64)
-    unit = channels(2.0**-bits, torch.float64)
-    decays = [channels(float(d) * 2.0 ** (bits - 12), torch.float64) for d in arrays["decay"][: steps - 1]]
+def _membrane_kernel(arrays: Arrays, offset: Tensor | None, bits: IntArray, steps: int) -> Kernel:
+    """Membranes are held like streams. The leak's product needs 36 bits, so it is float64; conversion to integers
+    truncates toward zero, as the chip does, and is far faster than ``trunc``.
+    """
+    level = level_kernel(arrays["thresholds"], bits)
+    reset = channels(np.broadcast_to(arrays["reset"].astype(np.float64), bits.shape) * 2.0**-bits)
+    unit = channels(2.0**-bits)
+    decays = [channels(float(d) * 2.0 ** (bits - DECAY_BITS), torch.float64) for d in arrays["decay"][: steps - 1]]
+    # v - n * reset stays below 2**24 while four resets stay below 2**23: float32 holds it. Else float64 does.
+    narrow = SPIKE_MAX * int(arrays["reset"].max()) <= INT24_MAX
+    whole = torch.int32 if narrow else torch.int64
+
+    def drained(v: Tensor, n: Tensor) -> Tensor:
+        if not narrow:
+            return v.to(torch.float64) - n.to(torch.float64) * reset
+        left = torch.sub(v, n, alpha=reset) if isinstance(reset, float) else v - n * reset
+        return left.to(torch.float64)
 
     def run(x: Tensor) -> Tensor:
-        spikes: list[Tensor] = []
-        v = x[:1]
+        spikes = []
+        v, n = x[:1], x[:0]
         for t in range(steps):
             if t:
-                leaked = torch.mul(spikes[-1], reset).to(torch.float64).neg_().add_(v)
-                leaked.mul_(decays[t - 1]).trunc_().mul_(unit)
-                v = leaked.add_(x[t : t + 1] if x.shape[0] > 1 else x).to(torch.float32)
-            spikes.append(fire(v if offset is None else v + offset[t : t + 1]))
+                kept = drained(v, n).mul_(decays[t - 1]).to(whole).to(torch.float32)
+                v = kept.mul_(unit).add_(x[t : t + 1] if x.shape[0] > 1 else x)
+            n = level(v if offset is None else v + offset[t : t + 1])
+            spikes.append(spikes_of(n))
         return torch.cat(spikes)
 
     return run
@@ -213,23 +240,26 @@ KERNELS: dict[str, Builder] = {
 def fused_kernel(
     op: Op, arrays: Arrays, held: Held, out: Held, neuron: Op, neuron_arrays: Arrays, int8: bool
 ) -> Kernel | None:
-    """One kernel for a convolution or query and the stateless NI-LIF behind it, or ``None`` where they stay apart."""
-    if neuron.attrs["steps"] != 1 or "offset" in neuron_arrays:
+    """One kernel for a convolution or query and the NI-LIF behind it, or ``None`` where they stay apart.
+
+    A convolution rounds to the spikes of a stateless neuron itself. Behind a query all channels of a neuron are alike,
+    so it works on the product as it comes from the matrix product, and only spikes are brought into place.
+    """
+    if "offset" in neuron_arrays:
         return None
-    thresholds = neuron_arrays["thresholds"]
-    if op.kind == "conv":
+    thresholds, steps = neuron_arrays["thresholds"], neuron.attrs["steps"]
+    if op.kind == "conv" and steps == 1:
         dyadic = rounding_bits(np.broadcast_to(thresholds, (len(out.bits), SPIKE_MAX)))
-        if dyadic is None:
-            return None
-        return spiking_conv_kernel(op, arrays, held, dyadic, int8)
-    if op.kind != "query" or thresholds.shape[0] != 1:
+        return None if dyadic is None else spiking_conv_kernel(op, arrays, held, dyadic, int8)
+    alike = thresholds.shape[0] == 1 and neuron_arrays.get("reset", thresholds).shape[0] == 1
+    if op.kind != "query" or not alike or (out.bits != out.bits[0]).any():
         return None
-    scale = _query_scale(op, out)
-    if isinstance(scale, float):
-        gains = level_gains(thresholds, out.bits[:1])
-        if gains is None:
-            return None
-        gain = float(np.float32(gains[0]))
-        product, layout = _query_parts(op, out.spec, scale)
-        return lambda q, memory: layout(spikes_of(product(q, memory).mul_(gain).clamp_(0, SPIKE_MAX)))
-    return None
+    bits = out.bits[:1]
+    fire = fire_kernel(thresholds, bits) if steps == 1 else _membrane_kernel(neuron_arrays, None, bits, steps)
+    product, layout = _query_parts(op, out.spec, 2.0 ** (op.attrs["shift"] - float(bits[0])))
+
+    def run(q: Tensor, memory: Tensor) -> Tensor:
+        y = product(q, memory)
+        return layout(fire(y.view(out.spec.shape[0], -1, *y.shape[1:])).flatten(0, 1))
+
+    return run

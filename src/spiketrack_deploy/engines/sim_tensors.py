@@ -74,6 +74,6 @@ def to_integers(value: Tensor, held: Held) -> IntArray:
     return array.astype(np.int64)
 
 
-def spikes_of(level: Tensor) -> Tensor:
-    """Rounds a float tensor within 0..4 half to even, in place, and returns it as uint8."""
-    return level.round_().to(torch.int8).view(torch.uint8)
+def spikes_of(n: Tensor) -> Tensor:
+    """Whole numbers 0..4 in float32 as uint8. PyTorch converts to int8 several times faster than to uint8."""
+    return n.to(torch.int8).view(torch.uint8)

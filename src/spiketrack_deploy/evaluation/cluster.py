@@ -42,14 +42,15 @@ def run_cluster(tasks: Sequence[Task], address: str, done: Done) -> None:
 
 def _connect(address: str) -> Any:
     try:
-        from distributed import Client  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from distributed import Client
     except ImportError:
         raise EngineError(
             "--dask needs Dask: pip install 'spiketrack-deploy[dask]' (or distributed), here and on every worker"
         ) from None
+    connect: Any = Client  # Dask's own code is not annotated
     options: dict[str, Any] = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     try:
-        client = Client(**options, timeout=CONNECT_S, set_as_default=False)
+        client = connect(**options, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError, ImportError, RuntimeError) as error:
         raise EngineError(
             f"Dask cluster {address} cannot be reached ({_brief(error)}); check the address, or start one "

@@ -113,6 +113,8 @@ def mapped_energy(
         elif count:
             wanted = f"no price {' or '.join(prices)} in {profile.name}" if prices else "no energy was published"
             missing.append(Unpriced(name, count, "search frame", wanted))
+    if profile.price("static_power") is None:
+        missing.append(Unpriced("static power", mapping.chips, "chip", f"no price static_power in {profile.name}"))
     chips = powered or max(mapping.chips_available or 0, mapping.chips)
     power = profile.price("static_power")
     return MappedEnergy(
@@ -148,7 +150,9 @@ def event_counts(mapping: ChipMapping, activity: Activity, events_per_spike: flo
         sums["message" if source.kind == "neurons" and not streams else "relay_message"] += messages
     slots = network.slots
     spiking = activity.spiking * events_per_spike
-    host = sum(network.populations[s.source].slots for s in network.synapses if s.form == "host")
+    # A template's matrix is written at template updates, not in every frame.
+    sources = [network.populations[s.source] for s in network.synapses if s.form == "host"]
+    host = sum(p.slots for p in sources if p.kind != "input")
     pixels = sum(p.slots for p in network.populations if p.kind == "input" and p.channels <= IMAGE_CHANNELS)
     e, n = hops(mapping)
     return {

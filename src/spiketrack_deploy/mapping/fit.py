@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.activity import Activity, assumed
 from spiketrack_deploy.mapping.limits import core_limits
@@ -43,11 +44,14 @@ def map_program(
 
     ``chips_available``: chips of a board; ``None``: as many as needed. ``activity``: weighs the traffic (default: an
     assumed spike density). ``rule``: see ``split``. Does not raise where the network does not fit: the breaches say so.
+    InputError for a branch without neurons, ProfileError for a profile without usable limits.
     """
     network = populations(program, branch)
     limits = core_limits(profile)
     activity = activity or assumed(network, program.arrays)
     parts = split(network, limits, rule)
+    if not parts.cores:
+        raise InputError(f"the {branch} branch has no neuron to map.")
     flow, entries, messages = traffic(network, parts.pieces, parts.cores, activity.rate)
     chips = max(1, -(-parts.cores // limits.cores_per_chip))
     return ChipMapping(

@@ -49,7 +49,8 @@ def _try(mapping: ChipMapping, change: str, network: Network) -> Fix:
     chips = max(1, -(-parts.cores // mapping.limits.cores_per_chip))
     fits = not parts.overflows and (mapping.chips_available is None or chips <= mapping.chips_available)
     saved = 1 - parts.cores / mapping.cores if mapping.cores else 0.0
-    return Fix(change, f"{parts.cores} cores on {chips} chips ({saved:.0%} fewer cores)", parts.cores, chips, fits)
+    effect = f"{parts.cores:,} cores, {chips:,} chips ({saved:.0%} fewer cores)"
+    return Fix(change, effect, parts.cores, chips, fits)
 
 
 def _more_chips(mapping: ChipMapping) -> Fix:

@@ -63,9 +63,10 @@ class Latency:
         return self.step * self.depth
 
     @property
-    def bottleneck(self) -> Cause:
-        """The cause that sets the nominal pace."""
-        return max((c for c in self.causes if c.time), key=lambda c: c.time.nominal if c.time else 0.0)
+    def bottleneck(self) -> Cause | None:
+        """The cause that sets the nominal pace; ``None`` where the profile has no time at all."""
+        timed = [c for c in self.causes if c.time is not None]
+        return max(timed, key=lambda c: c.time.nominal if c.time else 0.0, default=None)
 
     @property
     def frames_per_second(self) -> Interval | None:
@@ -80,7 +81,7 @@ class Latency:
         return {
             "step_s": self.step.to_dict(),
             "causes": [cause.to_dict() for cause in self.causes],
-            "bottleneck": self.bottleneck.to_dict(),
+            "bottleneck": self.bottleneck.to_dict() if self.bottleneck else None,
             "depth_steps": self.depth,
             "substeps": self.substeps,
             "frame_latency_s": self.frame.to_dict(),

@@ -40,6 +40,7 @@ ASSUMPTIONS = (
     "The routers of all chips are taken as one mesh; how a board connects its chips is not published.",
     "Synaptic operations of a layer are shared out over its cores in proportion to their synapses; spikes that cluster "
     "make the busiest core busier.",
+    "Where a profile has a hop time, it is taken as the time that a message occupies a link: an upper bound.",
     "Neuron state is not counted in bytes: how many a graded neuron program needs is not known.",
 )
 
@@ -129,9 +130,21 @@ def _report(
         "pipeline": _pipeline(mapping.network, activity),
         "latency": time.to_dict(),
         "energy": energy.to_dict(),
-        "assumptions": [*ASSUMPTIONS, *profile.assumptions],
+        "assumptions": [*ASSUMPTIONS, *_unchecked(mapping), *profile.assumptions],
         "unknown": list(profile.unknown),
     }
+
+
+def _unchecked(mapping: ChipMapping) -> list[str]:
+    """Limits that the profile does not state, and what that means."""
+    names = ("words", "axons_in", "axons_out", "groups", "weight_bits", "payload_bits")
+    absent = [name for name in names if getattr(mapping.limits, name) is None]
+    if not absent:
+        return []
+    return [
+        f"The profile states no limit of {', '.join(absent)}: nothing was checked there, and words follow the rule of "
+        "another chip family."
+    ]
 
 
 def _balance(mapping: ChipMapping) -> dict[str, float]:

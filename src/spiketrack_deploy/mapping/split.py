@@ -21,9 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.mapping.memory import MemoryModel, rows_read
 from spiketrack_deploy.mapping.types import CoreLimits, IntArray, Network, Population, Synapses
 
+RULES = ("contiguous", "power_of_two")
 BLOCK_WORDS = 7500
 """Just under half of the smallest synaptic memory (16,000 words): a core that straddles two blocks still fits."""
 
@@ -221,7 +223,10 @@ def split(network: Network, limits: CoreLimits, rule: str = "contiguous") -> Spl
     """Split ``network`` over as many cores as it takes. ``rule``: ``contiguous`` or ``power_of_two`` (see the module).
 
     Deterministic. What no core can hold (one row of one channel) still gets a core, and an :class:`Overflow`.
+    UsageError for another rule.
     """
+    if rule not in RULES:
+        raise UsageError(f"there is no split rule {rule!r}; choose one of {', '.join(RULES)}")
     model = MemoryModel.of(limits)
     incoming = network.incoming()
     filler = _Filler(limits)

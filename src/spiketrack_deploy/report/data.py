@@ -20,7 +20,7 @@ class ReportData:
 
     ``frames``: one dict a tracked frame (frame, confidence, updated, energy_nj, events, active). ``stills``:
     caption and JPEG bytes of a few frames with their boxes. ``model``, ``clip``: name and remarks.
-    ``hashes``: content and program.
+    ``hashes``: content and program. ``chips``: mapping report and floorplan (HTML), ``None`` where there is no chip.
     """
 
     model: Json
@@ -34,6 +34,7 @@ class ReportData:
     frames: Sequence[Json]
     hashes: Json
     stills: Sequence[tuple[str, bytes]] = ()
+    chips: tuple[Json, str] | None = None
 
 
 def interval(value: Json, scale: float = 1.0) -> Interval:

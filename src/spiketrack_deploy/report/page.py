@@ -7,7 +7,7 @@ I know.
 
 from __future__ import annotations
 
-from spiketrack_deploy.report import energy_sections, html, parity_sections, pictures
+from spiketrack_deploy.report import chip_section, energy_sections, html, parity_sections, pictures
 from spiketrack_deploy.report.data import ReportData, percent, thin
 from spiketrack_deploy.report.guide import GUIDE
 from spiketrack_deploy.report.verdict import remarks, sentences
@@ -21,6 +21,7 @@ def build(data: ReportData) -> str:
         ("totals", "Energy of a frame", energy_sections.totals(data.energy)),
         ("where", "Where it goes", energy_sections.where(data.energy)),
         ("frames", "Over the frames", _frames(data)),
+        *([("chips", "On the chip", chip_section.section(*data.chips))] if data.chips else []),
         ("parity", "Is the program the tracker?", parity_sections.parity(data.parity)),
         ("ranges", "Range proof", parity_sections.ranges(data.parity)),
         ("layers", "Layer by layer", energy_sections.layers(data.energy)),

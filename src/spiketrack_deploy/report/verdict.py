@@ -5,6 +5,7 @@ This module decides words and which caveat must never be missing. It must not co
 
 from __future__ import annotations
 
+from spiketrack_deploy.report import chip_section
 from spiketrack_deploy.report.data import Json, ReportData, joules, percent
 
 _NAMED = 3
@@ -19,7 +20,9 @@ def sentences(data: ReportData) -> list[str]:
             f"The figure hangs most on one price, '{top['price']}': {percent(top['share'])} of it, "
             f"known as '{top['tag']}' ({top['source']})."
         )
-    if data.energy["profile"]["kind"] != "convention":
+    if data.chips:
+        said.append(chip_section.sentence(data.chips[0]))
+    elif data.energy["profile"]["kind"] != "convention":
         said.append(
             "Not answered here: how many chips it needs and how fast it runs (mapping), hence its static energy."
         )
