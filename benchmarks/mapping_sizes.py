@@ -81,12 +81,13 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['static_power_w']:6.1f} W {row['static_mj_per_camera_frame']:7.0f} mJ" if row["static_power_w"] else "-"
     )
     boards = ", ".join(name for name, fits in row["fits"].items() if fits) or "none of the boards"
+    dynamic, step = row["dynamic_mj"]["nominal"], row["step_ms"]["nominal"]
     return (
-        f"{row['size']:8} {row['neurons'] / 1e6:7.2f} M + {row['relays'] / 1e6:5.2f} M  cores {row['cores']:6}  chips "
-        f"{row['chips']:4} ({row['chips_neurons_alone']} by neurons alone, {row['chips_power_of_two_tiling']} with the "
-        f"vendor's tiling)  static {static} a camera frame  dynamic {row['dynamic_mj']['nominal']:6.1f} mJ  step "
-        f"{row['step_ms']['nominal']:5.2f} ms ({row['bottleneck']}) x {row['depth_steps']}  largest: {row['dominant']}  "
-        f"fits {boards}  [{row['mapping_seconds']:.0f} s, {row['peak_memory_gb']:.1f} GB]"
+        f"{row['size']:8} {row['neurons'] / 1e6:7.2f} M + {row['relays'] / 1e6:5.2f} M  cores {row['cores']:6}  "
+        f"chips {row['chips']:4} ({row['chips_neurons_alone']} by neurons alone, {row['chips_power_of_two_tiling']} in "
+        f"powers of two)  static {static} a camera frame  dynamic {dynamic:6.1f} mJ  step {step:5.2f} ms "
+        f"({row['bottleneck']}) x {row['depth_steps']}  largest: {row['dominant']}  fits {boards}  "
+        f"[{row['mapping_seconds']:.0f} s, {row['peak_memory_gb']:.1f} GB]"
     )
 
 
@@ -99,9 +100,9 @@ def conclusion(rows: list[dict[str, Any]]) -> list[str]:
         ratio = row["static_mj_per_camera_frame"] / row["dynamic_mj"]["nominal"]
         busy = row["step_ms"]["nominal"] / (MILLI / 30)
         lines.append(
-            f"{row['size']}: static power over a camera frame is {ratio:.1f} times the dynamic energy; the chips work "
-            f"{100 * busy:.0f} % of that time when frames are pipelined, so fewer chips (smaller crop, fewer channels), "
-            "more frames a second or switching chips off between frames would change it; cheaper synapses would not."
+            f"{row['size']}: static power over a camera frame is {ratio:.1f} times the dynamic energy, and the chips "
+            f"work {100 * busy:.0f} % of it when frames are pipelined: fewer chips (smaller crop, fewer channels), more "
+            "frames a second or chips switched off between frames would change it, cheaper synapses would not."
         )
     return lines
 

@@ -18,8 +18,8 @@ STREAM_BITS = 11
 """Fraction bits of a drawn stream: 12 integer bits remain, more than the drawn residual sums can reach."""
 OFFICIAL_STAGES = (
     "ConvBlock1_1.0", "downsample1_2", "mrm.0", "ConvBlock1_2.0", "downsample2", "mrm.1", "ConvBlock2_1.0",
-    "ConvBlock2_2.0", "downsample3", "mrm.2", "block3.0", "block3.1", "block3.2", "mrm.3", "block3.3", "block3.4", "block3.5",
-    "downsample4", "mrm.4", "block4.0", "block4.1", "mrm.5",
+    "ConvBlock2_2.0", "downsample3", "mrm.2", "block3.0", "block3.1", "block3.2", "mrm.3", "block3.3", "block3.4",
+    "block3.5", "downsample4", "mrm.4", "block4.0", "block4.1", "mrm.5",
 )  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def test_onnx_refuses_forced_values() -> None:
 def test_threads_do_not_change_an_integer() -> None:
     program = tracker_program(3, (16, 16, 24, 32), 64, 2, 16)
     one, two = SimEngine(program, threads=1), SimEngine(program, threads=2)
-    compare(one, two, program, runs(program, [3, 4])).demand()
+    compare(one, two, program, runs(program, [3]), timed=False).demand()
     import torch
 
     before = torch.get_num_threads()

@@ -121,7 +121,8 @@ def test_nothing_imports_the_command_line() -> None:
     guilty = [
         name
         for name, path in MODULES.items()
-        if not within(name, ("cli", "__main__")) and any(f"{i}.".startswith(f"{command_line}.") for i in imports(name, path))
+        if not within(name, ("cli", "__main__"))
+        and any(f"{i}.".startswith(f"{command_line}.") for i in imports(name, path))
     ]
     assert not guilty, f"only the entry points may import {command_line}, but {guilty} do"
 

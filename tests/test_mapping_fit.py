@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +144,7 @@ def test_energy_counts_are_the_programs():
     gate = {op.name for op in program.branches["search"].ops if op.kind == "gate"}
     assert lines["synaptic operations"] == pytest.approx(sum(c["synops"] for c in counts if c.name not in gate))
     assert lines["image multiply-accumulates"] == pytest.approx(sum(c["macs"] for c in counts))
+    assert lines["stream synapses"] >= sum(c["relay_synops"] for c in counts) * (1 - 1e-9)
     updates = sum(c["neuron_updates"] for c in counts)
     assert lines["idle neuron updates"] + lines["spiking neuron updates"] == updates
     assert lines["spiking neuron updates"] == sum(c["neuron_spiking"] for c in counts)
@@ -222,3 +226,17 @@ def test_report_is_plain_json_and_stable():
     one, two = (mapping_report(program, loihi2(), rounds=10)[1] for _ in range(2))
     assert json.dumps(one, allow_nan=False) == json.dumps(two, allow_nan=False)
     assert np.isfinite(one["energy"]["dynamic_nj"]["nominal"])
+
+
+def test_benchmark_of_the_sizes_prints_one_object():
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "mapping_sizes.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--size", "nano", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    (row,) = json.loads(done.stdout)["sizes"]
+    assert row["chips"] == 1 and row["cores"] <= 128 and row["core_level_breaches"] == 0
+    assert row["static_mj_per_camera_frame"] == pytest.approx(10.0) and row["fits"]["kapoho_point"]

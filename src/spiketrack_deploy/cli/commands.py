@@ -12,6 +12,9 @@ import click
 
 from spiketrack_deploy import __version__, api
 from spiketrack_deploy.cli import options, printing
+from spiketrack_deploy.cli.evaluate import evaluate
+from spiketrack_deploy.cli.map import map_command
+from spiketrack_deploy.cli.train import budget, train
 
 _WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -136,3 +139,7 @@ def targets(action: str, name: str | None, as_json: bool, quiet: bool) -> None:
 def doctor(as_json: bool, quiet: bool) -> None:
     """Versions, which engines run here, and how to get what is missing."""
     printing.show(api.doctor(), printing.doctor_summary, as_json, quiet)
+
+
+for command in (map_command, evaluate, train, budget):
+    group.add_command(command)

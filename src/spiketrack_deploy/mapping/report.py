@@ -7,7 +7,7 @@ placement, times, energies with static power as a line of its own, and what is n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from spiketrack_deploy.energy.pricing import Counted
@@ -72,7 +72,8 @@ def mapping_report(
 
     ``counts``: mean counts of every operation per run of the branch. Raises nothing where the network does not fit.
     """
-    activity = activity_for(populations(program, branch), program, counts, density)
+    layers = None if counts is None else list(counts)
+    activity = activity_for(populations(program, branch), program, layers, density)
     mapping = map_program(
         program,
         profile,
@@ -83,15 +84,14 @@ def mapping_report(
         rule=rule,
         rounds=rounds,
     )
-    value = _mean_value(counts) if counts is not None else VALUE_PER_SPIKE
+    value = VALUE_PER_SPIKE if layers is None else _mean_value(layers)
     time = latency(mapping, profile, value)
     energy = mapped_energy(mapping, activity, profile, time, value_per_spike=value)
     return mapping, _report(mapping, program, profile, time, energy, activity)
 
 
-def _mean_value(counts: Iterable[Counted]) -> float:
+def _mean_value(layers: Sequence[Counted]) -> float:
     """Mean value of a spike, over synaptic operations."""
-    layers = list(counts)
     synops = sum(layer["synops"] for layer in layers)
     return sum(layer["unit_ops"] for layer in layers) / synops if synops else VALUE_PER_SPIKE
 

@@ -22,6 +22,7 @@ def sentences(data: ReportData) -> list[str]:
         )
     if data.chips:
         said.append(chip_section.sentence(data.chips[0]))
+        said.append("Not answered here: what the host, moving frames to the chip, and the board beside the chips add.")
     elif data.energy["profile"]["kind"] != "convention":
         said.append(
             "Not answered here: how many chips it needs and how fast it runs (mapping), hence its static energy."
