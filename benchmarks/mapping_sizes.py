@@ -68,6 +68,7 @@ def measure(size: str, target: str, density: float) -> dict[str, Any]:
         "bottleneck": report["latency"]["bottleneck"]["cause"],
         "depth_steps": report["latency"]["depth_steps"],
         "busiest_core_over_mean": report["balance"]["ratio"],
+        "even_split": report["balance"]["even"],
         "saved_over_row_major": report["placement"]["saved_over_row_major"],
         "gap_to_lower_bound": report["placement"]["gap_to_lower_bound"],
         "fits": {board: mapping.chips <= (resolve_target(board)[1] or 0) for board in BOARDS},
@@ -100,8 +101,8 @@ def conclusion(rows: list[dict[str, Any]]) -> list[str]:
         ratio = row["static_mj_per_camera_frame"] / row["dynamic_mj"]["nominal"]
         busy = row["step_ms"]["nominal"] / (MILLI / 30)
         lines.append(
-            f"{row['size']}: static power over a camera frame is {ratio:.1f} times the dynamic energy, and the chips "
-            f"work {100 * busy:.0f} % of it when frames are pipelined: fewer chips (smaller crop, fewer channels), more "
+            f"{row['size']}: static power over a camera frame is {ratio:.1f} times the dynamic energy, and chips work "
+            f"{100 * busy:.0f} % of it when frames are pipelined: fewer chips (smaller crop, fewer channels), more "
             "frames a second or chips switched off between frames would change it, cheaper synapses would not."
         )
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,7 +13,7 @@ from _mapping import nano_program
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.types import ChipMapping
-from spiketrack_deploy.report.floorplan import core_energy, draw, figure_html, floorplan, utilisation
+from spiketrack_deploy.report.floorplan import core_energy, draw, figure_html, floorplan, utilisation, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,9 @@ def test_pictures_stand_alone_and_are_the_same_every_time(mapping: ChipMapping) 
     assert png.startswith(b"\x89PNG") and draw(plan) == svg and draw(plan, "png") == png
     page = figure_html(plan)
     assert page.startswith("<figure>") and plan.title in page
+
+
+def test_pictures_are_written_as_files(mapping: ChipMapping, tmp_path: Path) -> None:
+    plan = floorplan(mapping, load_profile("loihi2"))
+    svg, png = write_pictures(plan, tmp_path / "new" / "folder")
+    assert svg.read_text(encoding="utf-8") == draw(plan) and png.read_bytes() == draw(plan, "png")

@@ -141,3 +141,9 @@ def test_a_contradiction_is_refused(what: str, tmp_path: Path) -> None:
         load_profile(write(tmp_path, BOARD.replace(old, new)))
     assert any(part in str(caught.value) for part in word.split("|")), str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_the_document_names_every_profile() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "energy.md").read_text(encoding="utf-8")
+    missing = [name for name in profile_names() if f"`{name}`" not in text and not name.endswith("_memory")]
+    assert not missing, f"docs/energy.md leaves out {missing}"

@@ -188,3 +188,9 @@ def test_by_default_only_profiles_that_price_events_are_compared() -> None:
     names = default_profiles(profile_names())
     assert {"loihi1", "loihi1_davies", "loihi1_sanafe", "loihi2", "cmos45_fp32", "odin"} <= set(names)
     assert not {"akida", "truenorth", "kapoho_point", "speck"} & set(names)
+
+
+def test_a_board_pays_static_power_for_every_chip() -> None:
+    board, chip = (report.to_dict()["static"] for report in reports("kapoho_point", "loihi2"))
+    assert board["chips_of_board"] == 8 and "chips_of_board" not in chip
+    assert board["energy_nj_board_frame"]["nominal"] == pytest.approx(8 * chip["energy_nj_per_chip_frame"]["nominal"])

@@ -34,7 +34,7 @@ def test_operation_table_in_the_documents_is_the_code_s() -> None:
     assert body == operation_table(), "run `make golden`"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/exactness.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/exactness.md", "docs/energy.md"])
 def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:tests|benchmarks|docs|scripts)/[\w/]+\.(?:py|md|png|svg|sh)", text))

@@ -21,6 +21,7 @@ from spiketrack_deploy.energy.layers import layer_counts
 from spiketrack_deploy.errors import ProfileError, UsageError
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.mapping.activity import assumed, measured
+from spiketrack_deploy.mapping.check import defects
 from spiketrack_deploy.mapping.cost import event_counts, hops, mapped_energy
 from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.fixes import fixes, in_turns
@@ -167,6 +168,22 @@ def test_denser_spikes_cost_more_and_take_longer():
         results.append((time.step.nominal, mapped_energy(mapping, activity, profile, time).dynamic.nominal))
         assert hops(mapping)[0] >= 0
     assert results[0][0] < results[1][0] and results[0][1] < results[1][1]
+
+
+def test_balance_shortens_the_step_and_takes_more_cores():
+    program, profile = nano_program(), loihi2()
+    plain = map_program(program, profile, rounds=1)
+    even = map_program(program, profile, rounds=1, balance=1.5)
+    assert even.cores > plain.cores
+    assert latency(even, profile).step.nominal < 0.5 * latency(plain, profile).step.nominal
+    mean = float(plain.synapses.synops.mean())
+    assert even.synapses.synops.max() <= 1.5 * mean * (1 + 1e-9), "no single row of nano exceeds this cap"
+    assert even.synapses.nonzero.sum() == plain.synapses.nonzero.sum()
+    assert defects(even, program) == []
+    with pytest.raises(UsageError, match="at least 1"):
+        map_program(program, profile, rounds=1, balance=0.5)
+    with pytest.raises(UsageError, match="contiguous rule only"):
+        map_program(program, profile, rounds=1, balance=2.0, rule="power_of_two")
 
 
 def test_no_turns_where_it_fits_at_once():

@@ -28,5 +28,7 @@ def chip_figures(
     from spiketrack_deploy.report.floorplan import figure_html, floorplan
 
     counts = mean_layers(frames, "search frame")
-    mapping, report = mapping_report(program, profile, target=target, chips_available=profile.chips, counts=counts)
+    # A board is priced by its own name; the target says only which chip the program was made for.
+    name = profile.name if profile.kind == "board" else target
+    mapping, report = mapping_report(program, profile, target=name, chips_available=profile.chips, counts=counts)
     return report, figure_html(floorplan(mapping, profile))

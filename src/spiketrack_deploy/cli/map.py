@@ -54,9 +54,29 @@ Examples:
     show_default=True,
     help="How layers are split: as densely as the limits allow, or in powers of two as logs of the vendor's compiler.",
 )
+@click.option(
+    "--balance",
+    type=click.FloatRange(min=1),
+    metavar="FACTOR",
+    help="Use more cores so that none does more than FACTOR times the mean work: shorter steps, more static power.",
+)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also draw the chips: floorplan.svg and floorplan.png, every core by block, load, work and energy.",
+)
 @options.output
 def map_command(
-    subject: str, target: str, branch: str, density: float | None, rule: str, as_json: bool, quiet: bool
+    subject: str,
+    target: str,
+    branch: str,
+    density: float | None,
+    rule: str,
+    balance: float | None,
+    pictures: Path | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of a target.
 
@@ -68,7 +88,7 @@ def map_command(
 
     profile, chips = resolve_target(target)
     program, counts = _load(subject, branch if density is None else None)
-    _, report = mapping_report(
+    mapping, report = mapping_report(
         program,
         profile,
         target=target,
@@ -77,7 +97,12 @@ def map_command(
         counts=counts,
         density=density,
         rule=rule,
+        balance=balance,
     )
+    if pictures is not None:
+        from spiketrack_deploy.report.floorplan import floorplan, write_pictures
+
+        write_pictures(floorplan(mapping, profile), pictures)
     result = {"subject": subject, **report}
     if as_json:
         print(json.dumps(result, indent=1, allow_nan=False))
@@ -229,6 +254,14 @@ def _times(result: Result) -> None:
         f"{time['depth_steps']} steps, {_band(time['frame_latency_s'], 's')}"
         + (f"; pipelined {rate['nominal']:,.0f} frames/s" if rate else "")
     )
+    balance = result["balance"]
+    even = balance["even"]
+    if even["synops_busiest_core"] < balance["synops_busiest_core"]:
+        less = balance["synops_busiest_core"] / even["synops_busiest_core"]
+        printing._line(
+            f"The busiest core does {balance['ratio']:.1f} times the mean; with --balance {even['balance']:g} it does "
+            f"{less:.1f} times less, on {even['cores']:,} cores ({_chips(even['chips'])})"
+        )
     printing._line(f"Not modelled: {', '.join(time['not_modelled'])}.")
 
 

@@ -179,10 +179,13 @@ class EnergyReport:
         energy, power = self.static_per_chip_frame, self.profile.price("static_power")
         if energy is None or power is None:
             return None
+        chips = self.profile.chips
+        board = {"chips_of_board": chips, "energy_nj_board_frame": (energy * chips).to_dict()} if chips else {}
         return {
             "power_w_per_chip": power.to_dict(),
             "frame_period_s": self.frame_period_s,
             "energy_nj_per_chip_frame": energy.to_dict(),
+            **board,
             "tag": self.profile.prices["static_power"].tag,
             "note": "one powered chip over one frame period; not in dynamic_nj; the number of chips needs a mapping",
         }

@@ -175,7 +175,7 @@ class _Group:
         size = block.numel()
         self._sum_rows(rows, scratch)
         self.sources = [self._views(flat[:size]) for flat in (masks, values)]
-        self.ranks = 1 + max(len(m.readers) for m in members)
+        self.ranks = _ranks(members)
         self.visited = torch.empty(0)
         if self.plain:
             self.fan = self._fan_out(rows, cols)[:, :, 0, 0]
@@ -263,6 +263,11 @@ def _is_plain(key: _Key) -> bool:
     return all(axis.phases == 1 and not axis.border for axis in key[1:])
 
 
+def _ranks(members: Sequence[_Member]) -> int:
+    """Plain sums, and one more for the most readers that a member has."""
+    return 1 + max(len(m.readers) for m in members)
+
+
 def _padded(members: Sequence[_Member], key: _Key) -> int:
     """Channels of a group, such that a row fills whole 64-bit lanes; what lies in the padding has no weight."""
     width = 1 if _is_plain(key) else key[0][2]
@@ -295,8 +300,9 @@ class Census:
                 closed.append((key, group))
                 waiting[key] = group = []
             group.append(_Member(name, group[-1].first + group[-1].count if group else 0, count, mine))
-        # Plain groups first: their fan-outs are then one product at the end.
-        self._build(sorted([*closed, *waiting.items()], key=lambda pair: not _is_plain(pair[0])))
+        # Plain groups first, those with most readers in front: each rank of readers is then one product at the end.
+        closed.extend(waiting.items())
+        self._build(sorted(closed, key=lambda pair: (not _is_plain(pair[0]), -_ranks(pair[1]))))
 
     def _build(self, closed: Sequence[tuple[_Key, list[_Member]]]) -> None:
         """Groups of one key never fill at the same time, so they share memory; masks live only during a flush."""
@@ -321,23 +327,12 @@ class Census:
         self._connect(groups)
 
     def _connect(self, groups: Sequence[_Group]) -> None:
-        """One array of all groups' sums ``[ranks, 2, T, channels]``, and where each tensor lies in it."""
-        ranks, steps = max((g.ranks for g in groups), default=1), max((g.steps for g in groups), default=1)
-        self._visited = torch.zeros((ranks, 2, steps, sum(g.count for g in groups)), dtype=torch.float64)
-        plain = sum(g.count for g in groups if g.plain)
-        fan = torch.zeros((ranks - 1, 1, steps, plain), dtype=torch.float64)
-        self._places: list[tuple[str, slice, tuple[str, ...]]] = []
-        first = 0
-        for g in groups:
-            g.visited = self._visited[: g.ranks, :, : g.steps, first : first + g.count]
-            if g.plain:
-                fan[: g.ranks - 1, 0, : g.steps, first : first + g.count] = torch.from_numpy(g.fan)
-            for m in g.members:
-                span = slice(first + m.first, first + m.first + m.count)
-                self._places.append((m.name, span, tuple(r.op for r in m.readers)))
-            first += g.count
-        self._starts = [span.start for _, span, _ in self._places]
-        self._plain = (self._visited[:1, :, :, :plain], fan, self._visited[1:, :, :, :plain])
+        """Sums of the plain groups ``[1, 2, T, channels]`` and of the others ``[ranks, 2, T, channels]``, side by side."""
+        steps = max((g.steps for g in groups), default=1)
+        self._plain = _Plane([g for g in groups if g.plain], 1, steps)
+        others = [g for g in groups if not g.plain]
+        self._others = _Plane(others, max((g.ranks for g in others), default=1), steps)
+        self._fans = [self._plain.fan(rank) for rank in range(1, max((g.ranks for g in groups if g.plain), default=1))]
 
     def take(self, name: str, value: Tensor) -> None:
         """Add one tensor (uint8 ``[T,C,H,W]``)."""
@@ -352,14 +347,56 @@ class Census:
 
     def sums(self) -> dict[str, Sums]:
         """All sums, once every tensor has been taken. Arrays in it hold until the next tensor is taken."""
-        totals, fan, target = self._plain
-        torch.mul(totals, fan, out=target)
-        visited = self._visited.numpy()
-        numbers = np.add.reduceat(visited.sum(axis=2), self._starts, axis=2).astype(np.int64)
-        events, total = numbers[0].tolist()
-        pairs = [list(zip(*rank)) for rank in numbers[1:].tolist()]
+        totals = self._plain.visited[0]
+        ranked = [self._plain.add_up(totals)]
+        for fan, product in self._fans:
+            np.multiply(totals[:, :, : fan.shape[1]], fan, out=product)
+            ranked.append(self._plain.add_up(product))
+        result = self._plain.named(ranked)
+        result.update(self._others.named([self._others.add_up(v) for v in self._others.visited]))
+        return result
+
+
+class _Plane:
+    """Sums of several groups side by side: ``visited`` float64 ``[ranks, 2, T, channels]``, and who lies where."""
+
+    def __init__(self, groups: Sequence[_Group], ranks: int, steps: int) -> None:
+        visited = torch.zeros((ranks, 2, steps, sum(g.count for g in groups)), dtype=torch.float64)
+        self.visited = visited.numpy()
+        self.groups = groups
+        self.places: list[tuple[str, slice, tuple[str, ...]]] = []
+        first = 0
+        for g in groups:
+            g.visited = visited[: g.ranks, :, : g.steps, first : first + g.count]
+            for m in g.members:
+                span = slice(first + m.first, first + m.first + m.count)
+                self.places.append((m.name, span, tuple(r.op for r in m.readers)))
+            first += g.count
+        self.starts = np.array([span.start for _, span, _ in self.places], dtype=np.int64)
+
+    def fan(self, rank: int) -> tuple[AnyArray, AnyArray]:
+        """Fan-outs ``[T, C]`` of the plain groups that have readers of ``rank`` (they come first), room for a product."""
+        groups = [g for g in self.groups if g.ranks > rank]
+        steps = self.visited.shape[2]
+        fan = np.zeros((steps, sum(g.count for g in groups)))
+        first = 0
+        for g in groups:
+            fan[: g.steps, first : first + g.count] = g.fan[rank - 1]
+            first += g.count
+        return fan, np.zeros((2, *fan.shape))
+
+    def add_up(self, sums: AnyArray) -> list[tuple[int, int]]:
+        """``[2, T, C]``, or its leading channels, to one pair of integers for each tensor."""
+        starts = self.starts[: np.searchsorted(self.starts, sums.shape[2])]
+        if not len(starts):
+            return []
+        first, second = np.add.reduceat(sums, starts, axis=2).sum(axis=1).astype(np.int64).tolist()
+        return list(zip(first, second))
+
+    def named(self, ranked: Sequence[Sequence[tuple[int, int]]]) -> dict[str, Sums]:
+        """Rank by rank, tensor by tensor -> by name."""
         result = {}
-        for index, (name, span, ops) in enumerate(self._places):
-            visits = {op: pairs[rank][index] for rank, op in enumerate(ops)}
-            result[name] = Sums(events[index], total[index], visits, visited[0], span)
+        for index, (name, span, ops) in enumerate(self.places):
+            visits = {op: ranked[rank][index] for rank, op in enumerate(ops, start=1)}
+            result[name] = Sums(*ranked[0][index], visits, self.visited[0], span)
         return result

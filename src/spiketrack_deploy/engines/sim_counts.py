@@ -65,17 +65,16 @@ def _ni_lif(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple
     )
 
 
-def _nonzero(x: Tensor) -> int:
-    """Non-zero entries of a float tensor; NumPy is several times faster here than ``torch.count_nonzero``."""
-    return int(np.count_nonzero(nhwc(x).numpy() != 0))
-
-
 def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     copies = out.shape[0] // inputs[0].shape[0] if op.kind == "add" else 1
-    return Counter(
-        lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed),
-        lambda values, result: _nonzero(values[0]) * copies,
-    )
+    mask = np.zeros(inputs[0].size, dtype=bool)
+
+    def observe(values: Sequence[Tensor], result: Tensor) -> int:
+        """Non-zero stream values. NumPy is several times faster here than ``torch.count_nonzero``."""
+        flat = nhwc(values[0]).view(-1).numpy()
+        return int(np.count_nonzero(np.not_equal(flat, 0, out=mask))) * copies
+
+    return Counter(lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed), observe)
 
 
 def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:

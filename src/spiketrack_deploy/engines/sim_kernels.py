@@ -85,18 +85,26 @@ def _membrane_kernel(arrays: Arrays, offset: Tensor | None, bits: IntArray, step
     narrow = SPIKE_MAX * int(arrays["reset"].max()) <= INT24_MAX
     whole = torch.int32 if narrow else torch.int64
 
+    held: dict[torch.dtype, Tensor] = {}
+
+    def as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Conversion into memory that every call uses again: large new memory costs more than the arithmetic."""
+        if dtype not in held or held[dtype].shape != x.shape:
+            held[dtype] = torch.empty_like(x, dtype=dtype)
+        return held[dtype].copy_(x)
+
     def drained(v: Tensor, n: Tensor) -> Tensor:
         if not narrow:
             return v.to(torch.float64) - n.to(torch.float64) * reset
         left = torch.sub(v, n, alpha=reset) if isinstance(reset, float) else v - n * reset
-        return left.to(torch.float64)
+        return as_type(left, torch.float64)
 
     def run(x: Tensor) -> Tensor:
         spikes = []
         v, n = x[:1], x[:0]
         for t in range(steps):
             if t:
-                kept = drained(v, n).mul_(decays[t - 1]).to(whole).to(torch.float32)
+                kept = as_type(drained(v, n).mul_(decays[t - 1]), whole).to(torch.float32)
                 v = kept.mul_(unit).add_(x[t : t + 1] if x.shape[0] > 1 else x)
             n = level(v if offset is None else v + offset[t : t + 1])
             spikes.append(spikes_of(n))

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.activity import Activity, assumed
 from spiketrack_deploy.mapping.limits import core_limits
-from spiketrack_deploy.mapping.loads import core_synapses
+from spiketrack_deploy.mapping.loads import core_synapses, row_work
 from spiketrack_deploy.mapping.placement import ROUNDS, place
 from spiketrack_deploy.mapping.populations import populations
-from spiketrack_deploy.mapping.split import Split, split
+from spiketrack_deploy.mapping.split import Split, Work, split
 from spiketrack_deploy.mapping.traffic import traffic
 from spiketrack_deploy.mapping.types import Breach, ChipMapping, CoreLimits, CoreLoads, IntArray, Network
 from spiketrack_deploy.mapping.verdicts import verdicts
@@ -39,17 +39,25 @@ def map_program(
     activity: Activity | None = None,
     rule: str = "contiguous",
     rounds: int = ROUNDS,
+    balance: float | None = None,
 ) -> ChipMapping:
     """Map one branch of ``program`` to the cores of ``profile``'s chip.
 
     ``chips_available``: chips of a board; ``None``: as many as needed. ``activity``: weighs the traffic (default: an
-    assumed spike density). ``rule``: see ``split``. Does not raise where the network does not fit: the breaches say so.
-    InputError for a branch without neurons, ProfileError for a profile without usable limits.
+    assumed spike density). ``rule``: see ``split``. ``balance``: no core does more than so many times the mean work of
+    the cores used without it, so that steps are shorter and cores more; at least 1.
+
+    Does not raise where the network does not fit: the breaches say so. UsageError for a balance below 1
+    or beside another rule, InputError for a branch without neurons, ProfileError for a profile without usable limits.
     """
     network = populations(program, branch)
     limits = core_limits(profile)
     activity = activity or assumed(network, program.arrays)
     parts = split(network, limits, rule)
+    if balance is not None and rule != "contiguous":
+        raise UsageError(f"a balance goes with the contiguous rule only, not with {rule}; leave one of them out.")
+    if balance is not None:
+        parts = split(network, limits, rule, _work(network, activity, balance, parts.cores))
     if not parts.cores:
         raise InputError(f"the {branch} branch has no neuron to map.")
     flow, entries, messages = traffic(network, parts.pieces, parts.cores, activity.rate)
@@ -73,6 +81,18 @@ def map_program(
         ),
         verdicts=verdicts(program.branches[branch], limits),
     )
+
+
+def balanced_split(network: Network, limits: CoreLimits, activity: Activity, balance: float, cores: int) -> Split:
+    """The split in which no core does more than ``balance`` times the mean work of ``cores`` cores."""
+    return split(network, limits, "contiguous", _work(network, activity, balance, cores))
+
+
+def _work(network: Network, activity: Activity, balance: float, cores: int) -> Work:
+    if not 1 <= balance < float("inf"):
+        raise UsageError(f"the balance is {balance}, must be a finite number of at least 1.")
+    rows = row_work(network, activity)
+    return Work(rows, balance * sum(float(r.sum()) for r in rows) / max(cores, 1))
 
 
 def _core_breaches(network: Network, parts: Split, limits: CoreLimits) -> list[Breach]:

@@ -8,9 +8,9 @@ SANA-FE's ``simple`` model: maximum, then the barrier)::
     t_step = max(max over cores of synapses, max over cores of neurons, busiest link) + barrier
 
 In a core, synapses (messages in, synaptic operations) and neurons (updates, messages out) overlap; where a profile
-tells idle and active neurons apart, all are taken as active. A chip of binary spikes runs ``substeps`` of them per time step
-of the tracker. One frame enters per step (pipelined), so a frame is on the chip for as many steps as the network is
-deep, and a new result leaves every step. Not modelled: host input and output (54 times the chip's own latency in one
+tells idle and active neurons apart, all are taken as active. A chip of binary spikes runs ``substeps`` of them per time
+step of the tracker. One frame enters per step (pipelined), so a frame is on the chip for as many steps as the network
+is deep, and a new result leaves every step. Not modelled: host input and output (54 times the chip's own latency in one
 published measurement), self-attention's tokens one after the other, queueing in the network, rates of synaptic memory
 reads (published as a plot only).
 """

@@ -38,6 +38,19 @@ def core_synapses(network: Network, pieces: IntArray, cores: int, activity: Acti
     return CoreSynapses(nonzero, synops)
 
 
+def row_work(network: Network, activity: Activity) -> list[FloatArray]:
+    """Expected synaptic operations per population and row, ``[channels, height]`` each."""
+    work = [np.zeros((p.channels, p.height)) for p in network.populations]
+    for index, s in enumerate(network.synapses):
+        share = activity.share[index]
+        whole = int(share.sum())
+        if whole:
+            work[s.target] += share * (activity.synops[index] / whole)
+        else:
+            work[s.target] += activity.synops[index] / work[s.target].size
+    return work
+
+
 def box_sums(values: IntArray, pieces: IntArray) -> IntArray:
     """Sum of ``values`` ``[channels, height]`` over every piece's channels and rows."""
     table = np.zeros((values.shape[0] + 1, values.shape[1] + 1), dtype=np.int64)

@@ -15,10 +15,11 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, assumed, measured
 from spiketrack_deploy.mapping.cost import MappedEnergy, mapped_energy
-from spiketrack_deploy.mapping.fit import map_program
+from spiketrack_deploy.mapping.fit import balanced_split, map_program
 from spiketrack_deploy.mapping.fixes import fixes, in_turns
 from spiketrack_deploy.mapping.latency import VALUE_PER_SPIKE, Latency, latency
 from spiketrack_deploy.mapping.limits import core_limits
+from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.placement import ROUNDS
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import split
@@ -27,6 +28,8 @@ from spiketrack_deploy.program.types import Program
 
 SCHEMA = "spiketrack-mapping/1"
 _LARGEST = 12
+EVEN = 2.0
+"""The even split that every report compares with: no core above twice the mean."""
 
 ASSUMPTIONS = (
     "An estimate: no neuromorphic hardware and no vendor compiler was used.",
@@ -67,6 +70,7 @@ def mapping_report(
     density: float | None = None,
     rule: str = "contiguous",
     rounds: int = ROUNDS,
+    balance: float | None = None,
 ) -> tuple[ChipMapping, dict[str, Any]]:
     """Map, time and price one branch; the other branch's cores are stated beside it. See :func:`map_program`.
 
@@ -83,6 +87,7 @@ def mapping_report(
         activity=activity,
         rule=rule,
         rounds=rounds,
+        balance=balance,
     )
     value = VALUE_PER_SPIKE if layers is None else _mean_value(layers)
     time = latency(mapping, profile, value)
@@ -116,7 +121,7 @@ def _report(
         "synapses": int(mapping.synapses.nonzero.sum()),
         "synaptic_words": int(mapping.loads.words.sum()),
         "loads": mapping.loads.to_dict(),
-        "balance": _balance(mapping),
+        "balance": _balance(mapping, activity),
         "breaches": [breach.to_dict() for breach in mapping.breaches],
         "fixes": [fix.to_dict() for fix in fixes(mapping)] if breached else [],
         "in_turns": turns.to_dict() if turns else None,
@@ -147,12 +152,23 @@ def _unchecked(mapping: ChipMapping) -> list[str]:
     ]
 
 
-def _balance(mapping: ChipMapping) -> dict[str, float]:
-    """How unevenly the work lies: the busiest core over the mean, which is what splitting better could save."""
+def _balance(mapping: ChipMapping, activity: Activity) -> dict[str, Any]:
+    """How unevenly the work lies (the busiest core over the mean), and what an even split would take and save."""
     synops = mapping.synapses.synops
-    mean = float(synops.mean()) if synops.size else 0.0
-    busiest = float(synops.max(initial=0.0))
-    return {"synops_busiest_core": busiest, "synops_mean_core": mean, "ratio": busiest / mean if mean else 0.0}
+    mean, busiest = float(synops.mean()), float(synops.max())
+    even = balanced_split(mapping.network, mapping.limits, activity, EVEN, mapping.cores)
+    done = core_synapses(mapping.network, even.pieces, even.cores, activity).synops
+    return {
+        "synops_busiest_core": busiest,
+        "synops_mean_core": mean,
+        "ratio": busiest / mean if mean else 0.0,
+        "even": {
+            "balance": EVEN,
+            "cores": even.cores,
+            "chips": max(1, -(-even.cores // mapping.limits.cores_per_chip)),
+            "synops_busiest_core": float(done.max()),
+        },
+    }
 
 
 def _largest(mapping: ChipMapping) -> list[dict[str, Any]]:

@@ -8,6 +8,9 @@ one channel of one row. The units of all populations, in execution order, form o
 longest run of it that stays within the limits. For a given sequence this greedy cut is optimal, because every part of a
 run that fits fits too; and because the sequence does not depend on the limits, a tighter limit never needs fewer cores.
 
+With a cap on the expected synaptic operations of a core (``Work``) the busiest core, which sets the time of a step,
+does less, and more cores are used: a unit above the cap still gets a core to itself.
+
 ``power_of_two`` is the other rule: rows per core are powers of two, channels are halved until they fit, and cores are
 not shared, as public logs of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59;
 facts/energy.md section 5).
@@ -23,7 +26,7 @@ import numpy as np
 
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.mapping.memory import MemoryModel, rows_read
-from spiketrack_deploy.mapping.types import CoreLimits, IntArray, Network, Population, Synapses
+from spiketrack_deploy.mapping.types import CoreLimits, FloatArray, IntArray, Network, Population, Synapses
 
 RULES = ("contiguous", "power_of_two")
 BLOCK_WORDS = 7500
@@ -38,6 +41,14 @@ class Overflow:
     population: int
     used: int
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Expected synaptic operations: per population ``[channels, height]``, and the most that one core shall do."""
+
+    rows: Sequence[FloatArray]
+    cap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,9 @@ class Split:
 class Plan:
     """One population's units and what a run of them takes."""
 
-    def __init__(self, index: int, network: Network, incoming: Sequence[int], model: MemoryModel) -> None:
+    def __init__(
+        self, index: int, network: Network, incoming: Sequence[int], model: MemoryModel, work: Work | None = None
+    ) -> None:
         self.index, self.model = index, model
         self.population = network.populations[index]
         self.incoming: list[tuple[Synapses, Population]] = []
@@ -74,6 +87,7 @@ class Plan:
             self._add_rows(rows_read(s, source, self.population))
         self.block = self._block()
         self.units = self.population.channels * self.population.height
+        self.done: FloatArray | None = None if work is None else self._done(work.rows[index])
 
     def _add_rows(self, read: IntArray) -> None:
         """First and last row read per target row; ``solid``: runs of target rows read every row between."""
@@ -82,6 +96,17 @@ class Plan:
         solid = bool(np.all(read.sum(axis=1) == np.maximum(last - first, 0)) and np.all(first[1:] <= last[:-1]))
         self.rows.append(read)
         self.spans.append((first.tolist(), last.tolist(), solid))
+
+    def _done(self, rows: FloatArray) -> FloatArray:
+        """Work of all units before each unit, ``[units + 1]``."""
+        blocks = [rows[c : c + self.block].T.ravel() for c in range(0, self.population.channels, self.block)]
+        return np.concatenate([np.zeros(1), np.cumsum(np.concatenate(blocks))])
+
+    def affordable(self, start: int, budget: float) -> int:
+        """The end of the longest run from ``start`` whose work is within ``budget``."""
+        if self.done is None:
+            return self.units
+        return int(np.searchsorted(self.done, self.done[start] + max(budget, 0.0), side="right")) - 1
 
     def _block(self) -> int:
         """Channels of a block: as few blocks as keep a block's kernels within BLOCK_WORDS."""
@@ -156,8 +181,10 @@ def _merged(parts: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int]]
 class _Filler:
     """Fills core after core with runs of units."""
 
-    def __init__(self, limits: CoreLimits) -> None:
+    def __init__(self, limits: CoreLimits, work: Work | None = None) -> None:
         self.limits = limits
+        self.cap = float("inf") if work is None else work.cap
+        self.work = 0.0
         self.pieces: list[tuple[int, ...]] = []
         self.loads: list[tuple[int, int, int, int]] = []
         self.overflows: list[Overflow] = []
@@ -167,6 +194,7 @@ class _Filler:
         if self.used[3]:
             self.loads.append((self.used[0], self.used[1], self.used[2], self.used[3]))
         self.used = [0, 0, 0, 0]
+        self.work = 0.0
 
     def fits(self, plan: Plan, start: int, end: int) -> bool:
         words, axons = plan.load(start, end)
@@ -180,6 +208,8 @@ class _Filler:
         if self.limits.groups is not None and self.used[3] >= self.limits.groups:
             return start
         end = min(plan.units, start + (self.limits.neurons - self.used[0]) // plan.population.width)
+        if plan.done is not None:
+            end = min(end, plan.affordable(start, self.cap - self.work))
         if end <= start or self.fits(plan, start, end):
             return max(end, start)
         low, high = start, end
@@ -194,6 +224,8 @@ class _Filler:
         self.pieces.extend((core, plan.index, *part) for part in plan.parts(start, end))
         added = ((end - start) * plan.population.width, words, axons, 1)
         self.used = [old + new for old, new in zip(self.used, added)]
+        if plan.done is not None:
+            self.work += float(plan.done[end] - plan.done[start])
 
     def fill(self, plan: Plan) -> None:
         start = 0
@@ -219,21 +251,21 @@ class _Filler:
                 self.overflows.append(Overflow(rule, plan.index, amount, limit))
 
 
-def split(network: Network, limits: CoreLimits, rule: str = "contiguous") -> Split:
+def split(network: Network, limits: CoreLimits, rule: str = "contiguous", work: Work | None = None) -> Split:
     """Split ``network`` over as many cores as it takes. ``rule``: ``contiguous`` or ``power_of_two`` (see the module).
 
     Deterministic. What no core can hold (one row of one channel) still gets a core, and an :class:`Overflow`.
-    UsageError for another rule.
+    ``work``: cap on the work of a core (rule ``contiguous`` alone). UsageError for another rule.
     """
     if rule not in RULES:
         raise UsageError(f"there is no split rule {rule!r}; choose one of {', '.join(RULES)}")
     model = MemoryModel.of(limits)
     incoming = network.incoming()
-    filler = _Filler(limits)
+    filler = _Filler(limits, work)
     for index, population in enumerate(network.populations):
         if not population.on_chip:
             continue
-        plan = Plan(index, network, incoming[index], model)
+        plan = Plan(index, network, incoming[index], model, work)
         if rule == "power_of_two":
             _tiles(filler, plan)
         else:

@@ -31,7 +31,29 @@ def totals(energy: Json) -> str:
         cost = static["energy_nj_per_chip_frame"]
         rate = f"at {1 / static['frame_period_s']:.3g} frames/s; not in the dynamic figures"
         boxes.append(("static, per chip and frame", nominal(cost), f"{joules(cost)} {rate}"))
-    return html.cards(boxes) + _causes(energy) + _counts(energy)
+    return html.cards(boxes) + _intervals(energy) + _causes(energy) + _counts(energy)
+
+
+_SPREADS = (
+    ("search_frame_over_prices", "prices drawn from their bands, counts held fixed"),
+    ("search_frame_over_frames", "frames resampled, prices nominal"),
+)
+
+
+def _intervals(energy: Json) -> str:
+    """The two uncertainties of a search frame, apart; bands beside them need no distribution."""
+    rows = []
+    for key, what in _SPREADS:
+        spread = energy["uncertainty"][key]
+        if spread:
+            ends = (nominal({"nominal": spread[end]}) for end in ("low_nj", "median_nj", "high_nj"))
+            rows.append(
+                (what, *ends, f"{percent(spread['coverage'])}, {thin(spread['samples'])} draws: {spread['method']}")
+            )
+    if not rows:
+        return ""
+    head = ["search frame", "low", "median", "high", "interval"]
+    return "<h3>Two uncertainties, apart</h3>" + html.table(head, rows)
 
 
 def _causes(energy: Json) -> str:

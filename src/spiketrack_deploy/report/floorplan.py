@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,15 @@ def _largest_blocks(plan: Floorplan) -> Sequence[int]:
     """Blocks with cores, those with most first."""
     sizes = [(int((plan.block == index).sum()), -index) for index in range(len(plan.blocks))]
     return [-index for size, index in sorted(sizes, reverse=True) if size]
+
+
+def write_pictures(plan: Floorplan, folder: Path) -> list[Path]:
+    """``floorplan.svg`` and ``floorplan.png`` in ``folder``, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    svg, png = folder / "floorplan.svg", folder / "floorplan.png"
+    svg.write_text(draw(plan), encoding="utf-8")
+    png.write_bytes(draw(plan, "png"))
+    return [svg, png]
 
 
 def figure_html(plan: Floorplan) -> str:
