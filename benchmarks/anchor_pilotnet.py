@@ -23,10 +23,13 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "src")]
 import pilotnet  # noqa: E402
 import pilotnet_cores  # noqa: E402
 
+from spiketrack_deploy.energy.layers import Mean  # noqa: E402
 from spiketrack_deploy.energy.report import assess  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
 from spiketrack_deploy.hardware.profiles import load_profile  # noqa: E402
 from spiketrack_deploy.hardware.schema import Profile  # noqa: E402
+from spiketrack_deploy.mapping.cost import mapped_energy  # noqa: E402
+from spiketrack_deploy.mapping.latency import latency  # noqa: E402
 from spiketrack_deploy.units import Interval  # noqa: E402
 
 COUNTERS = {"conv2": (1.60e6, 1.62e6), "conv3": (452e3, 452e3), "conv4": (151e3, 151e3), "conv5": (67e3, 67e3)}
@@ -132,6 +135,18 @@ def check_layout(figures: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def check_mapping(network: pilotnet.PilotNet, counts: Sequence[Mean], profile: Profile) -> list[dict[str, Any]]:
+    """Step time and energy as ``spiketrack map`` computes them, from mean counts shared out over the cores."""
+    mapping, activity = pilotnet_cores.chip_mapping(network, counts, profile, "power_of_two")
+    time = latency(mapping, profile)
+    energy = mapped_energy(mapping, activity, profile, time).dynamic
+    name = "spiketrack map"
+    return [
+        _check(f"{name}: step time", time.step.nominal * 1e6, *STEP_US, TIME_TOLERANCE, "us"),
+        *check_energy(f"{name}: dynamic energy with messages and hops", energy),
+    ]
+
+
 def run(profile: Profile) -> dict[str, Any]:
     """Everything, as JSON data."""
     files = pilotnet.fetch()
@@ -162,6 +177,7 @@ def run(profile: Profile) -> dict[str, Any]:
         layouts.append(layout_figures(f"this mapper, {rule}", own, found, profile))
     # The third layout is another cut than the measured one: fewer cores, a longer step. It is shown, not compared.
     checks += [check for figures in layouts[:2] for check in check_layout(figures)]
+    checks += check_mapping(network, energy.search.counts, profile)
     return {
         "network": {"md5": pilotnet.MD5, "source": pilotnet.REQUIREMENT, "steps": pilotnet.STEPS},
         "profile": {"name": profile.name, "sha256": profile.digest},

@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pilotnet import Layer, LayerReplay, PilotNet
 
-from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.energy.layers import LayerCounts, Mean
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.mapping.activity import Activity, measured
 from spiketrack_deploy.mapping.limits import core_limits
+from spiketrack_deploy.mapping.loads import core_synapses
+from spiketrack_deploy.mapping.placement import place
 from spiketrack_deploy.mapping.split import split
-from spiketrack_deploy.mapping.types import Network, Population, Synapses
+from spiketrack_deploy.mapping.traffic import traffic
+from spiketrack_deploy.mapping.types import ChipMapping, CoreLoads, Network, Population, Synapses
 from spiketrack_deploy.program.semantics import taps
 from spiketrack_deploy.units import Interval
 
@@ -193,20 +197,59 @@ def mapper_network(network: PilotNet) -> Network:
     """PilotNet-LIF as the mapper sees a network. Lava stores x first, so columns here are rows there: the mapper cuts
     along them, as the vendor's compiler does. The input layer's neurons take cores, as in the published log."""
     channels, height, width = network.input_shape
-    populations = [Population("input", "input", "search", "input", "neurons", channels, width, height)]
+    populations = [Population("input", "input.neurons", "search", "input", "neurons", channels, width, height)]
     synapses = []
     for index, layer in enumerate(network.layers):
         channels, height, width = layer.shape
         name = layer.name
-        populations.append(Population(name, name, "search", name, "neurons", channels, width, height))
+        populations.append(Population(name, f"{name}.neurons", "search", name, "neurons", channels, width, height))
         kernel = layer.weight.shape[4], layer.weight.shape[3]
         stride, padding = (layer.stride[1], layer.stride[0]), (layer.padding[1], layer.padding[0])
         if layer.dense:
             # A dense layer reads its whole input: a kernel as large as the map before it.
             before = network.layers[index - 1].shape
             kernel, stride, padding = (before[2], before[1]), (1, 1), (0, 0)
-        synapses.append(Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=WEIGHT_BITS))
+        synapses.append(
+            Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=WEIGHT_BITS, weight=name)
+        )
     return Network("search", tuple(populations), tuple(synapses), len(populations))
+
+
+def mapper_weights(network: PilotNet) -> dict[str, NDArray[np.int8]]:
+    """Weights as :func:`mapper_network` names them, ``[1, O, C, kw, kh]``."""
+    found = {}
+    for index, layer in enumerate(network.layers):
+        weight = layer.weight
+        if layer.dense:
+            weight = weight.reshape(1, weight.shape[1], *network.layers[index - 1].shape)
+        found[layer.name] = np.ascontiguousarray(weight.swapaxes(3, 4))
+    return found
+
+
+def chip_mapping(
+    network: PilotNet, counts: Sequence[Mean], profile: Profile, rule: str
+) -> tuple[ChipMapping, Activity]:
+    """The whole mapping (cores, traffic, placement) by the tracker's own mapper, with the replay's mean counts."""
+    whole, limits = mapper_network(network), core_limits(profile)
+    activity = measured(whole, mapper_weights(network), counts)
+    parts = split(whole, limits, rule)
+    flow, entries, messages = traffic(whole, parts.pieces, parts.cores, activity.rate)
+    chips = -(-parts.cores // limits.cores_per_chip)
+    found = ChipMapping(
+        network=whole,
+        limits=limits,
+        target=profile.name,
+        chips_available=None,
+        pieces=parts.pieces,
+        loads=CoreLoads(parts.neurons, parts.words, parts.axons_in, entries, parts.groups),
+        synapses=core_synapses(whole, parts.pieces, parts.cores, activity),
+        traffic=flow,
+        messages=messages,
+        placement=place(flow, parts.cores, limits, chips),
+        breaches=(),
+        verdicts=(),
+    )
+    return found, activity
 
 
 def mapped(network: PilotNet, profile: Profile, rule: str) -> Layout:

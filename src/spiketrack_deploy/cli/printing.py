@@ -290,16 +290,22 @@ def targets_summary(result: Result) -> None:
     )
 
 
+def _sourced(value: Mapping[str, Any]) -> str:
+    follows = f"; moves with {value['follows']}" if value.get("follows") else ""
+    return f"{value['source']}{'; ' if value['note'] else ''}{value['note']}{follows}"
+
+
 def target_summary(result: Result) -> None:
     """Every value of a profile."""
-    _line(f"{result['name']}: {result['title']} ({result['kind']})")
+    built = f", built on {result['chip']}" if result["chip"] else ""
+    _line(f"{result['name']}: {result['title']} ({result['kind']}{built})")
     prices = [
-        (name, f"{p['value']:g} [{p['low']:g} .. {p['high']:g}] {p['unit']}", p["tag"], p["source"])
+        (name, f"{p['value']:g} [{p['low']:g} .. {p['high']:g}] {p['unit']}", p["tag"], _sourced(p))
         for name, p in result["prices"].items()
     ]
     _table("Prices", ["price", "value and band", "tag", "source"], prices)
     limits = [
-        (name, f"{x['value']:,} {x['unit']}", x["tag"], x["source"])
+        (name, f"{x['value']:,} {x['unit']}", x["tag"], _sourced(x))
         for group in ("limits", "boards")
         for name, x in result[group].items()
     ]

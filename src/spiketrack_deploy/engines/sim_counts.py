@@ -21,6 +21,8 @@ from spiketrack_deploy.engines.sim_tensors import nhwc
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import Op, TensorSpec
 
+_BLOCK = 1 << 16
+"""Values compared at once: the mask stays in the first-level cache."""
 Observe = Callable[[Sequence[Tensor], Tensor], Any]
 """From the operation's inputs and its output (of a fused pair: what the pair writes)."""
 Finish = Callable[[Any, Mapping[str, Sums]], OpCounts]
@@ -65,16 +67,21 @@ def _ni_lif(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple
     )
 
 
+def _nonzero(x: Tensor) -> int:
+    """Non-zero values of a stream, block by block: NumPy is several times faster here than ``torch.count_nonzero``."""
+    flat = nhwc(x).view(-1).numpy()
+    return sum(int(np.count_nonzero(flat[i : i + _BLOCK] != 0)) for i in range(0, flat.size, _BLOCK))
+
+
 def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     copies = out.shape[0] // inputs[0].shape[0] if op.kind == "add" else 1
-    mask = np.zeros(inputs[0].size, dtype=bool)
 
-    def observe(values: Sequence[Tensor], result: Tensor) -> int:
-        """Non-zero stream values. NumPy is several times faster here than ``torch.count_nonzero``."""
-        flat = nhwc(values[0]).view(-1).numpy()
-        return int(np.count_nonzero(np.not_equal(flat, 0, out=mask))) * copies
+    def finish(stream: Tensor, sums: Mapping[str, Sums]) -> OpCounts:
+        """Looked at when the branch has run, all in a row: between kernels the same calls take thrice the time."""
+        relayed = _nonzero(stream) * copies
+        return OpCounts(relays=relayed, relay_synops=relayed)
 
-    return Counter(lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed), observe)
+    return Counter(finish, lambda values, result: values[0])
 
 
 def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
