@@ -32,11 +32,17 @@ PUBLISHED = {
     "input": 13, "conv1": 25, "conv2": 13, "conv3": 3, "conv4": 3, "conv5": 2, "dense6": 12, "dense7": 1, "dense8": 1,
     "dense9": 1,
 }  # fmt: skip
-"""Cores per layer of the vendor's compiler (public resource log)."""
+"""Cores per layer in the log of the vendor's compiler, printed by pilotnet_snn/benchmark.ipynb of the lava-dl history
+(commit 12f0402). The log names a core's part of a map, such as Conv(4, 15, 36): 4 columns, 15 rows, 36 channels."""
 NEURONS_PER_CORE, WORDS_PER_CORE = 4095, 16_000
-"""100 % of the vendor's compiler log."""
+"""100 % of later logs."""
+WORDS_2022 = 12_000
+"""Limit of synaptic memory in that log."""
 WEIGHT_BITS = 4
 """Nominal weight bits of the published log."""
+DENSE_BITS, DENSE_HEADER = 15, 20
+"""Bits of a dense synapse and of its row, fitted to the five rows of that log that tell words: 100 outputs take 24
+words an input, 17 take 5, 50 take 13, 10 take 3, 1 takes 1. A weight of 8 bits and an index of 7 would need 15."""
 
 Masks = dict[str, dict[int, NDArray[np.bool_]]]
 
@@ -92,11 +98,23 @@ def vendor_cores(shape: tuple[int, int, int], rows: int, bits: int = 5, header: 
     return -(-shape[0] // channels) * -(-shape[2] // columns)
 
 
-def published(network: PilotNet) -> Layout:
-    """The published cores per layer: slabs of columns (:func:`vendor_slabs`); the dense layers as the log counts them.
+def dense_words(outputs: int) -> int:
+    """64-bit words of one input's synapses onto ``outputs`` dense neurons of a core."""
+    return -(-(outputs * DENSE_BITS + DENSE_HEADER) // 64)
 
-    The log holds cores and neurons per core; that a slab is a power of two of columns is inferred from both.
-    """
+
+def dense_cores(outputs: int, inputs: int) -> int:
+    """Cores of a dense layer as the log shows them: the parts are multiplied by how far they exceed the memory."""
+    parts = 1
+    while True:
+        words = inputs * dense_words(-(-outputs // parts))
+        if words <= WORDS_2022 or parts >= outputs:
+            return parts
+        parts *= -(-words // WORDS_2022)
+
+
+def published(network: PilotNet) -> Layout:
+    """The layout of the log, by the rules that reproduce it: slabs of columns, dense layers in equal parts."""
     layers: dict[str, tuple[int, tuple[int, int, int]]] = {"input": (1, network.input_shape)}
     layers |= {layer.name: (int(np.prod(layer.weight.shape[2:])), layer.shape) for layer in network.layers}
     masks: Masks = {}
@@ -107,8 +125,8 @@ def published(network: PilotNet) -> Layout:
             place = np.arange(shape[2]) // columns + np.arange(shape[0])[:, None] // channels * shape[2]
             owner = np.broadcast_to(place[:, None, :], shape)
         else:
-            share = -(-shape[0] // PUBLISHED[name])
-            owner = np.broadcast_to((np.arange(shape[0]) // share)[:, None, None], shape)
+            parts = np.array_split(np.arange(shape[0]), dense_cores(shape[0], rows))
+            owner = np.repeat(np.arange(len(parts)), [part.size for part in parts])[:, None, None]
         masks[name] = {used + number: owner == core for number, core in enumerate(np.unique(owner))}
         used += len(masks[name])
     return Layout(network, masks)
@@ -209,9 +227,9 @@ def mapper_network(network: PilotNet) -> Network:
             # A dense layer reads its whole input: a kernel as large as the map before it.
             before = network.layers[index - 1].shape
             kernel, stride, padding = (before[2], before[1]), (1, 1), (0, 0)
-        synapses.append(
-            Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=WEIGHT_BITS, weight=name)
-        )
+        # What a synapse takes: the mapper has no dense format, so a dense one is a chain of two native weights.
+        bits = DENSE_BITS if layer.dense else WEIGHT_BITS
+        synapses.append(Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=bits, weight=name))
     return Network("search", tuple(populations), tuple(synapses), len(populations))
 
 

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spiketrack_deploy.program.semantics import conv_size
-from spiketrack_deploy.program.types import GATE_BITS, UNREACHABLE, AnyArray, Branch, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import (
+    GATE_BITS,
+    INT24_MAX,
+    SPIKE_MAX,
+    UNREACHABLE,
+    AnyArray,
+    Branch,
+    Op,
+    Program,
+    TensorSpec,
+)
 
 STREAM_BITS = 11
 """Fraction bits of a drawn stream: 12 integer bits remain, more than the drawn residual sums can reach."""
@@ -266,10 +276,17 @@ class _Walk:
         q, k = self.projected(attn, "q", s, c, part), self.projected(attn, "k", s, c, part)
         v = self.projected(attn, "v", s, 4 * c, part)
         memory = b.key_value(attn + ".key_value", k, v, self.heads, part)
-        o = b.query(attn + ".query", q, memory, self.heads, part, 0 if b.spec(x).shape[0] == 1 else 3)
+        o = b.query(attn + ".query", q, memory, self.heads, part, self.query_shift(c, b.spec(x).shape[0]))
         s = b.query_spike(attn + ".attn_spike", o, part, self.attention_level(c))
         x = self.residual(path, x, b.conv(attn + ".proj_conv", s, c, part, unit=unit, gain=0.5), part, "add_attn")
         return self.residual(path, x, self.mlp(path + ".mlp", x, name + ".mlp"), name + ".mlp", "add_mlp")
+
+    def query_shift(self, channels: int, steps: int) -> int:
+        """Left shift in front of a membrane: as far as the worst case of a few steps stays inside 24 bits."""
+        if steps == 1:
+            return 0
+        room = INT24_MAX // (SPIKE_MAX**3 * self.grid**2 * channels // self.heads)
+        return min(3, room.bit_length() - 2)
 
     def attention_level(self, channels: int) -> float:
         """Typical size of q k^T v for spikes of mean 1/2: the drawn network's own gain, so that spikes vary."""
@@ -297,7 +314,7 @@ class _Walk:
         s = b.ni_lif(path + ".head_spike", z, name, offset=path + ".s_pos")
         u = b.conv(path + ".q_conv", s, c, name, gain=1.0)
         q = b.ni_lif(path + ".q_spike", u, name, steps=t)
-        a = b.query(path + ".query1", q, memory, self.heads, name, 0 if t == 1 else 3)
+        a = b.query(path + ".query1", q, memory, self.heads, name, self.query_shift(c, t))
         s = b.query_spike(path + ".q_spike#2", a, name, level)
         a = b.conv(path + ".seg_responder_dw", s, 4 * c, name, 3, 1, 1, groups=4 * c, per_step=True, gain=1.2)
         s = b.ni_lif(path + ".seg_dw_spike", a, name)
@@ -306,7 +323,7 @@ class _Walk:
         s = b.ni_lif(path + ".seg_pw_spike", a, name)
         a = b.conv(path + ".fuser", s, c, name)
         q = b.ni_lif(path + ".fuser_spike", a, name)
-        a = b.query(path + ".query2", q, memory, self.heads, name, 0 if t == 1 else 3)
+        a = b.query(path + ".query2", q, memory, self.heads, name, self.query_shift(c, t))
         s = b.query_spike(path + ".attn_spike", a, name, level)
         if t > 1:
             s = self.gate(path, s, name)

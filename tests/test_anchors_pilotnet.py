@@ -52,6 +52,15 @@ def test_one_rule_reproduces_both_published_core_counts(bits: int) -> None:
     assert pilot == [cores for *_, cores in PILOTNET_MAPS] and sum(pilot) == 59
 
 
+def test_dense_layers_take_the_words_and_cores_of_the_log() -> None:
+    """Words an input: 61,440 and 12,800 of 2,560 inputs at 100 and 17 outputs, 1,300 of 100, 150 of 50, 10 of 10."""
+    rows = {100: 61_440 // 2560, 17: 12_800 // 2560, 50: 1_300 // 100, 10: 150 // 50, 1: 10 // 10}
+    assert {outputs: pilotnet_cores.dense_words(outputs) for outputs in rows} == rows
+    layers = {"dense6": (100, 2560), "dense7": (50, 100), "dense8": (10, 50), "dense9": (1, 10)}
+    for name, (outputs, inputs) in layers.items():
+        assert pilotnet_cores.dense_cores(outputs, inputs) == pilotnet_cores.PUBLISHED[name], name
+
+
 def test_neurons_per_core_are_those_of_the_log() -> None:
     """3,584 (87.5 % of 4,095) in YOLO-KP's first layer; 2,048 to 3,168 in PilotNet's."""
     channels, columns = pilotnet_cores.vendor_slabs((16, 224, 224), 27)
