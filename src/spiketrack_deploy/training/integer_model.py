@@ -33,6 +33,10 @@ from spiketrack_deploy.training.surrogate import learn
 from spiketrack_deploy.training.units import Units, lowered, units_of
 
 FIRST = "encoder.downsample1_1.encode_conv"
+IDENTITY_SCALE = 2.0**20
+"""A norm of this weight and of its square as variance is exactly 1: 2^40 + 1e-5 is 2^40 in float64. A variance of 1
+- 1e-5
+would leave a factor of 1 + 1e-8, and dyadic membranes often lie exactly on a threshold."""
 _RESAMPLING = ("mrm.0", "mrm.1")
 
 
@@ -145,7 +149,7 @@ class IntegerModel(nn.Module):
     def deployed(self, rounded: bool = True) -> SpikeTrack:
         """A tracker with the published keys: the weights as the program holds them, or the masters as they are.
 
-        Norms become the identity (variance 1 - 1e-5), so folding them again changes no integer.
+        Norms become the identity to the last bit, in float32 and float64 (:data:`IDENTITY_SCALE`).
         """
         out = copy.deepcopy(self.template[0]).float()
         state = out.state_dict()
@@ -252,8 +256,8 @@ def _write(state: dict[str, Tensor], path: str, weight: Tensor, bias: Tensor, no
         state[f"{path}.bias"] = torch.zeros_like(bias)
     ones = torch.ones_like(bias)
     state |= {
-        f"{norm}.weight": ones,
+        f"{norm}.weight": IDENTITY_SCALE * ones,
         f"{norm}.bias": bias,
         f"{norm}.running_mean": 0 * ones,
-        f"{norm}.running_var": ones - EPS,
+        f"{norm}.running_var": IDENTITY_SCALE**2 * ones,
     }
