@@ -197,3 +197,13 @@ def test_retrievers_that_resample_are_refused() -> None:
     walk = ("downsample1_1", "downsample1_2", "mrm.0", "downsample2", "downsample3", "mrm.2")
     with pytest.raises(InputError, match=r"not mrm\.0"):
         IntegerModel(new_model(small_config(walk=walk), 0), [sample(1)])
+
+
+def test_deployed_norms_are_the_identity_to_the_last_bit(trained: IntegerModel) -> None:
+    state = trained.deployed().state_dict()
+    norms = [key[: -len(".running_var")] for key in state if key.endswith(".running_var")]
+    assert len(norms) > 20
+    for norm in norms:
+        for dtype in (np.float32, np.float64):
+            gamma, var = (state[f"{norm}.{part}"].numpy().astype(dtype) for part in ("weight", "running_var"))
+            assert (gamma / np.sqrt(var + dtype(1e-5)) == 1).all(), norm
