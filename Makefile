@@ -5,7 +5,7 @@ VENV       ?= .venv
 VENV_LAVA  ?= .venv-lava
 VENV_FULL  ?= .venv-full
 DEMO       ?= export/demo
-MODEL      ?= spiketrack-untrained
+MODEL      ?= spiketrack-nano
 PYTEST     ?= $(PY) -m pytest -q
 PY         := $(VENV)/bin/python
 ENV        := VENV="$(VENV)" VENV_LAVA="$(VENV_LAVA)" VENV_FULL="$(VENV_FULL)" sh scripts/env.sh

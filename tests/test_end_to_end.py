@@ -52,7 +52,7 @@ def test_the_whole_bundle_and_nothing_else(place: Path, demo: Path, result: dict
 
 def test_verdict_says_what_must_be_said(result: dict) -> None:
     words = " ".join(result["verdict"] + result["remarks"])
-    for needed in ("untrained", "estimate", "0 of ", "no price", "[", "Not answered here"):
+    for needed in ("estimate", "0 of ", "no price", "[", "Not answered here"):
         assert needed in words, f"{needed!r} is missing in {words}"
 
 
@@ -114,7 +114,8 @@ def test_parity_states_both_comparisons(demo: Path) -> None:
     assert not set(data["calibration_frames"]) & set(data["compared_frames"])
     spikes = sum(r["spikes"] for r in data["layers"])
     forced = sum(r["forced_mismatches"] for r in data["layers"]) / spikes
-    assert 0 < forced < 0.02, f"fed with the tracker's spikes, layers change {forced:.1%} of them"
+    # The bundled model was trained in the program's arithmetic, so 0 is a legal answer here.
+    assert spikes > 10_000 and forced < 0.02, f"fed with the tracker's spikes, layers change {forced:.1%} of them"
     assert all(r["forced_mismatches"] <= r["spikes"] for r in data["layers"])
 
 

@@ -15,7 +15,7 @@ from spiketrack_deploy.bundle import MANIFEST
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.resources import find_clip, find_model, model_names
 
-DEFAULT_MODEL = "spiketrack-untrained"
+DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
 TARGETS = {
     "loihi2": "loihi2",
