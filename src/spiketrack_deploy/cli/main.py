@@ -84,7 +84,7 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     except SpiketrackError as error:
         return _fail(str(error), error.exit_code, as_json, error)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; nothing was written", EXIT_INTERRUPTED, as_json)
+        return _fail("interrupted; nothing half-written is left", EXIT_INTERRUPTED, as_json)
     except BrokenPipeError:
         return _broken_pipe()
     except OSError as error:
