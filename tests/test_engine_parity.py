@@ -20,7 +20,6 @@ from _programs import random_inputs, random_program, tracker_program  # isort: s
 
 MAKERS = {
     "sim": lambda program: SimEngine(program, threads=1),
-    "sim counting beside": lambda program: SimEngine(program, threads=2),
     "sim float32": lambda program: SimEngine(program, threads=1, kernels="float32"),
     "onnx": lambda program: OnnxEngine(program, threads=1),
 }

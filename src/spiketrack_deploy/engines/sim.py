@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spiketrack_deploy.engines.sim_census import Census
-    from spiketrack_deploy.engines.sim_clerk import Clerk
     from spiketrack_deploy.engines.sim_conv import Kernel
     from spiketrack_deploy.engines.sim_counts import Counter
     from spiketrack_deploy.engines.sim_tensors import Held
@@ -179,14 +178,6 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _clerk(counting: bool) -> Clerk:
-    import torch
-
-    from spiketrack_deploy.engines.sim_clerk import Beside, InLine
-
-    return Beside() if counting and torch.get_num_threads() > 1 else InLine()
-
-
 class SimEngine:
     """Runs a program exactly and fast (design 3.5).
 
@@ -256,8 +247,6 @@ class _Run:
         checked = check_inputs(plan.branch, inputs)
         for name, array in checked.items():
             self._check_values(name, array)
-        # A watch replaces values and reads them itself; it is not in a hurry.
-        self.clerk = _clerk(count and watch is None)
         self.seen: dict[str, Any] = {}
         self.emitted: dict[str, tuple[int, int]] = {}
         self.shown: dict[str, IntArray] = {}
@@ -275,16 +264,6 @@ class _Run:
 
     def result(self) -> BranchResult:
         """Run every step; outputs as int64."""
-        try:
-            self._steps()
-        finally:
-            self.clerk.finish()
-        outputs = {
-            public: self.shown.get(name, self._integers(name)) for public, name in self.plan.branch.outputs.items()
-        }
-        return BranchResult(outputs, self._counts() if self.count else {})
-
-    def _steps(self) -> None:
         for step in self.plan.steps:
             if self.watch is not None:
                 self._watched(step, self.watch)
@@ -294,6 +273,10 @@ class _Run:
                 self._single(step.nodes[0])
             for name in step.ending:
                 self.values.pop(name, None)
+        outputs = {
+            public: self.shown.get(name, self._integers(name)) for public, name in self.plan.branch.outputs.items()
+        }
+        return BranchResult(outputs, self._counts() if self.count else {})
 
     def _integers(self, name: str) -> IntArray:
         from spiketrack_deploy.engines.sim_tensors import to_integers
@@ -306,12 +289,11 @@ class _Run:
     def _keep(self, name: str, value: Tensor) -> None:
         self.values[name] = value
         if self.count and name in self.plan.counted:
-            self.clerk.do(lambda: self.plan.census.take(name, value))
+            self.plan.census.take(name, value)
 
     def _observe(self, node: _Node, arguments: Sequence[Tensor], result: Tensor) -> None:
-        observe = node.counter.observe
-        if self.count and observe is not None:
-            self.clerk.do(lambda: self.seen.__setitem__(node.op.name, observe(arguments, result)))
+        if self.count and node.counter.observe is not None:
+            self.seen[node.op.name] = node.counter.observe(arguments, result)
 
     def _single(self, node: _Node) -> None:
         arguments = self._arguments(node)
