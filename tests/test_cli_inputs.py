@@ -69,6 +69,25 @@ def test_checkpoint_of_another_model_lists_what_does_not_fit(tmp_path: Path) -> 
     refuse(tmp_path, 3, ("resnet.pth",), "export", "resnet.pth", *OUT)
 
 
+@pytest.mark.parametrize("fault", ["missing", "extra", "misshaped", "not finite"])
+def test_checkpoint_with_one_bad_tensor_names_it(tmp_path: Path, tiny_checkpoint: Path, fault: str) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    state = load_file(tiny_checkpoint)
+    name = "encoder.downsample1_2.encode_conv.bias"
+    if fault == "missing":
+        del state[name]
+    elif fault == "extra":
+        state[name := "encoder.stranger.weight"] = torch.zeros(3)
+    elif fault == "misshaped":
+        state[name] = torch.zeros(5)
+    else:
+        state[name][0] = float("nan")
+    torch.save({"net": state}, tmp_path / "bad.pth")
+    refuse(tmp_path, 3, (name,), "export", "bad.pth", *OUT)
+
+
 def test_a_bundle_is_no_model(bundle: Path) -> None:
     refuse(bundle.parent, 3, ("bundle", "checkpoint"), "export", "bundle", *OUT)
 

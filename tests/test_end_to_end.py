@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -54,6 +55,16 @@ def test_verdict_says_what_must_be_said(result: dict) -> None:
     words = " ".join(result["verdict"] + result["remarks"])
     for needed in ("estimate", "0 of ", "no price", "[", "Not answered here"):
         assert needed in words, f"{needed!r} is missing in {words}"
+
+
+def test_untrained_weights_are_called_so_and_rounding_them_changes_spikes(place: Path, result: dict) -> None:
+    drawn = succeed(place, "export", "spiketrack-untrained", "--max-frames", 3, "-o", "drawn")
+    assert "untrained" in " ".join(drawn["verdict"] + drawn["remarks"])
+    assert "untrained" not in " ".join(result["verdict"] + result["remarks"])
+    layers = json.loads((place / "drawn" / "parity.json").read_text())["layers"]
+    forced = sum(r["forced_mismatches"] for r in layers) / sum(r["spikes"] for r in layers)
+    shutil.rmtree(place / "drawn")
+    assert 0 < forced < 0.02, f"fed with the tracker's spikes, layers change {forced:.1%} of them"
 
 
 def test_manifest_and_hashes(demo: Path, result: dict) -> None:

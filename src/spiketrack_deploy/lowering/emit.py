@@ -19,7 +19,6 @@ from spiketrack_deploy.lowering.network import FloatBranch, FloatNetwork, FloatO
 from spiketrack_deploy.lowering.recognise import gain_of
 from spiketrack_deploy.lowering.thresholds import dyadic_thresholds, gain_thresholds, gain_value
 from spiketrack_deploy.lowering.units import CONVS, Key, Streams, pool_bits
-from spiketrack_deploy.program.semantics import upsample_matrix
 from spiketrack_deploy.program.types import (
     DECAY_BITS,
     GATE_BITS,
@@ -45,9 +44,7 @@ def gate_table() -> AnyArray:
     return values[: int(np.argmax(values == 0)) + 1].astype(np.uint16)
 
 
-def stream_bits(
-    network: FloatNetwork, streams: Streams, choices: Mapping[str, Choice], exact_upsample: bool = False
-) -> dict[Key, AnyArray]:
+def stream_bits(network: FloatNetwork, streams: Streams, choices: Mapping[str, Choice]) -> dict[Key, AnyArray]:
     """Fraction bits ``[C]`` of every group: the finest that its convolutions' exponents ask for.
 
     Spikes are quarters, so a convolution with exponent e writes units of 2^-(e+2); pixels are whole, so 2^-e. A
@@ -90,10 +87,6 @@ class _Emitter:
             if known.dtype == array.dtype and np.array_equal(known, array):
                 return candidate
         raise ValueError(f"array {key} has three different contents")
-
-    def unit_of(self, branch: str, name: str, known: Mapping[str, AnyArray]) -> AnyArray:
-        """Fraction bits ``[C]`` of a stream value."""
-        return known[name] if name in known else self.bits[self.streams.group[(branch, name)]]
 
 
 def _integer(values: AnyArray, name: str, what: str) -> AnyArray:
@@ -276,6 +269,3 @@ def emit(
         s.unit for b in branches.values() for s in b.values.values() if s.unit
     }
     return Program(branches, {key: shared.arrays[key] for key in sorted(used)}, meta)
-
-
-__all__ = ["BranchEmitter", "emit", "gate_table", "stream_bits", "upsample_matrix"]
