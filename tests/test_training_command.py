@@ -58,6 +58,8 @@ def test_bad_requests_end_with_one_sentence(tmp_path: Path, config: Path) -> Non
     with pytest.raises(InputError, match="must be a JSON object"):
         call(train, config, "--data", data, "-o", tmp_path / "e", "--recipe", recipe)
     assert call(train, config, "-o", tmp_path / "f").exit_code == 2
+    result = call(train, config, "--data", data, "-o", tmp_path / "g", "--grow")
+    assert result.exit_code == 2 and "--grow needs --start" in result.output and not (tmp_path / "g").exists()
 
 
 def test_budget_prints_counts(config: Path) -> None:

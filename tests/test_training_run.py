@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from _training import small_config, write_data
+from _training import WALK, small_config, write_data
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.session import Request, train
+from spiketrack_deploy.training.trainer import new_model
 
 RECIPE = Recipe(steps=9, templates_per_step=2, searches=2, half_precision=False)
 
@@ -156,3 +158,44 @@ def test_an_interrupt_ends_the_step_and_saves(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(trainer.Trainer, "_step", original)
     a, b = weights(train(request(tmp_path, "parts"))), weights(train(request(tmp_path, "whole")))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_an_added_block_changes_nothing_until_it_is_trained() -> None:
+    torch.manual_seed(3)
+    small = new_model(small_config(), 5).eval()
+    deep = small_config(name="deep", walk=(*WALK[:5], "mrm.2", "block3.0", "block3.1", "mrm.3", "block3.3"))
+    tall = grown(small, deep, new_model(deep, 1))
+    template, search = torch.randn(1, 1, 3, 32, 32), torch.randn(1, 1, 3, 32, 32)
+    with torch.no_grad():
+        before = small.search_branch(search, small.template_branch(template))
+        after = tall.search_branch(search, tall.template_branch(template))
+    assert torch.equal(before.ctr_logits, after.ctr_logits) and torch.equal(before.size, after.size)
+    added = tall.state_dict()["encoder.block3.1.conv.pwconv1.0.weight"]
+    assert added.abs().max() > 0, "a block of zeros could never learn"
+
+
+def test_a_larger_crop_keeps_the_weights_and_resamples_the_embeddings() -> None:
+    small, config = new_model(small_config(), 5).eval(), small_config(name="wide", resolution=64)
+    wide, old = grown(small, config, new_model(config, 1)).state_dict(), small.state_dict()
+    for key, value in old.items():
+        if "pos_embed" not in key and ".gate." not in key:
+            assert torch.equal(wide[key], value), key
+    key = "encoder.block3.0.attn.s_pos_embed"
+    corner = wide[key].unflatten(2, (4, 4))[:, :, 0, 0]
+    assert torch.equal(corner, old[key][:, :, 0])
+    assert torch.allclose(wide[key].mean(2), old[key].mean(2), atol=1e-6)
+
+
+def test_a_run_grows_from_a_smaller_network_only_when_told(tmp_path: Path) -> None:
+    start = train(request(tmp_path, "small", recipe=replace(RECIPE, steps=1)))
+    wide = request(tmp_path, "wide", config=small_config(name="wide", resolution=64), start=start)
+    wide = replace(wide, recipe=replace(RECIPE, steps=1))
+    with pytest.raises(InputError, match="does not fit configuration"):
+        train(wide)
+    assert load_checkpoint(train(replace(wide, grow=True)))[1].resolution == 64
+    other = replace(wide, grow=True, config=small_config(head_width=32), folder=tmp_path / "other")
+    with pytest.raises(InputError, match="cannot grow from small: head_width is 32 and not 16"):
+        train(other)
+    fewer = replace(wide, grow=True, config=small_config(walk=WALK[:-1]), folder=tmp_path / "fewer")
+    with pytest.raises(InputError, match=r"cannot grow from small: mrm\.3 would change"):
+        train(fewer)

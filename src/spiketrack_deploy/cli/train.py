@@ -61,6 +61,11 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--start", type=_PATH, help="Weights to begin from (.safetensors or official checkpoint of the same configuration)."
 )
+@click.option(
+    "--grow",
+    is_flag=True,
+    help="The weights of --start may be of another crop size or lack blocks of CONFIG; what is added begins neutral.",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps of the whole run.")
 @click.option(
     "--minutes",
@@ -80,7 +85,7 @@ _PATH = click.Path(path_type=Path)
 def train(
     config: str, data: tuple[Path, ...], folder: Path, recipe_file: Path | None, entries: tuple[str, ...], start:
     Path | None,
-    hold_out: str, as_json: bool, quiet: bool, **named: Any,
+    grow: bool, hold_out: str, as_json: bool, quiet: bool, **named: Any,
 ) -> None:  # fmt: skip
     """Train the network of CONFIG (a config.json, the name of a bundled model, or an official layout such as s256_t1).
 
@@ -93,8 +98,10 @@ def train(
     from spiketrack_deploy.training.session import Request, names
     from spiketrack_deploy.training.session import train as run
 
+    if grow and start is None:
+        raise click.UsageError("--grow needs --start with the weights to grow from")
     recipe = _recipe(recipe_file, entries, {key: value for key, value in named.items() if value is not None})
-    request = Request(_config(config), recipe, data, folder, names(hold_out), start)
+    request = Request(_config(config), recipe, data, folder, names(hold_out), start, grow)
     try:
         model = run(request, (lambda text: None) if quiet else _tell)
     finally:

@@ -13,6 +13,7 @@ from spiketrack_deploy.tracker.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.tracker.config import TrackerConfig
 from spiketrack_deploy.tracker.model import SpikeTrack
 from spiketrack_deploy.training.catalogue import FrameStore
+from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.layouts import read_folders
 from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.phases import FloatPhase, IntegerPhase, Phase
@@ -28,7 +29,7 @@ MODEL_FILE = "model.safetensors"
 @dataclass(frozen=True, slots=True)
 class Request:
     """``data``: folders. ``held_out``: clip names for validation, never trained on. ``start``: weights to begin
-    from."""
+    from; with ``grow`` they may be of smaller crops or fewer blocks."""
 
     config: TrackerConfig
     recipe: Recipe
@@ -36,6 +37,7 @@ class Request:
     folder: Path
     held_out: tuple[str, ...] = ()
     start: Path | None = None
+    grow: bool = False
     validate_every: float = 300.0
     save_every: float = 90.0
     report_every: int = 50
@@ -83,7 +85,7 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
         sampler = Sampler(catalogue, request.config, request.recipe, store)
         model = new_model(request.config, request.recipe.seed)
         if request.start is not None:
-            model = _start(request.start, request.config)
+            model = _start(request.start, request.config, model if request.grow else None)
         wanted = settings(request.config, request.recipe, data_digest(catalogue), _digest(request.start))
         # The leader makes the folder; the others meet it there.
         saved = open_run(request.folder, wanted) if crew.leads else None
@@ -107,8 +109,10 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
     return str(out)
 
 
-def _start(file: Path, config: TrackerConfig) -> SpikeTrack:
-    """Weights of the same configuration, or of its T = 1 relative."""
+def _start(file: Path, config: TrackerConfig, fresh: SpikeTrack | None) -> SpikeTrack:
+    """Weights of the same configuration, of its T = 1 relative, or with ``fresh`` of a smaller one."""
+    if fresh is not None:
+        return grown(load_checkpoint(file)[0], config, fresh)
     if config.templates > 1 and load_checkpoint(file)[1].templates == 1:
         return widened(load_checkpoint(file, replace(config, templates=1))[0], config)
     return load_checkpoint(file, config)[0]
