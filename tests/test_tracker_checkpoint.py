@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -358,3 +359,20 @@ def test_names_from_a_file_cannot_disturb_the_terminal(tmp_path: Path, state: St
         load_checkpoint(save(tmp_path / "a.pth", state))
     assert str(caught.value).isprintable()
     assert "y" * 100 not in str(caught.value)
+
+
+def test_compact_files_halve_what_loses_nothing(tmp_path: Path, model: SpikeTrack) -> None:
+    dyadic = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in dyadic.parameters():
+            if parameter.dim() >= 3:
+                parameter.copy_(torch.round(parameter * 256).clamp(-127, 127) / 256)
+    sizes = {}
+    for name, network in (("drawn", model), ("dyadic", dyadic)):
+        for compact in (False, True):
+            file = tmp_path / f"{name}{compact}.safetensors"
+            save_model(network, TINY, file, compact=compact)
+            assert same(load_checkpoint(file)[0], network)
+            sizes[name, compact] = file.stat().st_size
+    assert sizes["dyadic", True] < 0.8 * sizes["dyadic", False]
+    assert sizes["drawn", True] > 0.85 * sizes["drawn", False], "what half precision would round must stay"

@@ -52,20 +52,35 @@ def load_checkpoint(
         with_tensors.close()
 
 
-def save_model(model: SpikeTrack, config: TrackerConfig, path: str | os.PathLike[str]) -> None:
-    """Write a ``.safetensors`` file with the configuration in its metadata; the same model gives the same bytes."""
+def save_model(
+    model: SpikeTrack, config: TrackerConfig, path: str | os.PathLike[str], *, compact: bool = False
+) -> None:
+    """Write a ``.safetensors`` file with the configuration in its metadata; the same model gives the same bytes.
+
+    ``compact`` stores as float16 every float32 tensor that loses nothing by it: int8 times a power of two does not, so
+    a network trained in the integer program's arithmetic takes half the space.
+    """
     from safetensors.torch import save
 
     file = Path(path)
     if file.suffix != ".safetensors":
         raise InputError(f"models are saved as .safetensors, not as {file.name}")
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if compact:
+        tensors = {key: _halved(value) for key, value in tensors.items()}
     part = file.with_name(file.name + ".tmp")
     try:
         part.write_bytes(save(tensors, metadata={CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}))
         part.replace(file)
     except OSError as error:
         raise InputError(f"model {file} cannot be written: {error.strerror or error}") from error
+
+
+def _halved(value: Tensor) -> Tensor:
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    return half if torch.equal(half.float(), value) else value
 
 
 def read_config(path: str | os.PathLike[str]) -> TrackerConfig:

@@ -105,7 +105,7 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
         store.close()
     out = request.folder / MODEL_FILE
     if crew.leads:
-        save_model(trained, request.config, out)
+        save_model(trained, request.config, out, compact=request.recipe.phase == "integer")
     return str(out)
 
 
