@@ -10,10 +10,6 @@ effective MACs. Exit code 0: all agree; 1: one differs; 6: no NeuroBench.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,23 +20,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "src")]
 
-from witness_tiles import Tile, tiles  # noqa: E402
+from witness_process import Witness, report  # noqa: E402
+from witness_tiles import Tile  # noqa: E402
 
-from spiketrack_deploy.errors import EngineError, SpiketrackError  # noqa: E402
 from spiketrack_deploy.program.semantics import weighted_sum  # noqa: E402
 from spiketrack_deploy.program.types import IntArray, Op  # noqa: E402
 
-VARIABLE = "SPIKETRACK_NEUROBENCH_PYTHON"
-WORKER = Path(__file__).resolve().parent / "neurobench_worker.py"
-SECONDS = 300
-
-
-def interpreter() -> str:
-    """The interpreter with NeuroBench; EngineError where there is none."""
-    found = os.environ.get(VARIABLE)
-    if not found or not Path(found).is_file():
-        raise EngineError(f"set {VARIABLE} to a Python that has neurobench 2.3.0 (pip install in its own venv).")
-    return found
+NEUROBENCH = Witness("NeuroBench", "neurobench==2.3.0", "SPIKETRACK_NEUROBENCH_PYTHON", "neurobench_worker.py")
 
 
 def _layer(tile: Tile, threshold: float | None) -> dict[str, Any]:
@@ -49,17 +35,9 @@ def _layer(tile: Tile, threshold: float | None) -> dict[str, Any]:
     return {"weight": tile.weight.tolist(), "groups": a["groups"], "threshold": threshold, **pairs}
 
 
-def ask(layers: Sequence[dict[str, Any]], spikes: IntArray, python: str) -> dict[str, float]:
+def ask(layers: Sequence[dict[str, Any]], spikes: IntArray) -> dict[str, float]:
     """NeuroBench's Effective_ACs, Effective_MACs and Dense of one frame."""
-    task = json.dumps({"frames": [spikes.tolist()], "layers": list(layers)})
-    done = subprocess.run(
-        [python, str(WORKER)], input=task, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise EngineError(f"NeuroBench failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
-    found: dict[str, float] = json.loads(lines[-1])
-    return found
+    return NEUROBENCH.ask({"frames": [spikes.tolist()], "layers": list(layers)})
 
 
 def _result(name: str, ours: int, found: dict[str, float], kind: str) -> dict[str, Any]:
@@ -94,51 +72,30 @@ def chain(tile: Tile) -> tuple[list[dict[str, Any]], int]:
     return [_layer(tile, threshold), _layer(behind, None)], ours
 
 
-def compare(tile: Tile, python: str) -> list[dict[str, Any]]:
+def compare(tile: Tile) -> list[dict[str, Any]]:
     """The tile with binary spikes, with its graded ones, and as the first layer of a binary network."""
     binary = Tile(tile.name, tile.op, np.minimum(tile.spikes, 1), tile.weight)
     results = [
         _result(
             f"{tile.name}, binary",
             binary.counts().synops,
-            ask([_layer(tile, None)], binary.spikes, python),
+            ask([_layer(tile, None)], binary.spikes),
             "Effective_ACs",
         )
     ]
     if tile.spikes.max() > 1:
-        found = ask([_layer(tile, None)], tile.spikes, python)
+        found = ask([_layer(tile, None)], tile.spikes)
         results.append(_result(f"{tile.name}, graded", tile.counts().synops, found, "Effective_MACs"))
     layers, ours = chain(tile)
-    results.append(
-        _result(f"{tile.name}, two binary layers", ours, ask(layers, binary.spikes, python), "Effective_ACs")
-    )
+    results.append(_result(f"{tile.name}, two binary layers", ours, ask(layers, binary.spikes), "Effective_ACs"))
     return results
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "tests" / "golden")
-    parser.add_argument("--config", default="n128_t1")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    try:
-        python = interpreter()
-        results = [result for tile in tiles(options.folder, options.config) for result in compare(tile, python)]
-    except SpiketrackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    ok = len(results) >= 3 and all(result["ok"] for result in results)
-    if options.json:
-        print(json.dumps({"witness": "neurobench 2.3.0", "networks": results, "ok": ok}, indent=1))
-        return 0 if ok else 1
-    for r in results:
-        acs, macs = r["Effective_ACs"], r["Effective_MACs"]
-        print(
-            f"{'ok  ' if r['ok'] else 'FAIL'} {r['network']:28s} ours {r['ours']}   "
-            f"NeuroBench ACs {acs:.0f}, MACs {macs:.0f}"
-        )
-    return 0 if ok else 1
+def lines(result: dict[str, Any]) -> list[str]:
+    """One compared network in words."""
+    acs, macs = result["Effective_ACs"], result["Effective_MACs"]
+    return [f"{result['network']:28s} ours {result['ours']}   NeuroBench ACs {acs:.0f}, MACs {macs:.0f}"]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(NEUROBENCH, (__doc__ or "").splitlines()[0], "networks", compare, lines))

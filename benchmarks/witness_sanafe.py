@@ -11,10 +11,6 @@ are therefore those of neurons that input reached. Exit code 0: all agree; 1: on
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,46 +20,25 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "src")]
 
-from witness_tiles import Tile, tiles  # noqa: E402
+from witness_process import Witness, report  # noqa: E402
+from witness_tiles import Tile  # noqa: E402
 
 from spiketrack_deploy.energy.layers import LayerCounts  # noqa: E402
 from spiketrack_deploy.energy.pricing import by_cause, price  # noqa: E402
-from spiketrack_deploy.errors import EngineError, SpiketrackError  # noqa: E402
 from spiketrack_deploy.hardware.profiles import load_profile  # noqa: E402
 
-VARIABLE = "SPIKETRACK_SANAFE_PYTHON"
-WORKER = Path(__file__).resolve().parent / "sanafe_worker.py"
+SANAFE = Witness("SANA-FE", "sanafe==2.2.9", "SPIKETRACK_SANAFE_PYTHON", "sanafe_worker.py")
 SYNAPSE = "loihi_conv_synapse"
 SUBSTEPS = 4
-SECONDS = 300
 DIGITS = 9
 """Decimals of a nanojoule that must agree: SANA-FE prints sums of binary floats."""
 
 
-def interpreter() -> str:
-    """The interpreter with SANA-FE; EngineError where there is none."""
-    found = os.environ.get(VARIABLE)
-    if not found or not Path(found).is_file():
-        raise EngineError(
-            f"set {VARIABLE} to a Python that has sanafe 2.2.9 (pip install sanafe==2.2.9 in its own venv)."
-        )
-    return found
-
-
-def replay(tile: Tile, python: str) -> dict[str, Any]:
+def replay(tile: Tile) -> dict[str, Any]:
     """What SANA-FE says of the tile: energies in joules, synaptic events, spikes fired."""
     events = tile.spikes.ravel()
     trains = [[int(value > step) for step in range(SUBSTEPS)] for value in events.tolist()]
-    task = {"outputs": int(np.prod(tile.out)), "spikes": trains, "edges": tile.edges(), "synapse": SYNAPSE}
-    done = subprocess.run(
-        [python, str(WORKER)], input=json.dumps(task), capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise EngineError(f"SANA-FE failed on {tile.name}: {why}")
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    return SANAFE.ask({"outputs": int(np.prod(tile.out)), "spikes": trains, "edges": tile.edges(), "synapse": SYNAPSE})
 
 
 def reached(tile: Tile) -> int:
@@ -73,9 +48,9 @@ def reached(tile: Tile) -> int:
     return sum(len(np.unique(pairs[values > step, 1])) for step in range(SUBSTEPS))
 
 
-def compare(tile: Tile, python: str) -> dict[str, Any]:
+def compare(tile: Tile) -> dict[str, Any]:
     """Counts and energies of one tile, ours and SANA-FE's."""
-    ours, theirs = tile.counts(), replay(tile, python)
+    ours, theirs = tile.counts(), replay(tile)
     targets = int(np.prod(tile.out))
     # One flush step follows the sub-steps: a soma consumes its input in the step after.
     updates = targets * (SUBSTEPS + 1)
@@ -107,31 +82,13 @@ def compare(tile: Tile, python: str) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "tests" / "golden")
-    parser.add_argument("--config", default="n128_t1")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    try:
-        python = interpreter()
-        results = [compare(tile, python) for tile in tiles(options.folder, options.config)]
-    except SpiketrackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    ok = len(results) >= 3 and all(result["ok"] for result in results)
-    if options.json:
-        print(json.dumps({"witness": "sanafe 2.2.9", "tiles": results, "ok": ok}, indent=1))
-        return 0 if ok else 1
-    for r in results:
-        print(
-            f"{'ok  ' if r['ok'] else 'FAIL'} {r['tile']}: {r['layer']}, {r['input']} to {r['targets']}, "
-            f"{r['synapses']} synapses"
-        )
-        for name, pair in r["figures"].items():
-            print(f"       {name:20s} ours {pair['ours']:.12g}   SANA-FE {pair['sanafe']:.12g}")
-    return 0 if ok else 1
+def lines(result: dict[str, Any]) -> list[str]:
+    """One compared tile in words."""
+    head = f"{result['tile']}: {result['layer']}, {result['input']} to {result['targets']}, "
+    pairs = result["figures"].items()
+    figures = [f"       {name:20s} ours {p['ours']:.12g}   SANA-FE {p['sanafe']:.12g}" for name, p in pairs]
+    return [f"{head}{result['synapses']} synapses", *figures]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(SANAFE, (__doc__ or "").splitlines()[0], "tiles", lambda tile: [compare(tile)], lines))
