@@ -197,5 +197,8 @@ def test_a_run_grows_from_a_smaller_network_only_when_told(tmp_path: Path) -> No
     with pytest.raises(InputError, match="cannot grow from small: head_width is 32 and not 16"):
         train(other)
     fewer = replace(wide, grow=True, config=small_config(walk=WALK[:-1]), folder=tmp_path / "fewer")
-    with pytest.raises(InputError, match=r"cannot grow from small: mrm\.3 would change"):
+    with pytest.raises(InputError, match=r"cannot grow from small: it leaves out mrm\.3"):
         train(fewer)
+    walk = (*WALK, "downsample4", "mrm.4")
+    with pytest.raises(InputError, match="downsample4 changes every width behind it"):
+        train(replace(wide, grow=True, config=small_config(walk=walk), folder=tmp_path / "longer"))

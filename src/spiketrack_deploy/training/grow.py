@@ -66,8 +66,10 @@ def _check(own: TrackerConfig, wanted: TrackerConfig) -> None:
                 "only the crop size, the loop settings and added blocks may differ"
             )
     lost = [stage for stage in own.walk if stage not in wanted.walk]
-    if lost or ("downsample4" in wanted.walk) != ("downsample4" in own.walk):
-        raise InputError(f"{wanted.name} cannot grow from {own.name}: {', '.join(lost) or 'downsample4'} would change")
+    if lost:
+        raise InputError(f"{wanted.name} cannot grow from {own.name}: it leaves out {', '.join(lost)}")
+    if "downsample4" in wanted.walk and "downsample4" not in own.walk:
+        raise InputError(f"{wanted.name} cannot grow from {own.name}: downsample4 changes every width behind it")
 
 
 def _carried(key: str, fresh: Tensor, known: dict[str, Tensor]) -> Tensor:
