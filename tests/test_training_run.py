@@ -16,7 +16,7 @@ from spiketrack_deploy.tracker.checkpoint import load_checkpoint
 from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.session import Request, train
-from spiketrack_deploy.training.trainer import new_model
+from spiketrack_deploy.training.trainer import new_model, new_optimiser, set_rate
 
 RECIPE = Recipe(steps=9, templates_per_step=2, searches=2, half_precision=False)
 
@@ -133,6 +133,23 @@ def test_three_templates_start_from_one(tmp_path: Path) -> None:
         assert torch.allclose(found[key], first, atol=1e-3) and not torch.equal(found[key], first)
     key = "encoder.downsample2.encode_bn.running_mean"
     assert torch.equal(found[key], single[key]), "norms that both branches share must stay"
+
+
+def test_gates_and_decays_have_a_rate_of_their_own() -> None:
+    model = new_model(small_config(templates=3), 1)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimiser = new_optimiser(model, replace(RECIPE, time_rate=50.0, weight_decay=0.0))
+    set_rate(optimiser, 1e-3)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)  # Adam's first step is then the rate itself
+    optimiser.step()
+    fast = 0
+    for name, value in model.named_parameters():
+        over_time = ".gate." in name or name.endswith(".decay")
+        fast += over_time
+        moved = before[name] - value.detach()
+        assert torch.allclose(moved, torch.full_like(moved, 0.05 if over_time else 0.001), rtol=1e-3), name
+    assert 0 < fast < len(before) // 2
 
 
 def test_more_templates_cannot_start_from_another_layout(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ class Recipe:
     runs differ; with 0 a run is a function of recipe, configuration, data, seed and worker count. ``video`` and
     ``paste``
     are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss per 10^6 synaptic
-    operations of a search frame; ``ema`` the decay of the averaged weights per step. Lengths in target sizes, scales as
-    natural logarithms. Raises :class:`InputError` for an illegal value.
+    operations of a search frame; ``ema`` the decay of the averaged weights per step; ``time_rate`` multiplies the
+    learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Lengths in target sizes, scales
+    as natural logarithms. Raises :class:`InputError` for an illegal value.
     """
 
     phase: str = "float"
@@ -39,6 +40,7 @@ class Recipe:
     templates_per_step: int = 24
     searches: int = 2
     learning_rate: float = 1.5e-3
+    time_rate: float = 1.0
     warm_up: float = 0.05
     weight_decay: float = 0.02
     clip: float = 2.0

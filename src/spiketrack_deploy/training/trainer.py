@@ -79,13 +79,30 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def new_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, not on norms, biases, decays and positional embeddings."""
+    """AdamW; weight decay on matrices only, not on norms, biases, decays and positional embeddings.
+
+    Gates and decays, which act over template steps, are a group of their own with ``time_rate`` times the rate.
+    """
     decayed: list[Tensor] = []
     free: list[Tensor] = []
+    over_time: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        (decayed if parameter.dim() >= 2 and "pos_embed" not in name else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        if ".gate." in name or name.endswith(".decay"):
+            over_time.append(parameter)
+        else:
+            (decayed if parameter.dim() >= 2 and "pos_embed" not in name else free).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay, "rate": 1.0},
+        {"params": free, "weight_decay": 0.0, "rate": 1.0},
+        {"params": over_time, "weight_decay": 0.0, "rate": recipe.time_rate},
+    ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Every group gets its own multiple of ``rate``."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["rate"] * rate
 
 
 def new_model(config: TrackerConfig, seed: int) -> SpikeTrack:
@@ -203,8 +220,7 @@ class Trainer:
         parameters = list(self.model.parameters())
         crew.average(parameters, 0.0)
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, progress)
+        set_rate(self.optimiser, learning_rate(recipe, progress))
         self.optimiser.step()
         self.state.step += 1
         self.average.update(self.model, self.state.step)
