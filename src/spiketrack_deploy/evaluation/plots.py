@@ -16,6 +16,9 @@ from spiketrack_deploy.evaluation.metrics import OVERLAP_THRESHOLDS, PIXEL_THRES
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
 _MARKERS = ("o", "s", "D", "^")
 _STYLES = ("-", "--", "-.", ":")
+_GREYS = ("#777777", "#bb9955", "#5577aa")
+_INSIDE = 6
+"""Entries of a legend that still fit inside the axes."""
 _INK, _GRID = "#222222", "#dddddd"
 _SETTINGS = {
     "svg.hashsalt": "spiketrack",
@@ -89,8 +92,17 @@ def _curves(
     ax.set_ylim(0, 1)
     ax.set_xlabel(across)
     ax.set_ylabel(f"{up}, mean over sequences")
-    ax.legend(fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", loc="best")
+    _legend(figure, ax, len(trackers))
     return figure
+
+
+def _legend(figure: Any, ax: Any, entries: int) -> None:
+    """Inside the axes while it is small; a long one would cover what it explains and goes beside them."""
+    if entries <= _INSIDE:
+        ax.legend(fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", loc="best")
+        return
+    figure.set_size_inches(figure.get_figwidth() + 3.2, figure.get_figheight())
+    figure.legend(fontsize=8, frameon=False, loc="outside right upper")
 
 
 def _accuracy_over_energy(trackers: Trackers) -> Any:
@@ -111,8 +123,8 @@ def _accuracy_over_energy(trackers: Trackers) -> Any:
         }
         ax.errorbar(x, y, markersize=6 + 2 * (index % 4), capsize=3, elinewidth=0.8, label=label, **look, **errors)
     for index, (label, tracker) in enumerate((k, t) for k, t in trackers.items() if not t["energy"]):
-        style = {"color": "#777777", "linewidth": 1, "linestyle": _STYLES[(index + 1) % len(_STYLES)]}
-        ax.axhline(100 * tracker["mean"]["auc"]["mean"], label=f"{label} (no events, no energy)", **style)
+        style = {"color": _GREYS[index // len(_STYLES) % len(_GREYS)], "linestyle": _STYLES[(index + 1) % len(_STYLES)]}
+        ax.axhline(100 * tracker["mean"]["auc"]["mean"], linewidth=1, label=f"{label} (no energy)", **style)
     if all(t["energy"]["per_frame_nj"]["low"] > 0 for t in priced.values()):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -120,7 +132,7 @@ def _accuracy_over_energy(trackers: Trackers) -> Any:
         ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     ax.set_xlabel(f"dynamic energy per frame, uJ ({', '.join(profiles)}; nominal, low to high)")
     ax.set_ylabel("success AUC, % (95 % over sequences)")
-    ax.legend(fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", loc="best")
+    _legend(figure, ax, len(trackers))
     return figure
 
 
