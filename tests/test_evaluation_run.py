@@ -297,17 +297,6 @@ def test_damaged_records_are_made_again(tmp_path: Path) -> None:
     assert (out / "results.json").read_bytes() == expected
 
 
-def test_a_baseline_scored_twice_stands_once_and_another_keeps_its_folder(tmp_path: Path, capsys) -> None:
-    data = dataset(tmp_path / "data")
-    for name in ("one", "two", "three"):
-        static_run(data, tmp_path / name)
-    file = tmp_path / "three" / "results.json"
-    file.write_text(file.read_text().replace('"auc": ', '"auc": 1', 1))
-    folders = [tmp_path / name for name in ("one", "two", "three")]
-    code, out, _ = command(capsys, "--compare", *folders, "-o", tmp_path / "out", "--json")
-    assert code == 0 and list(json.loads(out)["trackers"]) == ["static", "static (three)"]
-
-
 # -- the command line ------------------------------------------------------------------------------------------------
 
 

@@ -171,10 +171,7 @@ def _earlier(name: str) -> Scored:
 
 
 def _merged(scored: Sequence[Scored]) -> Scored:
-    """One set of results out of several of the same sequences.
-
-    A label that recurs gets the name of its folder, unless it stands for the same boxes again (a baseline, say).
-    """
+    """One set of results out of several of the same sequences; a label that recurs gets the name of its folder."""
     first = scored[0][0]
     if len(scored) == 1:
         return scored[0]
@@ -187,8 +184,6 @@ def _merged(scored: Sequence[Scored]) -> Scored:
                 f"{place}: was evaluated on {_data(results)}, the first one on {_data(first)}; nothing compares"
             )
         for label, tracker in results["trackers"].items():
-            if label in trackers and _same(tracker, trackers[label]):
-                continue
             unique = label if label not in trackers else f"{label} ({Path(tracker.get('from', 'again')).name})"
             if unique in trackers:
                 raise UsageError(f"{unique} occurs twice; give each evaluation once")
@@ -196,10 +191,6 @@ def _merged(scored: Sequence[Scored]) -> Scored:
             if label in speeds:
                 times[unique] = speeds[label]
     return {**first, "trackers": with_differences(trackers)}, times
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return bool(one["identity"] == other["identity"] and one["sequences"] == other["sequences"])
 
 
 def _data(results: Mapping[str, Any]) -> str:

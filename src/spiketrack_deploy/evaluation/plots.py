@@ -16,7 +16,7 @@ from spiketrack_deploy.evaluation.metrics import OVERLAP_THRESHOLDS, PIXEL_THRES
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
 _MARKERS = ("o", "s", "D", "^")
 _STYLES = ("-", "--", "-.", ":")
-_GREYS = ("#777777", "#bb9955", "#5577aa")
+_LINES = ("#777777", "#bb9955", "#5577aa")
 _INSIDE = 6
 """Entries of a legend that still fit inside the axes."""
 _INK, _GRID = "#222222", "#dddddd"
@@ -123,7 +123,7 @@ def _accuracy_over_energy(trackers: Trackers) -> Any:
         }
         ax.errorbar(x, y, markersize=6 + 2 * (index % 4), capsize=3, elinewidth=0.8, label=label, **look, **errors)
     for index, (label, tracker) in enumerate((k, t) for k, t in trackers.items() if not t["energy"]):
-        style = {"color": _GREYS[index // len(_STYLES) % len(_GREYS)], "linestyle": _STYLES[(index + 1) % len(_STYLES)]}
+        style = {"color": _LINES[index // len(_STYLES) % len(_LINES)], "linestyle": _STYLES[(index + 1) % len(_STYLES)]}
         ax.axhline(100 * tracker["mean"]["auc"]["mean"], linewidth=1, label=f"{label} (no energy)", **style)
     if all(t["energy"]["per_frame_nj"]["low"] > 0 for t in priced.values()):
         ax.set_xscale("log")

@@ -29,7 +29,7 @@ _MAY_DIFFER = frozenset(
         "update_threshold",
     }
 )
-_LAST_NORMS = (".Conv.pwconv2.1", ".bn2", ".conv.pwconv2.1", ".attn.proj_conv.1", ".mlp.fc2_bn", ".proj_conv.1")
+_LAST_NORMS = (".pwconv2.1", ".bn2", ".proj_conv.1", ".mlp.fc2_bn")
 """The norm through which each residual path of a block, a transformer block or a retriever joins the stream."""
 
 
