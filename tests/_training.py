@@ -8,8 +8,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.tracker.norm import freeze_norms, thaw_norms
+from spiketrack_deploy.training.joint import joint_pass, normalised
+from spiketrack_deploy.training.pairs import Sample
+from spiketrack_deploy.training.trainer import new_model
 
 WALK = (
     "downsample1_1",
@@ -84,3 +90,34 @@ def write_data(folder: Path) -> Path:
     write_clip(folder / "right", frames=5)
     write_pictures(folder)
     return folder
+
+
+SIDE = 32
+
+
+def sample(seed: int) -> Sample:
+    template = noise(seed, SIDE, SIDE)[None]
+    searches = np.stack([noise(seed + 50, SIDE, SIDE), noise(seed + 51, SIDE, SIDE)])
+    return Sample(template, searches, np.full((2, 4), 0.4, dtype=np.float32))
+
+
+def lively_model() -> SpikeTrack:
+    """Drawn weights whose norms have seen pictures and whose offsets are not zero, so that every layer fires."""
+    model = new_model(small_config(), 3)
+    generator = torch.Generator().manual_seed(1)
+    thaw_norms(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1 or parameter.shape[0] == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            if name.endswith((".1.bias", "bn.bias")):
+                parameter.add_(0.8)
+    model.train()
+    samples = [sample(10 * i) for i in range(6)]
+    templates = normalised(torch.from_numpy(np.concatenate([s.templates for s in samples])))
+    searches = normalised(torch.from_numpy(np.concatenate([s.searches for s in samples])))
+    with torch.no_grad():
+        for _ in range(20):
+            joint_pass(model, templates, searches, 2)
+    freeze_norms(model)
+    return model.eval()

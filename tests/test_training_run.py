@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from _training import WALK, small_config, write_data
+from _training import WALK, lively_model, small_config, write_data
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.tracker.record import record_spikes
 from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.session import Request, train
@@ -177,18 +179,26 @@ def test_an_interrupt_ends_the_step_and_saves(tmp_path: Path, monkeypatch: pytes
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def search_spikes(model: SpikeTrack) -> dict[str, torch.Tensor]:
+    """Spikes of one search frame by neuron."""
+    template, search = torch.randn(2, 1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad(), record_spikes(model) as seen:
+        model.search_branch(search, model.template_branch(template))
+    return {name: spikes.clone() for name, spikes in seen.items()}
+
+
 def test_an_added_block_changes_nothing_until_it_is_trained() -> None:
-    torch.manual_seed(3)
-    small = new_model(small_config(), 5).eval()
+    small = lively_model()
     deep = small_config(name="deep", walk=(*WALK[:5], "mrm.2", "block3.0", "block3.1", "mrm.3", "block3.3"))
     tall = grown(small, deep, new_model(deep, 1))
-    template, search = torch.randn(1, 1, 3, 32, 32), torch.randn(1, 1, 3, 32, 32)
+    before, after = search_spikes(small), search_spikes(tall)
+    assert all(torch.equal(after[name], spikes) for name, spikes in before.items())
+    behind = [name for name in before if "mrm.3" in name and before[name].any()]
+    assert len(after) > len(before) and behind, "a silent network proves nothing"
     with torch.no_grad():
-        before = small.search_branch(search, small.template_branch(template))
-        after = tall.search_branch(search, tall.template_branch(template))
-    assert torch.equal(before.ctr_logits, after.ctr_logits) and torch.equal(before.size, after.size)
-    added = tall.state_dict()["encoder.block3.1.conv.pwconv1.0.weight"]
-    assert added.abs().max() > 0, "a block of zeros could never learn"
+        tall.get_buffer("encoder.block3.1.mlp.fc2_bn.bias").fill_(1.0)
+    learned = search_spikes(tall)
+    assert any(not torch.equal(learned[name], before[name]) for name in behind), "the block never reaches the stream"
 
 
 def test_a_larger_crop_keeps_the_weights_and_resamples_the_embeddings() -> None:
