@@ -23,15 +23,15 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from spiketrack_deploy.engines.base import Engine, ReferenceEngine  # noqa: E402
 from spiketrack_deploy.engines.factory import make_engine  # noqa: E402
-from spiketrack_deploy.engines.network import ProgramNetwork  # noqa: E402
 from spiketrack_deploy.engines.parity import ParityResult, Run, compare  # noqa: E402
 from spiketrack_deploy.errors import EngineError, SpiketrackError  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
 from spiketrack_deploy.lowering.lower import lower  # noqa: E402
-from spiketrack_deploy.nir_graph.export import build_graph  # noqa: E402
 from spiketrack_deploy.program.types import Program  # noqa: E402
-from spiketrack_deploy.tracker.config import TrackerConfig  # noqa: E402
-from spiketrack_deploy.tracker.loop import Tracker  # noqa: E402
-from spiketrack_deploy.tracker.make_untrained import dead_leaves, make_untrained  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.make_untrained import dead_leaves, make_untrained  # noqa: E402
+from spiketrack_deploy.tracking.loop import Tracker  # noqa: E402
+from spiketrack_deploy.tracking.program_network import ProgramNetwork  # noqa: E402
 
 DIMS, RESOLUTION, HEAD = (16, 32, 48, 64), 256, 64
 INTERVAL = 5

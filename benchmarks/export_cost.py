@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
-from spiketrack_deploy.tracker.config import TrackerConfig  # noqa: E402
-from spiketrack_deploy.tracker.make_untrained import make_untrained  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.make_untrained import make_untrained  # noqa: E402
 
 LIMITS = {"s256_t1": (60.0, 4.0), "b384_t3": (360.0, 14.0)}
 """Seconds and GB that the project allows on two cores with three frames."""

@@ -26,11 +26,11 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from spiketrack_deploy.engines.sim import SimEngine  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
 from spiketrack_deploy.lowering.lower import lower  # noqa: E402
-from spiketrack_deploy.nir_graph.export import build_graph  # noqa: E402
-from spiketrack_deploy.tracker.config import TrackerConfig  # noqa: E402
-from spiketrack_deploy.tracker.crop import normalise  # noqa: E402
-from spiketrack_deploy.tracker.make_untrained import dead_leaves, make_untrained  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.make_untrained import dead_leaves, make_untrained  # noqa: E402
+from spiketrack_deploy.tracking.crop import normalise  # noqa: E402
 
 WARM = 3
 

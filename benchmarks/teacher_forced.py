@@ -25,9 +25,9 @@ from _models import calibration_of, record_runs  # noqa: E402
 from spiketrack_deploy.engines.base import ReferenceEngine  # noqa: E402
 from spiketrack_deploy.engines.float_parity import layer_parity, summary  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
 from spiketrack_deploy.lowering.lower import lower  # noqa: E402
-from spiketrack_deploy.nir_graph.export import build_graph  # noqa: E402
-from spiketrack_deploy.tracker.model import SpikeTrack  # noqa: E402
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack  # noqa: E402
 
 WORST, MEAN = 0.02, 0.005
 """Limits of the project for T = 1."""

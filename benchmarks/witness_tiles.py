@@ -16,13 +16,13 @@ from _golden import GoldenSet
 from _models import calibration_of, record_runs
 from numpy.typing import NDArray
 
+from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.lowering.lower import lower
-from spiketrack_deploy.nir_graph.export import build_graph
 from spiketrack_deploy.program.counts import OpCounts, conv_counts
 from spiketrack_deploy.program.run import iterate
 from spiketrack_deploy.program.semantics import conv_size
 from spiketrack_deploy.program.types import IntArray, Op, Program
-from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 SIDE, MAX_NEURONS = 6, 1000
 """Rows and columns of a crop; neurons that one core of the witness takes, inputs and targets apart."""

@@ -14,7 +14,7 @@ import numpy as np
 from golden_check import stated_config
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.draw import draw_state, fingerprint
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state, fingerprint
 
 
 class GoldenSet:

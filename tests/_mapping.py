@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from _programs import random_program, tracker_program
 
+from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Limit, Profile
 from spiketrack_deploy.lowering.lower import lower
 from spiketrack_deploy.mapping.types import CoreLimits
-from spiketrack_deploy.nir_graph.export import build_graph
 from spiketrack_deploy.program.types import Program
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.draw import draw_state
-from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = CoreLimits(300, 4000, 2000, 4000, 6, 8, 32, 16, 4, 2, 2)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from spiketrack_deploy.engines.float_parity import Recording
+from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.lowering.calibrate import Calibration
-from spiketrack_deploy.nir_graph.export import build_graph
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.draw import draw_state
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.record import record_spikes
-from spiketrack_deploy.tracker.torch_network import TorchNetwork
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 
 FULL_WALK = TrackerConfig.official("s256_t1").walk
 SHORT_WALK = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from spiketrack_deploy.nir_graph.export import build_graph
+from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.nir_graph.graph import Cut, Graph, Node
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.draw import draw_state
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 
 WALK = (
     "downsample1_1",
@@ -26,7 +26,7 @@ THREE = TrackerConfig("three", (16, 16, 16, 32), 64, 3, 16, heads=8)
 
 def state_of(config: TrackerConfig) -> dict[str, np.ndarray]:
     """Drawn weights of ``config`` (norms are the identity), keyed as the tracker's state dict."""
-    from spiketrack_deploy.tracker.model import SpikeTrack
+    from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
     shapes = {key: tuple(value.shape) for key, value in SpikeTrack(config).state_dict().items()}
     return draw_state(config.name, shapes)

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.norm import freeze_norms, thaw_norms
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.norm import freeze_norms, thaw_norms
 from spiketrack_deploy.training.joint import joint_pass, normalised
 from spiketrack_deploy.training.pairs import Sample
 from spiketrack_deploy.training.trainer import new_model

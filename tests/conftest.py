@@ -13,7 +13,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracker of 48-pixel crops with drawn weights, as a .safetensors file."""
     from _models import tiny_config, tiny_model
 
-    from spiketrack_deploy.tracker.checkpoint import save_model
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import save_model
 
     config = tiny_config(1)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"

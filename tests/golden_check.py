@@ -33,15 +33,15 @@ except ImportError:
 import torch
 
 from spiketrack_deploy.errors import SpiketrackError
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.crop import Image, clip_box, crop_window, sample_target
-from spiketrack_deploy.tracker.draw import draw_state, fingerprint
-from spiketrack_deploy.tracker.infer import infer_config
-from spiketrack_deploy.tracker.loop import HeadMaps, Tracker, decode
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.record import record_spikes
-from spiketrack_deploy.tracker.torch_network import TorchNetwork
-from spiketrack_deploy.tracker.video import open_frames
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state, fingerprint
+from spiketrack_deploy.trackers.spiketrack.infer import infer_config
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+from spiketrack_deploy.tracking.crop import Image, clip_box, crop_window, sample_target
+from spiketrack_deploy.tracking.loop import HeadMaps, Tracker, decode
+from spiketrack_deploy.tracking.video import open_frames
 
 MAP_TOLERANCE = 1e-9
 BOX_TOLERANCE = 1e-6

@@ -29,8 +29,8 @@ for _path in (str(HERE), str(HERE.parent / "src")):
 from _golden import GoldenSet, set_names  # noqa: E402
 
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
 from spiketrack_deploy.nir_graph.cuts import read_cuts, write_cuts  # noqa: E402
-from spiketrack_deploy.nir_graph.export import build_graph  # noqa: E402
 from spiketrack_deploy.nir_graph.graph import Cut, Graph  # noqa: E402
 from spiketrack_deploy.nir_graph.interpreter import InterpreterResult, interpret  # noqa: E402
 from spiketrack_deploy.nir_graph.order import infer_shapes  # noqa: E402

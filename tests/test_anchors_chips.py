@@ -7,7 +7,7 @@ import re
 import pytest
 from _mapping import nano_program
 
-from spiketrack_deploy.chips import chip_figures
+from spiketrack_deploy.bundle.chips import chip_figures
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.program.types import Program

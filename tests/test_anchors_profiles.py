@@ -10,7 +10,7 @@ import pytest
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
 from spiketrack_deploy.hardware.vocabulary import PRICES
-from spiketrack_deploy.resources import profile_names
+from spiketrack_deploy.inputs.resources import profile_names
 
 BOARDS = {
     "kapoho_bay": ("loihi1", 2), "nahuku_32": ("loihi1", 32), "pohoiki_springs": ("loihi1", 768),

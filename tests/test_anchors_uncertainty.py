@@ -15,7 +15,7 @@ from spiketrack_deploy.energy.report import EnergyReport, assess
 from spiketrack_deploy.errors import InputError, ProfileError
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.resources import profile_names
+from spiketrack_deploy.inputs.resources import profile_names
 
 Bands = dict[str, tuple[float, float, float]]
 

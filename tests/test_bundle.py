@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from _cli import command, environment, refuse, succeed
 
-from spiketrack_deploy import bundle as bundles
+from spiketrack_deploy.bundle import layout as bundles
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.program.store import array_digest, canonical_json, content_hash, load_program, to_dict
 

@@ -12,8 +12,8 @@ from _cli import environment, spiketrack, succeed
 
 from spiketrack_deploy import __version__
 from spiketrack_deploy.cli.commands import group
-from spiketrack_deploy.resources import profile_names
-from spiketrack_deploy.sources import TARGETS
+from spiketrack_deploy.inputs.resources import profile_names
+from spiketrack_deploy.inputs.sources import TARGETS
 
 STAGES = ("export", "track", "simulate", "energy", "verify", "inspect", "targets", "doctor")
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from _cli import contents, environment, refuse, spiketrack
 
-from spiketrack_deploy.resources import find_model, find_profile
+from spiketrack_deploy.inputs.resources import find_model, find_profile
 
 OUT = ("-o", "out")
 

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from _cli import contents, spiketrack, succeed
 
-from spiketrack_deploy import bundle as bundles
+from spiketrack_deploy.bundle import layout as bundles
 from spiketrack_deploy.program.store import content_hash, load_program
 
 FRAMES = 4

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.engines.base import ReferenceEngine
-from spiketrack_deploy.engines.network import ProgramNetwork, spike_activity
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.lowering.lower import lower
-from spiketrack_deploy.tracker.loop import Tracker
-from spiketrack_deploy.tracker.torch_network import TorchNetwork
-from spiketrack_deploy.tracker.twin import dequantised_twin
+from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
+from spiketrack_deploy.tracking.loop import Tracker
+from spiketrack_deploy.tracking.program_network import ProgramNetwork, spike_activity
 
 from _models import calibration_of, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
 

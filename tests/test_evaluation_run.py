@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spiketrack_deploy.datasets.sequences import open_dataset
 from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import pool
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
-from spiketrack_deploy.evaluation.sequences import open_dataset
 from spiketrack_deploy.evaluation.subjects import Subject
 
 sys.path.append(str(Path(__file__).parent))
@@ -439,10 +439,10 @@ def test_other_engines_give_the_same_boxes(tmp_path: Path, tiny_checkpoint: Path
 def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None:
     """The recorded sums equal counts taken frame by frame by another loop."""
     from spiketrack_deploy.engines.base import ReferenceEngine
-    from spiketrack_deploy.engines.network import ProgramNetwork
     from spiketrack_deploy.program.store import load_program
-    from spiketrack_deploy.tracker.config import TrackerConfig
-    from spiketrack_deploy.tracker.loop import Tracker
+    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+    from spiketrack_deploy.tracking.loop import Tracker
+    from spiketrack_deploy.tracking.program_network import ProgramNetwork
 
     data = dataset(tmp_path / "data", ["a"], frames=4)
     out = tmp_path / "out"

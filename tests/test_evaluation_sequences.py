@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spiketrack_deploy.datasets.files import MAX_FILE, open_tree
+from spiketrack_deploy.datasets.groundtruth import read_boxes
+from spiketrack_deploy.datasets.sequences import open_dataset
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.evaluation.files import MAX_FILE, open_tree
-from spiketrack_deploy.evaluation.groundtruth import read_boxes
-from spiketrack_deploy.evaluation.sequences import open_dataset
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import boxes, dataset, lines, picture, sequence

@@ -10,8 +10,8 @@ from spiketrack_deploy.energy.layers import COUNTS
 from spiketrack_deploy.errors import ProfileError, UsageError
 from spiketrack_deploy.hardware.profiles import MAX_BYTES, list_profiles, load_profile
 from spiketrack_deploy.hardware.vocabulary import CAUSES, LIMITS, PRICES, TAGS, UNITS
+from spiketrack_deploy.inputs.resources import find_profile, profile_names, profiles_dir
 from spiketrack_deploy.program.counts import COUNT_FIELDS
-from spiketrack_deploy.resources import find_profile, profile_names, profiles_dir
 
 GOOD = """
 schema = 1

@@ -13,15 +13,15 @@ import torch
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.float_parity import layer_parity, summary
 from spiketrack_deploy.errors import FitError, InputError
+from spiketrack_deploy.frontends.spiketrack.recognise import recognise
+from spiketrack_deploy.frontends.spiketrack.recorded import as_value
 from spiketrack_deploy.lowering.lower import dump_program, lower, lower_network
 from spiketrack_deploy.lowering.network import dump
-from spiketrack_deploy.lowering.recognise import recognise
 from spiketrack_deploy.nir_graph.graph import Graph, Node
-from spiketrack_deploy.program.recorded import as_value
 from spiketrack_deploy.program.run import run_branch
 from spiketrack_deploy.program.store import content_hash
-from spiketrack_deploy.tracker.record import record_spikes
-from spiketrack_deploy.tracker.twin import dequantised_twin
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
 
 from _models import FULL_WALK, calibration_of, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
 

@@ -16,9 +16,9 @@ sys.path.append(str(Path(__file__).parent))
 from _nir import SINGLE, THREE, TINY, graph_of, state_of, with_node
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.nir_graph.builder import LEVELS
-from spiketrack_deploy.nir_graph.export import build_graph
-from spiketrack_deploy.nir_graph.fold import STRICT_THRESHOLDS, Weights, shifted_threshold
+from spiketrack_deploy.frontends.spiketrack.builder import LEVELS
+from spiketrack_deploy.frontends.spiketrack.export import build_graph
+from spiketrack_deploy.frontends.spiketrack.fold import STRICT_THRESHOLDS, Weights, shifted_threshold
 from spiketrack_deploy.nir_graph.graph import (
     Graph,
     Node,
@@ -33,7 +33,7 @@ from spiketrack_deploy.nir_graph.graph import (
 from spiketrack_deploy.nir_graph.kinds import KINDS, OTHER_NIR_KINDS
 from spiketrack_deploy.nir_graph.order import execution_order, infer_shapes
 from spiketrack_deploy.nir_graph.summary import summary
-from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 
 FLOATS = st.floats(-8, 8, allow_nan=False)
 
@@ -270,7 +270,7 @@ def test_the_summary_counts_the_neurons_of_the_published_network() -> None:
     """17,070,080 neurons in S256's search branch at T = 1: the figure of facts/training.md, section 2."""
     import torch
 
-    from spiketrack_deploy.tracker.model import SpikeTrack
+    from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
     config = TrackerConfig.official("s256_t1")
     with torch.device("meta"):

@@ -20,7 +20,7 @@ from _nir import SINGLE, THREE, TINY, graph_of, images, state_of, with_node
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.nir_graph.graph import Cut, Graph, constant
 from spiketrack_deploy.nir_graph.interpreter import interpret
-from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -97,8 +97,8 @@ def of_tracker(config: TrackerConfig, templates: np.ndarray, search: np.ndarray)
     """Spikes of both branches, memories and maps of the PyTorch tracker in float64."""
     import torch
 
-    from spiketrack_deploy.tracker.model import SpikeTrack
-    from spiketrack_deploy.tracker.record import record_spikes
+    from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+    from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 
     mean, std = (np.array(v).reshape(-1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     model = SpikeTrack(config)

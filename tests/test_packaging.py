@@ -17,7 +17,7 @@ import pytest
 
 import spiketrack_deploy
 from spiketrack_deploy.errors import UsageError
-from spiketrack_deploy.resources import (
+from spiketrack_deploy.inputs.resources import (
     clip_names,
     find_clip,
     find_model,

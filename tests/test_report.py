@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spiketrack_deploy import bundle as bundles
-from spiketrack_deploy.inspecting import describe_program
+from spiketrack_deploy.bundle import layout as bundles
+from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import load_program
 from spiketrack_deploy.report import html, pictures
 from spiketrack_deploy.report.data import ReportData, joules

@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.checkpoint import load_checkpoint, save_model
-from spiketrack_deploy.tracker.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig
-from spiketrack_deploy.tracker.infer import infer_config
-from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
+from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.infer import infer_config
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 TINY = TrackerConfig("custom", (8, 16, 16, 24), resolution=32, templates=1, head_width=8)
 State = dict[str, torch.Tensor]

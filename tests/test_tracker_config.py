@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig, update_rule
+from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig, update_rule
 
 SHORT_WALK = (
     "downsample1_1",
@@ -115,7 +115,8 @@ def test_update_rule_depends_on_lasot_in_the_name() -> None:
 
 def test_configuration_and_loop_need_no_torch() -> None:
     code = (
-        "import sys, spiketrack_deploy.tracker.config, spiketrack_deploy.tracker.crop, spiketrack_deploy.tracker.loop,"
-        "spiketrack_deploy.tracker.video; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+        "import sys, spiketrack_deploy.trackers.spiketrack.config, spiketrack_deploy.tracking.crop,"
+        "spiketrack_deploy.tracking.loop, spiketrack_deploy.tracking.video;"
+        " sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

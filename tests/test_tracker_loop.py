@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.errors import EngineError, InputError
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.crop import Image, hann_window, sample_target
-from spiketrack_deploy.tracker.loop import HeadMaps, Tracker, decode, maps_from_logits
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.tracking.crop import Image, hann_window, sample_target
+from spiketrack_deploy.tracking.loop import HeadMaps, Tracker, decode, maps_from_logits
 
 CONFIG = TrackerConfig("scripted", (8, 16, 16, 16), 64, 3, 8, update_interval=2, update_threshold=0.5)
 

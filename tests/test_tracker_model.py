@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.config import OFFICIAL_WALK, TrackerConfig
-from spiketrack_deploy.tracker.head import Maps
-from spiketrack_deploy.tracker.make_untrained import make_untrained
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.neuron import NILIF
-from spiketrack_deploy.tracker.norm import freeze_norms, thaw_norms
-from spiketrack_deploy.tracker.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.head import Maps
+from spiketrack_deploy.trackers.spiketrack.make_untrained import make_untrained
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.neuron import NILIF
+from spiketrack_deploy.trackers.spiketrack.norm import freeze_norms, thaw_norms
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 
 TINY = TrackerConfig("tiny", (8, 16, 16, 24), resolution=64, templates=2, head_width=16)
 ONE_CHIP = TrackerConfig(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.neuron import NILIF
-from spiketrack_deploy.tracker.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.neuron import NILIF
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 
 
 def spikes(x: torch.Tensor, decay: list[float] | None = None) -> torch.Tensor:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spiketrack_deploy.tracker.checkpoint import load_checkpoint
-from spiketrack_deploy.tracker.loop import Tracker
-from spiketrack_deploy.tracker.make_untrained import UNTRAINED, write_untrained
-from spiketrack_deploy.tracker.record import record_spikes
-from spiketrack_deploy.tracker.torch_network import TorchNetwork
-from spiketrack_deploy.tracker.video import open_frames
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+from spiketrack_deploy.trackers.spiketrack.make_untrained import UNTRAINED, write_untrained
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+from spiketrack_deploy.tracking.loop import Tracker
+from spiketrack_deploy.tracking.video import open_frames
 
 HERE = Path(__file__).parent
 BUNDLED = HERE.parent / "models" / "spiketrack-untrained"

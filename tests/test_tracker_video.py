@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.crop import Image
-from spiketrack_deploy.tracker.video import DEFAULT_FPS, open_frames, write_video
+from spiketrack_deploy.tracking.crop import Image
+from spiketrack_deploy.tracking.video import DEFAULT_FPS, open_frames, write_video
 
 CLIP = Path(__file__).parent / "golden" / "clip"
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.resources import models_dir
-from spiketrack_deploy.tracker.checkpoint import read_config
-from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.inputs.resources import models_dir
+from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.training import budget as counting
 from spiketrack_deploy.training.budget import Limits, Operation, budget, chip_limits, pack
 

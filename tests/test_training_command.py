@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from spiketrack_deploy.cli.train import budget, train
 from spiketrack_deploy.errors import InputError, UsageError
-from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 import torch
 from _training import noise, small_config, write_clip, write_data, write_pictures
 
+from spiketrack_deploy.datasets.catalogue import Catalogue, FrameRef, FrameStore, Picture, Target
+from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.crop import sample_target
-from spiketrack_deploy.tracker.head import Maps
-from spiketrack_deploy.training.catalogue import Catalogue, FrameRef, FrameStore, Picture, Target
-from spiketrack_deploy.training.layouts import read_folders
+from spiketrack_deploy.trackers.spiketrack.head import Maps
+from spiketrack_deploy.tracking.crop import sample_target
 from spiketrack_deploy.training.losses import focal, gaussian_map, overlap, tracking_loss
 from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.recipe import Recipe

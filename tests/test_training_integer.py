@@ -12,7 +12,7 @@ from _training import lively_model, sample, small_config
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.run import run_branch
 from spiketrack_deploy.program.types import Program
-from spiketrack_deploy.tracker.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.training.integer_model import IntegerModel, rounded
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.pairs import Sample

@@ -12,9 +12,9 @@ import torch
 from _training import WALK, lively_model, small_config, write_data
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.checkpoint import load_checkpoint
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.session import Request, train

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy import bundle
+from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import EngineError, UsageError
 
 Tell = Callable[[str, int, int], None]
@@ -42,19 +42,19 @@ def export(request: ExportRequest, tell: Tell | None = None) -> dict[str, Any]:
 
     UsageError (2), InputError (3), FitError (4), VerificationError (5), EngineError (6): then nothing is written.
     """
+    from spiketrack_deploy.bundle.provenance import command_line
     from spiketrack_deploy.hardware.profiles import load_profile
-    from spiketrack_deploy.provenance import command_line
-    from spiketrack_deploy.sources import find_frames, find_source, target_profile
+    from spiketrack_deploy.inputs.sources import find_frames, find_source, target_profile
 
     own_profile = target_profile(request.target)
     source = find_source(request.model)
     out = request.out or Path("export") / f"{source.name}-{request.target}"
-    bundle.check_output(out, request.force)
+    layout.check_output(out, request.force)
     profile = load_profile(request.profile or own_profile)
     clip = find_frames(request.video, request.frames, request.init)
     require_engine(request.engine)
 
-    from spiketrack_deploy.exporting import Plan, export_bundle
+    from spiketrack_deploy.bundle.export import Plan, export_bundle
     from spiketrack_deploy.report.verdict import remarks, sentences
 
     command = command_line(request.command)
@@ -69,7 +69,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> dict[str, Any]:
         request.max_frames,
         command,
     )
-    with bundle.staging(out, request.force) as folder:
+    with layout.staging(out, request.force) as folder:
         outcome = export_bundle(plan, folder, tell)
     energy, parity = outcome.data.energy, outcome.data.parity
     return {
@@ -87,7 +87,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> dict[str, Any]:
         "unpriced": energy["unpriced"],
         "verdict": sentences(outcome.data),
         "remarks": remarks(outcome.data),
-        "files": sorted([*outcome.manifest.files, bundle.MANIFEST]),
+        "files": sorted([*outcome.manifest.files, layout.MANIFEST]),
         "seconds": {stage: round(value, 3) for stage, value in outcome.seconds.items()},
     }
 
@@ -118,7 +118,7 @@ def track(
     tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Boxes of a clip as ``boxes.csv`` and ``tracked.mp4``, by the float tracker (a model) or a program (a bundle)."""
-    from spiketrack_deploy.sources import find_frames, find_source, is_bundle
+    from spiketrack_deploy.inputs.sources import find_frames, find_source, is_bundle
 
     clip = find_frames(video, None, init)
     packed = is_bundle(Path(model))
@@ -129,26 +129,26 @@ def track(
         )
     name = Path(model).resolve().name if source is None else source.name
     target = out or Path("export") / f"{name}-{clip.path.stem}-track"
-    bundle.check_output(target, force, bundle.BOXES)
+    layout.check_output(target, force, layout.BOXES)
     require_engine(engine or "sim")
 
-    from spiketrack_deploy.exporting import write_boxes, write_overlay
-    from spiketrack_deploy.runs import follow, open_clip
+    from spiketrack_deploy.bundle.export import write_boxes, write_overlay
+    from spiketrack_deploy.tracking.runs import follow, open_clip
 
     frames = open_clip(clip, max_frames)
     remark = None if source is None else source.remark
-    with bundle.staging(target, force, bundle.BOXES) as folder:
+    with layout.staging(target, force, layout.BOXES) as folder:
         if source is None:
             steps, costs, remark = _track_bundle(Path(model), frames, clip, engine or "sim", threads, tell)
         else:
-            from spiketrack_deploy.tracker.checkpoint import load_checkpoint
-            from spiketrack_deploy.tracker.torch_network import TorchNetwork, set_threads
+            from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+            from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork, set_threads
 
             set_threads(threads)
             network = TorchNetwork(load_checkpoint(source.path)[0])
             steps, costs = follow(network, frames, clip.init, "float tracker", tell), None
-        write_boxes(folder / bundle.BOXES, clip, steps, costs)
-        write_overlay(folder / bundle.VIDEO, frames, clip, steps, costs, remark)
+        write_boxes(folder / layout.BOXES, clip, steps, costs)
+        write_overlay(folder / layout.VIDEO, frames, clip, steps, costs, remark)
     last = steps[-1]
     return {
         "output": str(target),
@@ -164,14 +164,14 @@ def track(
 def _track_bundle(
     folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
 ) -> tuple[Any, Any, str | None]:
+    from spiketrack_deploy.bundle.export import frame_cost, read_program, run_program
     from spiketrack_deploy.engines.factory import make_engine
-    from spiketrack_deploy.exporting import frame_cost, read_program, run_program
     from spiketrack_deploy.hardware.profiles import load_profile
     from spiketrack_deploy.hardware.schema import Profile
 
-    bundle.check_bundle(folder)
+    layout.check_bundle(folder)
     program, config = read_program(folder)
-    profile: Profile = load_profile(bundle.read_json(folder / bundle.ENERGY)["profile"]["name"])
+    profile: Profile = load_profile(layout.read_json(folder / layout.ENERGY)["profile"]["name"])
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
@@ -192,16 +192,16 @@ def simulate(
     """Run a bundle's program on a clip: mean counts per layer of a search frame and a template update, boxes, time."""
     import time
 
-    from spiketrack_deploy.sources import find_frames
+    from spiketrack_deploy.inputs.sources import find_frames
 
     clip = find_frames(video, frames, init)
-    bundle.check_bundle(folder)
+    layout.check_bundle(folder)
     require_engine(engine)
 
+    from spiketrack_deploy.bundle.export import read_program, run_program
     from spiketrack_deploy.energy.layers import mean_layers, sum_counts
     from spiketrack_deploy.engines.factory import make_engine
-    from spiketrack_deploy.exporting import read_program, run_program
-    from spiketrack_deploy.runs import open_clip
+    from spiketrack_deploy.tracking.runs import open_clip
 
     program, config = read_program(folder)
     source = open_clip(clip, max_frames)
@@ -233,13 +233,13 @@ def simulate(
 def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
     """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events,
     without boards), side by side and beside published trackers as dense networks."""
+    from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
     from spiketrack_deploy.energy.compare import compare, default_profiles
     from spiketrack_deploy.hardware.profiles import load_profile
-    from spiketrack_deploy.repricing import recorded_counts, reprice
-    from spiketrack_deploy.resources import profile_names
+    from spiketrack_deploy.inputs.resources import profile_names
 
-    bundle.check_bundle(folder)
-    recorded = recorded_counts(folder / bundle.ENERGY)
+    layout.check_bundle(folder)
+    recorded = recorded_counts(folder / layout.ENERGY)
     loaded = [load_profile(name) for name in profiles or default_profiles(profile_names())]
     priced = [reprice(recorded, profile) for profile in loaded]
     reports = [report.to_dict() for report in priced]
@@ -257,23 +257,23 @@ def verify(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
 
     VerificationError names the layer; InputError where the folder is not a whole bundle.
     """
-    from spiketrack_deploy.checking import verify_bundle
+    from spiketrack_deploy.bundle.verify import verify_bundle
 
     return verify_bundle(folder, tell)
 
 
 def inspect(subject: str) -> dict[str, Any]:
     """Structure of a model (its graph is built in memory) or of a bundle (read from its files), as JSON data."""
-    from spiketrack_deploy.sources import find_source, is_bundle
+    from spiketrack_deploy.inputs.sources import find_source, is_bundle
 
     path = Path(subject)
     if is_bundle(path):
         return _inspect_bundle(path)
     source = find_source(subject)
 
-    from spiketrack_deploy.nir_graph.export import build_graph
+    from spiketrack_deploy.frontends.spiketrack.export import build_graph
     from spiketrack_deploy.nir_graph.summary import summary
-    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 
     model, config = load_checkpoint(source.path)
     state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
@@ -289,16 +289,16 @@ def inspect(subject: str) -> dict[str, Any]:
 
 
 def _inspect_bundle(folder: Path) -> dict[str, Any]:
-    from spiketrack_deploy.exporting import read_program
-    from spiketrack_deploy.inspecting import describe_program, range_margins
+    from spiketrack_deploy.bundle.export import read_program
     from spiketrack_deploy.nir_graph.cuts import read_cuts
     from spiketrack_deploy.nir_graph.reader import read_graph
     from spiketrack_deploy.nir_graph.summary import summary
+    from spiketrack_deploy.program.describe import describe_program, range_margins
 
-    manifest = bundle.read_manifest(folder)
-    changed = bundle.changed_files(folder, manifest)
-    graph = read_graph(folder / bundle.NIR)
-    cuts = read_cuts(folder / bundle.CUTS, graph)
+    manifest = layout.read_manifest(folder)
+    changed = layout.changed_files(folder, manifest)
+    graph = read_graph(folder / layout.NIR)
+    cuts = read_cuts(folder / layout.CUTS, graph)
     program, config = read_program(folder)
     return {
         "kind": "bundle",
@@ -316,7 +316,7 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
 def targets() -> dict[str, Any]:
     """Targets, the profile each is priced with, and all bundled profiles."""
     from spiketrack_deploy.hardware.profiles import list_profiles
-    from spiketrack_deploy.sources import TARGETS
+    from spiketrack_deploy.inputs.sources import TARGETS
 
     listed = [
         {"name": p.name, "title": p.title, "kind": p.kind, "prices": len(p.prices), "limits": len(p.limits)}
@@ -328,7 +328,7 @@ def targets() -> dict[str, Any]:
 def target(name: str) -> dict[str, Any]:
     """One profile (a target's, by profile name, or a TOML file) with every value, unit, tag and source."""
     from spiketrack_deploy.hardware.profiles import load_profile
-    from spiketrack_deploy.sources import TARGETS
+    from spiketrack_deploy.inputs.sources import TARGETS
 
     profile = load_profile(TARGETS.get(name, name))
     found: dict[str, Any] = profile.model_dump(by_alias=True)
@@ -337,7 +337,7 @@ def target(name: str) -> dict[str, Any]:
 
 def doctor() -> dict[str, Any]:
     """Versions, engines, bundled data, and how to get what is missing."""
-    from spiketrack_deploy.doctor import report
+    from spiketrack_deploy.report.doctor import report
 
     return report()
 

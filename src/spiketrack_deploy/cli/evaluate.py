@@ -118,7 +118,7 @@ def evaluate(
 def _split(subjects: tuple[str, ...], compare: bool) -> tuple[tuple[str, ...], Path | None]:
     """Trackers and data set of the positional arguments."""
     from spiketrack_deploy.evaluation.store import is_run
-    from spiketrack_deploy.sources import DEFAULT_MODEL
+    from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
     earlier = [is_run(Path(s)) for s in subjects]
     if compare:

@@ -90,7 +90,7 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     except OSError as error:
         if error.errno == errno.EPIPE:
             return _broken_pipe()
-        from spiketrack_deploy.bundle import write_failure
+        from spiketrack_deploy.bundle.layout import write_failure
 
         failure = write_failure(_place(error), error)
         if failure is None:

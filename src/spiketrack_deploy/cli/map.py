@@ -116,27 +116,27 @@ def map_command(
 
 def _load(subject: str, branch: str | None) -> tuple[Program, list[Mean] | None]:
     """The program, and with ``branch`` the mean counts that a bundle recorded for it."""
-    from spiketrack_deploy.sources import find_source, is_bundle
+    from spiketrack_deploy.inputs.sources import find_source, is_bundle
 
     path = Path(subject)
     if is_bundle(path):
-        from spiketrack_deploy import bundle
+        from spiketrack_deploy.bundle import layout
+        from spiketrack_deploy.bundle.export import read_program
+        from spiketrack_deploy.bundle.recorded import recorded_counts
         from spiketrack_deploy.energy.layers import Mean
-        from spiketrack_deploy.exporting import read_program
-        from spiketrack_deploy.repricing import recorded_counts
 
-        bundle.check_bundle(path)
+        layout.check_bundle(path)
         program, _ = read_program(path)
         if branch is None:
             return program, None
-        recorded = recorded_counts(path / bundle.ENERGY)
+        recorded = recorded_counts(path / layout.ENERGY)
         runs = recorded.frames if branch == "search" else recorded.updates
         layers = recorded.search if branch == "search" else recorded.template
         means = [Mean(x.name, x.kind, x.block, x.counts, runs) for x in layers]
         return program, means or None
+    from spiketrack_deploy.frontends.spiketrack.export import build_graph
     from spiketrack_deploy.lowering.lower import lower
-    from spiketrack_deploy.nir_graph.export import build_graph
-    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 
     model, config = load_checkpoint(find_source(subject).path)
     state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}

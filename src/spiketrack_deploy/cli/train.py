@@ -17,7 +17,7 @@ import click
 from spiketrack_deploy.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from spiketrack_deploy.tracker.config import TrackerConfig
+    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
     from spiketrack_deploy.training.recipe import Recipe
 
 _WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -161,9 +161,9 @@ def _counted(done: int) -> None:
 
 
 def _config(given: str) -> TrackerConfig:
-    from spiketrack_deploy.resources import models_dir
-    from spiketrack_deploy.tracker.checkpoint import read_config
-    from spiketrack_deploy.tracker.config import OFFICIAL_CONFIGS, TrackerConfig
+    from spiketrack_deploy.inputs.resources import models_dir
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
+    from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, TrackerConfig
 
     bundled = models_dir() / given / "config.json"
     if Path(given).name == given and bundled.is_file():

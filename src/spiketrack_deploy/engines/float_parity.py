@@ -15,7 +15,7 @@ import numpy as np
 
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.errors import EngineError
-from spiketrack_deploy.program.recorded import as_value
+from spiketrack_deploy.frontends.spiketrack.recorded import as_value
 from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, IntArray, Op
 
 

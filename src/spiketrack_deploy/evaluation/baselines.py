@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.errors import EngineError, UsageError
-from spiketrack_deploy.tracker.crop import Box, Image
+from spiketrack_deploy.tracking.crop import Box, Image
 
 BASELINES = ("static", "kcf", "csrt")
 _CLASSES = {"kcf": "TrackerKCF", "csrt": "TrackerCSRT"}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spiketrack_deploy.inputs.sources import ModelSource
 from spiketrack_deploy.lowering.calibrate import Calibration
 from spiketrack_deploy.program.store import save_program
-from spiketrack_deploy.runs import FloatRun, Tell
-from spiketrack_deploy.sources import ModelSource
+from spiketrack_deploy.tracking.runs import FloatRun, Tell
 
 
 def compile_model(source: ModelSource, folder: Path, tell: Tell | None = None) -> str:
@@ -18,11 +18,11 @@ def compile_model(source: ModelSource, folder: Path, tell: Tell | None = None) -
 
     Errors are those of the checkpoint (InputError) and of the lowering (FitError).
     """
+    from spiketrack_deploy.frontends.spiketrack.export import build_graph
+    from spiketrack_deploy.inputs.sources import find_frames
     from spiketrack_deploy.lowering.lower import lower
-    from spiketrack_deploy.nir_graph.export import build_graph
-    from spiketrack_deploy.runs import follow_float, open_clip
-    from spiketrack_deploy.sources import find_frames
-    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+    from spiketrack_deploy.tracking.runs import follow_float, open_clip
 
     clip = find_frames(None, None, None)
     model, config = load_checkpoint(source.path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spiketrack_deploy.datasets.sequences import Dataset, open_dataset
 from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import store
 from spiketrack_deploy.evaluation.cluster import check_cluster, run_cluster
@@ -18,11 +19,10 @@ from spiketrack_deploy.evaluation.metrics import SCORES
 from spiketrack_deploy.evaluation.pool import Done, run_here, run_processes
 from spiketrack_deploy.evaluation.resolve import Resolver, resolve
 from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
-from spiketrack_deploy.evaluation.sequences import Dataset, open_dataset
 from spiketrack_deploy.evaluation.subjects import PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.runs import Tell
+from spiketrack_deploy.tracking.runs import Tell
 
 DEFAULT_PROFILE = "loihi2"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.bundle import write_failure
+from spiketrack_deploy.bundle.layout import write_failure
 from spiketrack_deploy.evaluation.metrics import OVERLAP_THRESHOLDS, PIXEL_THRESHOLDS
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the line style says the rest where they recur.

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from spiketrack_deploy.bundle import PROGRAM, file_digest
+from spiketrack_deploy.bundle.layout import PROGRAM, file_digest
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, check_baseline
 from spiketrack_deploy.evaluation.compile import compile_model
 from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
+from spiketrack_deploy.inputs.sources import ModelSource, find_source, is_bundle
 from spiketrack_deploy.program.store import content_hash, load_program
-from spiketrack_deploy.runs import Tell
-from spiketrack_deploy.sources import ModelSource, find_source, is_bundle
+from spiketrack_deploy.tracking.runs import Tell
 
 ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
 
@@ -63,7 +63,7 @@ class Resolver:
         ]
 
     def _float(self, source: ModelSource, engine: str) -> Subject:
-        from spiketrack_deploy.tracker.checkpoint import load_checkpoint
+        from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 
         load_checkpoint(source.path)  # a bad checkpoint is one clear error now, not one for every sequence
         identity = {"model": _model_digest(source.path)}

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from spiketrack_deploy.datasets.files import open_tree
+from spiketrack_deploy.datasets.groundtruth import Boxes
+from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.errors import EngineError, InputError, SpiketrackError
-from spiketrack_deploy.evaluation.files import open_tree
-from spiketrack_deploy.evaluation.groundtruth import Boxes
-from spiketrack_deploy.evaluation.sequences import VideoSequence
 from spiketrack_deploy.evaluation.subjects import Subject, Workshop, thread_workshop
 
 EXIT_BUG = 1

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.bundle import write_failure
+from spiketrack_deploy.bundle.layout import write_failure
+from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.evaluation.run import Record
-from spiketrack_deploy.evaluation.sequences import Dataset, VideoSequence
 from spiketrack_deploy.evaluation.subjects import Subject
 
 SCHEMA = "spiketrack-evaluation/1"

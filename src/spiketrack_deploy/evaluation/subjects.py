@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
-from spiketrack_deploy.tracker.crop import Box, Image
-from spiketrack_deploy.tracker.loop import HeadMaps, Network, Tracker
+from spiketrack_deploy.tracking.crop import Box, Image
+from spiketrack_deploy.tracking.loop import HeadMaps, Network, Tracker
 
 BASELINE, FLOAT, PROGRAM_KIND = "baseline", "float", "program"
 Sums = dict[str, dict[str, int]]
@@ -200,8 +200,8 @@ def build(subject: Subject) -> SequenceTracker:
 
 
 def _float_tracker(subject: Subject) -> SequenceTracker:
-    from spiketrack_deploy.tracker.checkpoint import load_checkpoint
-    from spiketrack_deploy.tracker.torch_network import TorchNetwork, set_threads
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+    from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork, set_threads
 
     set_threads(subject.threads)
     model, config = load_checkpoint(subject.source)
@@ -210,9 +210,9 @@ def _float_tracker(subject: Subject) -> SequenceTracker:
 
 def _program_tracker(subject: Subject) -> SequenceTracker:
     from spiketrack_deploy.engines.factory import make_engine
-    from spiketrack_deploy.engines.network import ProgramNetwork
     from spiketrack_deploy.program.store import load_program
-    from spiketrack_deploy.tracker.config import TrackerConfig
+    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+    from spiketrack_deploy.tracking.program_network import ProgramNetwork
 
     program = load_program(Path(subject.source))
     options = {"threads": subject.threads} if subject.engine == "sim" else {}

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.evaluation import metrics
 from spiketrack_deploy.evaluation.cost import Layers, cost_of
 from spiketrack_deploy.evaluation.run import Failure, Record
-from spiketrack_deploy.evaluation.sequences import Dataset, VideoSequence
 from spiketrack_deploy.evaluation.store import SCHEMA
 from spiketrack_deploy.evaluation.subjects import Subject
 from spiketrack_deploy.hardware.schema import Profile

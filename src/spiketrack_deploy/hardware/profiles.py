@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.resources import find_profile, profile_names
+from spiketrack_deploy.inputs.resources import find_profile, profile_names
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.frontends.spiketrack.recorded import as_value
 from spiketrack_deploy.lowering.network import FloatBranch, FloatNetwork, FloatOp
-from spiketrack_deploy.program.recorded import as_value
 from spiketrack_deploy.program.semantics import gate_transpose
 from spiketrack_deploy.program.types import AnyArray
 
@@ -28,7 +28,7 @@ class Calibration:
     """What the float tracker saw and did on sample frames.
 
     ``images``: branch -> runs of uint8 ``[T,3,r,r]``. ``spikes``: branch -> runs of NI-LIF name -> int8 as
-    ``tracker.record`` gives them (``[T,1,C,H,W]``, ``[T,1,C,N]``, the gate's ``[C,N/2,T]``).
+    ``trackers.spiketrack.record`` gives them (``[T,1,C,H,W]``, ``[T,1,C,N]``, the gate's ``[C,N/2,T]``).
     """
 
     images: Mapping[str, Sequence[AnyArray]]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.errors import FitError
+from spiketrack_deploy.frontends.spiketrack.recognise import gain_of
 from spiketrack_deploy.lowering.calibrate import Choice, quantise
 from spiketrack_deploy.lowering.network import FloatBranch, FloatNetwork, FloatOp
-from spiketrack_deploy.lowering.recognise import gain_of
 from spiketrack_deploy.lowering.thresholds import dyadic_thresholds, gain_thresholds, gain_value
 from spiketrack_deploy.lowering.units import CONVS, Key, Streams, pool_bits
 from spiketrack_deploy.program.types import (

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.errors import FitError
+from spiketrack_deploy.frontends.spiketrack.recognise import recognise
 from spiketrack_deploy.lowering.calibrate import Calibration, Choice, choose, dequantise, input_samples, quantise
 from spiketrack_deploy.lowering.emit import emit
 from spiketrack_deploy.lowering.network import FloatNetwork, FloatOp, check_network
-from spiketrack_deploy.lowering.recognise import recognise
 from spiketrack_deploy.lowering.units import CONVS, Streams, plan
 from spiketrack_deploy.nir_graph.graph import Cut, Graph
 from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges

@@ -25,7 +25,7 @@ class FloatOp:
 
     Parameters by kind: ``conv``, ``image_conv``, ``head_out``: weight ``[1 or T,O,I,kh,kw]``, bias ``[1 or T,O]``,
     stride, padding, dilation, groups. ``ni_lif``: offset ``[T,C,H,W]`` or None, sigma ``[T-1]``. ``avg_pool``: kernel.
-    ``upsample``: factor. ``key_value``, ``query``: heads, gain (exact: see :func:`recognise.gain_of`).
+    ``upsample``: factor. ``key_value``, ``query``: heads, gain (None: exactly 2 / sqrt(head dim)).
     """
 
     name: str

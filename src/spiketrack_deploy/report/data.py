@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """``energy``, ``parity``: content of the files of that name. ``program``: ``inspecting.describe_program``.
+    """``energy``, ``parity``: content of the files of that name. ``program``: ``program.describe``.
 
     ``frames``: one dict a tracked frame (frame, confidence, updated, energy_nj, events, active). ``stills``:
     caption and JPEG bytes of a few frames with their boxes. ``model``, ``clip``: name and remarks.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from spiketrack_deploy.inspecting import tightest
+from spiketrack_deploy.program.describe import tightest
 from spiketrack_deploy.report import html, pictures
 from spiketrack_deploy.report.data import Json, percent, thin
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from spiketrack_deploy.training.catalogue import Floats, Image
+from spiketrack_deploy.datasets.catalogue import Floats, Image
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.views import Box
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.tracker.config import OFFICIAL_WALK, REQUIRED_STAGES, TrackerConfig
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.neuron import NILIF
+from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, REQUIRED_STAGES, TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.neuron import NILIF
 
 WEIGHT_BITS, ROW_BITS, WORD_BITS = 9, 10, 64
 FREE_SHARE = 0.15

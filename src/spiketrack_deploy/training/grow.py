@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 _MAY_DIFFER = frozenset(
     {

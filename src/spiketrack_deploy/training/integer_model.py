@@ -23,10 +23,10 @@ from torch.func import functional_call
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.lowering.calibrate import WEIGHT_MAX
-from spiketrack_deploy.tracker.crop import MEAN, STD
-from spiketrack_deploy.tracker.head import Maps
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.norm import EPS
+from spiketrack_deploy.trackers.spiketrack.head import Maps
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.norm import EPS
+from spiketrack_deploy.tracking.crop import MEAN, STD
 from spiketrack_deploy.training.joint import branch_pass, joint_pass
 from spiketrack_deploy.training.pairs import Sample
 from spiketrack_deploy.training.surrogate import learn

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.blocks import TransformerBlock
-from spiketrack_deploy.tracker.crop import MEAN, STD
-from spiketrack_deploy.tracker.head import Maps
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.retriever import MemoryRetrieval
+from spiketrack_deploy.trackers.spiketrack.blocks import TransformerBlock
+from spiketrack_deploy.trackers.spiketrack.head import Maps
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.retriever import MemoryRetrieval
+from spiketrack_deploy.tracking.crop import MEAN, STD
 
 
 def normalised(crops: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spiketrack_deploy.tracker.head import Maps
+from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.training.recipe import Recipe
 
 _LEAST_SIGMA = 0.55

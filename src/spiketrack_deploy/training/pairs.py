@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
+from spiketrack_deploy.datasets.catalogue import Catalogue, Clip, FrameStore, Image, Picture, Target
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.training.augment import blurred, ellipse, laid_over, occluded, recolour
-from spiketrack_deploy.training.catalogue import Catalogue, Clip, FrameStore, Image, Picture, Target
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.views import Box, View, cut, cut_mask, jittered, view_around, view_onto
 

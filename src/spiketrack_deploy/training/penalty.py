@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spiketrack_deploy.tracker.neuron import LEVELS
+from spiketrack_deploy.trackers.spiketrack.neuron import LEVELS
 
 _FIRST = "downsample1_1"
 _WRITES = ("retriever.k_conv", "retriever.v_conv")

@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spiketrack_deploy.tracker.head import Maps
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.norm import freeze_norms, thaw_norms
+from spiketrack_deploy.trackers.spiketrack.head import Maps
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.norm import freeze_norms, thaw_norms
 from spiketrack_deploy.training.integer_model import IntegerModel
 from spiketrack_deploy.training.joint import branch_pass, joint_pass, normalised
 from spiketrack_deploy.training.pairs import Sample

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
+from spiketrack_deploy.datasets.catalogue import Catalogue
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.training.catalogue import Catalogue
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.training.recipe import Recipe
 
 SCHEMA = 1

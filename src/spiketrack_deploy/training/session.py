@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spiketrack_deploy.tracker.checkpoint import load_checkpoint, save_model
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.training.catalogue import FrameStore
+from spiketrack_deploy.datasets.catalogue import FrameStore
+from spiketrack_deploy.datasets.layouts import read_folders
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training.grow import grown
-from spiketrack_deploy.training.layouts import read_folders
 from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.phases import FloatPhase, IntegerPhase, Phase
 from spiketrack_deploy.training.recipe import Recipe

@@ -1,7 +1,7 @@
 """The training form of the NI-LIF neuron: the tracker's spikes with a cheaper surrogate gradient.
 
 This module decides how a gradient passes a neuron while training on a CPU. Outputs are bit for bit those of
-``tracker.neuron``; the gradient differs only where a membrane is exactly 0 or exactly 4.
+``trackers.spiketrack.neuron``; the gradient differs only where a membrane is exactly 0 or exactly 4.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spiketrack_deploy.tracker.neuron import LEVELS, NILIF
+from spiketrack_deploy.trackers.spiketrack.neuron import LEVELS, NILIF
 
 
 class _Spike(torch.autograd.Function):

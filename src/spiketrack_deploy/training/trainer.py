@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.training.catalogue import Clip, FrameStore
+from spiketrack_deploy.datasets.catalogue import Clip, FrameStore
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training.joint import float_maps, init_weights
 from spiketrack_deploy.training.losses import Losses, tracking_loss
 from spiketrack_deploy.training.pairs import Sample, Sampler

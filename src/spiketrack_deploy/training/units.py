@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.lowering.calibrate import Calibration
 from spiketrack_deploy.lowering.lower import lower
-from spiketrack_deploy.nir_graph.export import build_graph
 from spiketrack_deploy.program.types import AnyArray, Program
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.record import record_spikes
-from spiketrack_deploy.tracker.torch_network import TorchNetwork
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 from spiketrack_deploy.training.pairs import Sample
 
 _STEP = re.compile(r"(\.seg_responder_(?:dw|pw))\.(\d+)$")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spiketrack_deploy.tracker.crop import hann_window
-from spiketrack_deploy.tracker.loop import Network, Tracker
-from spiketrack_deploy.tracker.model import SpikeTrack
-from spiketrack_deploy.tracker.torch_network import TorchNetwork
-from spiketrack_deploy.training.catalogue import Clip, Floats, FrameStore, Image
+from spiketrack_deploy.datasets.catalogue import Clip, Floats, FrameStore, Image
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+from spiketrack_deploy.tracking.crop import hann_window
+from spiketrack_deploy.tracking.loop import Network, Tracker
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.losses import cell_boxes, overlap
 from spiketrack_deploy.training.views import cut, jittered, view_around

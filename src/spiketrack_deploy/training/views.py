@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spiketrack_deploy.training.catalogue import Floats, Image
+from spiketrack_deploy.datasets.catalogue import Floats, Image
 
 Box = tuple[float, float, float, float]
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracker.config import TrackerConfig
-from spiketrack_deploy.tracker.model import SpikeTrack
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 _RESPONDER = re.compile(r"(\.seg_responder_(?:dw|pw)\.)(\d+)(\.)")
 _FIRST_DECAY = -3.0

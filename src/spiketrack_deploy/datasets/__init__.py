@@ -1,0 +1,2 @@
+"""Annotated sequences and pictures on disk, read alike for training and for evaluation.
+"""

@@ -1,0 +1,2 @@
+"""What a user names: models, clips, targets, bundled data.
+"""

@@ -1,0 +1,131 @@
+"""What a command works on: which model, which clip, which first box, which target.
+
+This module decides how names and paths given by a user become inputs, and says which one is wrong. It must not read
+weights or frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spiketrack_deploy.bundle.layout import MANIFEST
+from spiketrack_deploy.errors import InputError, UsageError
+from spiketrack_deploy.inputs.resources import find_clip, find_model, model_names
+
+DEFAULT_MODEL = "spiketrack-nano"
+DEFAULT_CLIP = "juice_box"
+TARGETS = {
+    "loihi2": "loihi2",
+    "loihi1": "loihi1",
+    "cpu": "cmos45_fp32",
+}
+"""Target -> hardware profile it is priced with; ``cpu`` is no chip, its prices are those of 45 nm CMOS arithmetic."""
+
+Box = tuple[float, float, float, float]
+_BOX_FILES = ("groundtruth_rect.txt", "groundtruth.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A checkpoint. ``untrained``: its card says so; ``None`` where there is no card."""
+
+    name: str
+    path: Path
+    untrained: bool | None
+
+    @property
+    def remark(self) -> str | None:
+        """What must stand beside every result of this model."""
+        if not self.untrained:
+            return None
+        return "untrained weights: its boxes mean nothing, and trained ones would spike differently"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSource:
+    """Frames to track: a video file or a folder, the target's first box, and whether it is the bundled clip."""
+
+    path: Path
+    init: Box
+    bundled: bool
+
+
+def target_profile(target: str) -> str:
+    """Name of a target's hardware profile; UsageError lists the targets."""
+    if target not in TARGETS:
+        raise UsageError(
+            f"unknown target {target!r}; choose one of {', '.join(TARGETS)} (spiketrack targets explains them)"
+        )
+    return TARGETS[target]
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` looks like a bundle, whole or not: a folder with a manifest or a program."""
+    return path.is_dir() and ((path / MANIFEST).exists() or (path / "program").is_dir())
+
+
+def find_source(model: str | None) -> ModelSource:
+    """The checkpoint that ``model`` names: a bundled model's name, or a file. Without one, the default model."""
+    name = DEFAULT_MODEL if model is None else model
+    if name in model_names():
+        path = find_model(name)
+        return ModelSource(name, path, _untrained(path))
+    path = Path(name)
+    if is_bundle(path):
+        raise InputError(f"{name}: is a bundle, a model is needed here; give the checkpoint it was made from")
+    if not path.exists():
+        bundled = ", ".join(model_names()) or "none"
+        raise InputError(
+            f"{name}: there is no such checkpoint file, and no bundled model of this name (bundled: {bundled})"
+        )
+    return ModelSource(path.stem, path, _untrained(path))
+
+
+def _untrained(weights: Path) -> bool | None:
+    card = (weights if weights.is_dir() else weights.parent) / "MODEL.md"
+    if not card.is_file():
+        return None
+    lines = card.read_text(encoding="utf-8", errors="replace").split("\n", 1)
+    return "UNTRAINED" in lines[0]
+
+
+def find_frames(video: Path | None, frames: Path | None, init: Sequence[float] | None) -> ClipSource:
+    """The clip and its first box: given, or the bundled clip; the box given, or from a box file beside the frames."""
+    if video is not None and frames is not None:
+        raise UsageError("--video and --frames were both given; choose one")
+    bundled = video is None and frames is None
+    path = find_clip(DEFAULT_CLIP) if bundled else video or frames
+    if path is None or not path.exists():
+        raise InputError(f"{path}: there is no such video file or folder of frames")
+    if frames is not None and not frames.is_dir():
+        raise InputError(f"{frames}: is not a folder; give a video file with --video")
+    return ClipSource(path, _box(init) if init is not None else _recorded_box(path), bundled)
+
+
+def _box(values: Sequence[float]) -> Box:
+    if len(values) != 4 or not all(math.isfinite(v) for v in values):
+        raise InputError(f"the initial box {list(values)} must be four finite numbers x,y,w,h in pixels")
+    x, y, w, h = (float(v) for v in values)
+    if w < 1 or h < 1:
+        raise InputError(f"the initial box {list(values)} must be at least 1 pixel wide and high")
+    return x, y, w, h
+
+
+def _recorded_box(path: Path) -> Box:
+    places = [path / name for name in _BOX_FILES] if path.is_dir() else [path.with_name(f"{path.stem}_{_BOX_FILES[0]}")]
+    place = next((p for p in places if p.is_file()), None)
+    if place is None:
+        raise UsageError(
+            f"{path}: say where the target is in the first frame with --init x,y,w,h "
+            f"(there is no {places[0].name} beside it)"
+        )
+    line = place.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
+    try:
+        return _box([float(part) for part in line.replace("\t", ",").split(",")])
+    except (ValueError, InputError):
+        raise InputError(
+            f"{place}: its first line {line[:60]!r} is not a box x,y,w,h; correct it or give --init"
+        ) from None

@@ -1,1 +1,0 @@
-"""The PyTorch tracker: model, checkpoints, crops, tracking loop and video input."""

@@ -1,0 +1,210 @@
+"""Loading and saving of networks: strict, and without executing anything from a file.
+
+This module decides whether a set of tensors is exactly one configuration's network. It must not know the file formats
+(:mod:`archive`) nor the network's arithmetic. Source: facts/spiketrack.md, section 7.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors, shown
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.infer import infer_config, template_count
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+
+LISTED = 8
+"""How many names of each kind of fault a message lists."""
+_COUNTER = ".num_batches_tracked"
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], config: TrackerConfig | None = None
+) -> tuple[SpikeTrack, TrackerConfig]:
+    """The network of a checkpoint in evaluation mode, and its configuration.
+
+    ``path``: an official PyTorch zip file (``{'net': state dict}`` or a bare state dict), a ``.safetensors`` file, or a
+    folder that holds ``model.safetensors``. Without ``config`` it comes from the file (our own files carry it), from a
+    ``config.json`` beside a ``.safetensors``, or from keys and shapes. Parameters are float32, or float64 where the
+    file has any.
+
+    Raises one :class:`InputError` that lists every missing, unexpected, misshaped and unusable tensor (first eight of
+    each). Counters (``num_batches_tracked``) are never demanded, and dropped silently where a norm is frozen.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / MODEL_FILE
+    with_tensors = open_tensors(file)
+    try:
+        chosen = _configuration(file, with_tensors) if config is None else config
+        return _load(file, with_tensors.tensors, chosen), chosen
+    finally:
+        with_tensors.close()
+
+
+def save_model(
+    model: SpikeTrack, config: TrackerConfig, path: str | os.PathLike[str], *, compact: bool = False
+) -> None:
+    """Write a ``.safetensors`` file with the configuration in its metadata; the same model gives the same bytes.
+
+    ``compact`` stores as float16 every float32 tensor that loses nothing by it: int8 times a power of two does not, so
+    a network trained in the integer program's arithmetic takes half the space.
+    """
+    from safetensors.torch import save
+
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        raise InputError(f"models are saved as .safetensors, not as {file.name}")
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if compact:
+        tensors = {key: _halved(value) for key, value in tensors.items()}
+    part = file.with_name(file.name + ".tmp")
+    try:
+        part.write_bytes(save(tensors, metadata={CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}))
+        part.replace(file)
+    except OSError as error:
+        raise InputError(f"model {file} cannot be written: {error.strerror or error}") from error
+
+
+def _halved(value: Tensor) -> Tensor:
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    return half if torch.equal(half.float(), value) else value
+
+
+def read_config(path: str | os.PathLike[str]) -> TrackerConfig:
+    """A configuration file (JSON object, see :meth:`TrackerConfig.to_dict`)."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration {path} cannot be read: {error}") from error
+    return _parsed_config(str(path), text)
+
+
+def _configuration(file: Path, found: TensorFile) -> TrackerConfig:
+    if found.config is not None:
+        return _parsed_config(f"{file} (stored configuration)", found.config)
+    beside = file.with_name(CONFIG_FILE)
+    if file.suffix == ".safetensors" and beside.is_file():
+        return read_config(beside)
+    return infer_config({key: source.shape for key, source in found.tensors.items()}, str(file))
+
+
+def _parsed_config(source: str, stored: object) -> TrackerConfig:
+    try:
+        data = json.loads(stored) if isinstance(stored, str) else stored
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"configuration {source} is no JSON: {error}") from error
+    try:
+        return TrackerConfig.from_dict(data)  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"configuration {source}: {error}") from error
+
+
+@dataclass(slots=True)
+class _Faults:
+    """What is wrong with a state dict, by kind."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    misshaped: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """``"3 missing (a, b, c); 1 unexpected (d)"``, empty where all is well."""
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of the wrong shape or type": self.misshaped,
+            "not finite or with negative variance": self.unusable,
+        }
+        return "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+
+
+def _load(file: Path, sources: Mapping[str, TensorSource], config: TrackerConfig) -> SpikeTrack:
+    with torch.device("meta"):
+        model = SpikeTrack(config)
+    expected = model.state_dict()
+    _check_templates(file, {key: source.shape for key, source in sources.items()}, config)
+    faults = _compare(expected, sources)
+    state: dict[str, Tensor] = {}
+    if not faults.sentence():  # nothing is read, hence nothing allocated, before every shape is right
+        wide = any(sources[key].dtype == torch.float64 for key in expected if key in sources)
+        state = _read(file, expected, sources, torch.float64 if wide else torch.float32, faults)
+    if problem := faults.sentence():
+        raise InputError(f"checkpoint {file} does not fit configuration {config.name}: {problem}")
+    model.load_state_dict(state, strict=True, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval()
+
+
+def _check_templates(file: Path, shapes: Mapping[str, tuple[int, ...]], config: TrackerConfig) -> None:
+    count = template_count(shapes)
+    if count is not None and config.memory_indices and count != config.templates:
+        raise InputError(
+            f"checkpoint {file} was made for {count} template(s) but configuration {config.name} has "
+            f"{config.templates}; every template step has responder weights of its own, so choose one with T = {count}"
+        )
+
+
+def _compare(expected: Mapping[str, Tensor], sources: Mapping[str, TensorSource]) -> _Faults:
+    faults = _Faults()
+    for key, wanted in expected.items():
+        source = sources.get(key)
+        if source is None:
+            if not key.endswith(_COUNTER):
+                faults.missing.append(key)
+        elif source.shape != tuple(wanted.shape):
+            faults.misshaped.append(f"{key} {list(source.shape)} instead of {list(wanted.shape)}")
+        elif source.dtype.is_floating_point != wanted.dtype.is_floating_point:
+            faults.misshaped.append(f"{key} {source.dtype} instead of {wanted.dtype}")
+    for key in sources:
+        if key not in expected and not _frozen_counter(key, expected):
+            faults.unexpected.append(shown(key))
+    return faults
+
+
+def _frozen_counter(key: str, expected: Mapping[str, Tensor]) -> bool:
+    """Whether ``key`` is a counter under a norm that the network freezes."""
+    return key.endswith(_COUNTER) and key[: -len(_COUNTER)] + ".running_mean" in expected
+
+
+def _read(
+    file: Path, expected: Mapping[str, Tensor], sources: Mapping[str, TensorSource], dtype: torch.dtype, faults: _Faults
+) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for key, wanted in expected.items():
+        source = sources.get(key)
+        if source is None:
+            state[key] = torch.zeros((), dtype=torch.int64)
+            continue
+        value = _tensor(file, key, source.read)
+        if wanted.dtype.is_floating_point:
+            value = value.to(dtype)
+            if not bool(torch.isfinite(value).all()) or (key.endswith(".running_var") and bool((value < 0).any())):
+                faults.unusable.append(key)
+        state[key] = value
+    return state
+
+
+def _tensor(file: Path, key: str, read: Callable[[], Tensor]) -> Tensor:
+    try:
+        return read()
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        raise InputError(f"checkpoint {file}: tensor {key} cannot be read: {error}") from error

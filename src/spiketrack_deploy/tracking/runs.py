@@ -1,0 +1,173 @@
+"""A target followed through a clip, by the float tracker or by a program on any engine, and what is kept of it.
+
+This module decides which frames are recorded for calibration and comparison. It must not know files of a bundle, prices
+or reports. PyTorch is imported only where the float tracker runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.sources import Box, ClipSource
+from spiketrack_deploy.tracking.loop import Network, Tracker
+from spiketrack_deploy.tracking.video import FrameSource, open_frames
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+
+AnyArray = np.ndarray[Any, np.dtype[Any]]
+Tell = Callable[[str, int, int], None]
+"""``tell(what, done, total)``: progress; ``total`` 0 where it is not known."""
+
+SAMPLES = 4
+"""Frames kept for calibration, and as many others for the layer-by-layer comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One tracked frame: box x,y,w,h in frame pixels, confidence, row-major cell of the maximum, and whether templates
+    were updated after it."""
+
+    frame: int
+    box: Box
+    confidence: float
+    argmax: int
+    updated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A recorded search frame: its crop uint8 ``[1,3,r,r]``, the templates uint8 ``[T,3,r,r]`` it was searched with and
+    their memories (int32 ``[T,heads,d,dv]`` in 1/16, by ``memory.<i>``), the float tracker's spikes by NI-LIF name."""
+
+    frame: int
+    image: AnyArray
+    templates: AnyArray
+    memories: Mapping[str, AnyArray]
+    spikes: Mapping[str, AnyArray]
+
+
+@dataclass(frozen=True, slots=True)
+class FloatRun:
+    """The float tracker on a clip. ``templates`` uint8 ``[T,3,r,r]`` with their spikes; search frames for calibration
+    and comparison: ``held_out`` equals ``calibration`` where the clip is too short for both."""
+
+    steps: tuple[Step, ...]
+    templates: AnyArray
+    template_spikes: Mapping[str, AnyArray]
+    calibration: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+
+
+def open_clip(clip: ClipSource, max_frames: int | None) -> FrameSource:
+    """The clip's frames; at least two are needed, one to start on and one to search."""
+    frames = open_frames(clip.path, max_frames)
+    if frames.frame_count is not None and frames.frame_count < 2:
+        raise InputError(f"{clip.path}: holds {frames.frame_count} frame; tracking needs at least two")
+    return frames
+
+
+def planar(crop: AnyArray) -> AnyArray:
+    """uint8 ``[r,r,3]`` crop as the program's image ``[1,3,r,r]``."""
+    return np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
+
+
+def follow(
+    network: Network,
+    frames: FrameSource,
+    init: Box,
+    what: str,
+    tell: Tell | None,
+    seen: Callable[[Step, AnyArray], None] | None = None,
+) -> list[Step]:
+    """Track ``init`` through ``frames``; ``seen(step, search crop)`` after every search."""
+    tracker = Tracker(network)
+    steps: list[Step] = []
+    total = (frames.frame_count or 1) - 1
+    for index, frame in enumerate(frames):
+        if index == 0:
+            tracker.init(frame, init)
+            continue
+        if tell:
+            tell(what, index, total)
+        result = tracker.track(frame)
+        x, y, w, h = (float(v) for v in result.box)
+        step = Step(index, (x, y, w, h), float(result.confidence), int(result.argmax), bool(result.updated))
+        steps.append(step)
+        if seen:
+            seen(step, result.crop)
+    if not steps:
+        raise InputError(f"{frames.path}: holds only one frame that can be decoded; tracking needs at least two")
+    return steps
+
+
+def sample_frames(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Frames (1 to ``count``) for calibration and, where there are enough, others for the comparison, spread evenly."""
+    if count < 2:
+        return (1,), (1,)
+    chosen = np.unique(np.linspace(1, count, min(2 * SAMPLES, count)).round().astype(int))
+    return tuple(int(f) for f in chosen[0::2]), tuple(int(f) for f in chosen[1::2])
+
+
+def follow_float(model: SpikeTrack, frames: FrameSource, init: Box, tell: Tell | None = None) -> FloatRun:
+    """Run the float64 tracker, recording spikes at the template pass and on the sample frames."""
+    from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+    from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+
+    network = TorchNetwork(model)
+    count = frames.frame_count or frames.max_frames
+    # Where the length is unknown the first frames serve: a later one may not exist.
+    calibration, held_out = sample_frames(count - 1) if count else (tuple(range(1, 8, 2)), tuple(range(2, 9, 2)))
+    recorder = _Recorder(network, record_spikes, {*calibration, *held_out})
+    steps = follow(recorder, frames, init, "float tracker", tell)
+    kept = recorder.samples
+    first = tuple(kept[f] for f in calibration if f in kept)
+    second = tuple(kept[f] for f in held_out if f in kept) or first
+    return FloatRun(tuple(steps), recorder.templates, recorder.template_spikes, first or second, second)
+
+
+class _Recorder:
+    """A network that keeps crops and spikes of chosen frames; the loop does not notice."""
+
+    def __init__(self, network: Any, record: Callable[[Any], Any], wanted: set[int]) -> None:
+        self._network, self._record, self._wanted = network, record, wanted
+        self._frame = 0
+        self.samples: dict[int, Sample] = {}
+        self._current: AnyArray = np.zeros(0, dtype=np.uint8)
+        self.templates: AnyArray = self._current
+        self.template_spikes: dict[str, AnyArray] = {}
+
+    @property
+    def config(self) -> Any:
+        return self._network.config
+
+    def set_templates(self, crops: Sequence[AnyArray]) -> None:
+        self._current = np.concatenate([planar(crop) for crop in crops])
+        if self.template_spikes:
+            self._network.set_templates(crops)
+            return
+        with self._record(self._network.model) as spikes:
+            self._network.set_templates(crops)
+        self.templates = self._current
+        self.template_spikes = {name: value.numpy() for name, value in spikes.items()}
+
+    def search(self, crop: AnyArray) -> Any:
+        self._frame += 1
+        if self._frame not in self._wanted:
+            return self._network.search(crop)
+        with self._record(self._network.model) as spikes:
+            maps = self._network.search(crop)
+        memories = {f"memory.{i}": _integers(value.numpy()) for i, value in self._network.memories.items()}
+        kept = {name: value.numpy() for name, value in spikes.items()}
+        self.samples[self._frame] = Sample(self._frame, planar(crop), self._current, memories, kept)
+        return maps
+
+
+def _integers(memory: AnyArray) -> AnyArray:
+    """The float tracker's memory ``[T,1,heads,d,dv]``, a multiple of 1/16, as int32 ``[T,heads,d,dv]``."""
+    return np.rint(memory[:, 0].astype(np.float64) * 16).astype(np.int32)

@@ -1,0 +1,207 @@
+"""Frames in, video out: a video file or a folder of images as one sequence of RGB frames.
+
+This module decides what counts as a usable input and in which order frames come. It must not know the tracker. OpenCV
+decodes; it is imported on use, because start-up must not pay for it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracking.crop import Image, check_frame
+
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"])
+DEFAULT_FPS = 25.0
+"""Frames per second of a folder of images, which has no clock, and of a video that states none."""
+CODECS = ("avc1", "vp09", "mp4v")
+"""Tried in this order: browsers play the first two; the last is what every OpenCV build can write."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """RGB frames (uint8 ``[H, W, 3]``, all of one size); every iteration starts again at the first frame.
+
+    ``frame_count`` is exact for a folder, what the container states for a video (frames may turn out fewer), and None
+    where it states nothing. ``width`` and ``height`` are those of the first frame. A frame that cannot be decoded or
+    has another size raises :class:`InputError` when it is reached.
+    """
+
+    name: str
+    path: Path
+    fps: float
+    width: int
+    height: int
+    frame_count: int | None
+    max_frames: int | None
+    images: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[Image]:
+        frames = _folder_frames(self.images) if self.images else _video_frames(self.path)
+        for index, frame in enumerate(frames):
+            if self.max_frames is not None and index >= self.max_frames:
+                frames.close()
+                return
+            if frame.shape[:2] != (self.height, self.width):
+                where = self.images[index] if self.images else f"frame {index} of {self.path}"
+                raise InputError(
+                    f"{where} has {frame.shape[1]}x{frame.shape[0]} pixels but the first frame has "
+                    f"{self.width}x{self.height}; all frames must have one size"
+                )
+            yield frame
+
+
+def open_frames(path: str | os.PathLike[str], max_frames: int | None = None) -> FrameSource:
+    """A video file, or a folder of images in natural order (``frame_2`` before ``frame_10``).
+
+    At most ``max_frames`` frames are yielded. The first frame is decoded here, so that an unusable input fails at once:
+    :class:`InputError` for a missing path, a folder without images, an unreadable or empty video.
+    """
+    source = Path(path)
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"at least one frame is needed, not {max_frames}")
+    if source.is_dir():
+        return _open_folder(source, max_frames)
+    if not source.exists():
+        raise InputError(f"{source} does not exist; give a video file or a folder of images")
+    return _open_video(source, max_frames)
+
+
+def write_video(path: str | os.PathLike[str], frames: Iterable[Image], fps: float) -> None:
+    """Write RGB frames of one size as an mp4; H.264 or VP9 where this OpenCV can, else MPEG-4.
+
+    The file appears only when it is whole. An odd last row or column is cut, as the codecs need even sides. Raises
+    :class:`InputError` for no frames, mixed sizes, an impossible rate, or a path that cannot be written.
+    """
+    target = Path(path)
+    if not math.isfinite(fps) or fps <= 0:
+        raise InputError(f"a video cannot have {fps} frames per second")
+    if not target.parent.is_dir():
+        raise InputError(f"video {target} cannot be written: folder {target.parent} does not exist")
+    part = target.with_name(f"{target.stem}.part.mp4")
+    try:
+        _encode(part, frames, fps)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _encode(part: Path, frames: Iterable[Image], fps: float) -> None:
+    writer, size = None, (0, 0)
+    try:
+        for frame in frames:
+            check_frame(frame)
+            height, width = frame.shape[0] & ~1, frame.shape[1] & ~1
+            if writer is None:
+                size, writer = (width, height), _open_writer(part, fps, width, height)
+            if (width, height) != size:
+                raise InputError(
+                    f"video {part.name}: a frame has {width}x{height} pixels, the first one had {size[0]}x{size[1]}"
+                )
+            writer.write(np.ascontiguousarray(frame[:height, :width, ::-1]))
+    finally:
+        if writer is not None:
+            writer.release()
+    if writer is None:
+        raise InputError("a video needs at least one frame")
+    if not part.is_file() or not part.stat().st_size:
+        raise InputError(f"video {part} cannot be written; is the disk full or the folder read-only?")
+
+
+def _open_writer(part: Path, fps: float, width: int, height: int) -> Any:
+    cv2 = _opencv()
+    if not width or not height:
+        raise InputError("a video needs frames of at least 2x2 pixels")
+    for codec in CODECS:
+        writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, (width, height))
+        if writer.isOpened():
+            return writer
+        writer.release()
+    raise InputError(f"video {part} cannot be written: this OpenCV has none of the codecs {', '.join(CODECS)}")
+
+
+def _open_folder(folder: Path, max_frames: int | None) -> FrameSource:
+    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
+    images = sorted(found, key=_natural)
+    if not images:
+        raise InputError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    first = _read_image(images[0])
+    count = len(images) if max_frames is None else min(max_frames, len(images))
+    height, width = first.shape[:2]
+    return FrameSource(
+        folder.resolve().name, folder, DEFAULT_FPS, width, height, count, max_frames, tuple(images[:count])
+    )
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Digits compare as numbers; the name itself breaks ties such as ``1`` and ``01``."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts], path.name
+
+
+def _read_image(path: Path) -> Image:
+    # Decoded from bytes, because OpenCV's own file reading cannot tell a missing file from a broken one.
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"image {path} cannot be read: {error.strerror or error}") from error
+    cv2 = _opencv()
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:
+        raise InputError(f"image {path} cannot be decoded: {error.err}") from error
+    if bgr is None:
+        raise InputError(f"image {path} is empty or damaged")
+    return np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
+
+
+def _folder_frames(images: tuple[Path, ...]) -> Generator[Image, None, None]:
+    for path in images:
+        yield _read_image(path)
+
+
+def _open_video(path: Path, max_frames: int | None) -> FrameSource:
+    cv2 = _opencv()
+    first = next(_video_frames(path), None)
+    if first is None:
+        raise InputError(f"video {path} holds no frame that can be decoded")
+    capture = cv2.VideoCapture(str(path))
+    fps, stated = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    count = int(stated) if math.isfinite(stated) and 1 <= stated < 1e9 else None
+    if count is not None and max_frames is not None:
+        count = min(count, max_frames)
+    rate = float(fps) if math.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
+    return FrameSource(path.stem, path, rate, first.shape[1], first.shape[0], count, max_frames, ())
+
+
+def _video_frames(path: Path) -> Generator[Image, None, None]:
+    cv2 = _opencv()
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise InputError(f"video {path} cannot be opened: it is no video, or no codec for it is present")
+        while True:
+            ok, bgr = capture.read()
+            if not ok:
+                return
+            yield np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
+    finally:
+        capture.release()
+
+
+def _opencv() -> Any:
+    # FFmpeg would print its own complaints about bad input beside our one sentence.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    import cv2
+
+    return cv2
