@@ -3,7 +3,7 @@
     python benchmarks/engine_parity.py [--frames N] [--lava-frames N] [--engines sim,onnx,lava] [--json]
 
 Two seeded networks of 256-pixel crops (widths 16, 32, 48, 64, head 64, one and three templates) go through the real
-pipeline to programs. A drawn clip is tracked with template updates; every run of a branch is repeated on every engine
+pipeline to programs. A drawn clip is tracked with template updates; every run of a phase is repeated on every engine
 and all operations' outputs and all counts are compared. Exit 0 only if no integer differs.
 """
 
@@ -48,12 +48,12 @@ class Repeated:
         self.engine = ReferenceEngine(program)
         self._key: tuple[str, int] | None = None
 
-    def run(self, branch, inputs, *, count=True, watch=None):
+    def run(self, phase, inputs, *, count=True, watch=None):
         """See Engine; ``inputs`` are told apart by identity."""
-        if self._key != (branch, id(inputs)):
+        if self._key != (phase, id(inputs)):
             self._values = []
-            self._result = self.engine.run(branch, inputs, watch=lambda op, value: self._values.append((op, value)))
-            self._key = (branch, id(inputs))
+            self._result = self.engine.run(phase, inputs, watch=lambda op, value: self._values.append((op, value)))
+            self._key = (phase, id(inputs))
         for op, value in self._values if watch else ():
             watch(op, value)
         return self._result
@@ -70,10 +70,10 @@ class Recorder:
         self.engine, self.name, self.can_replace = engine, engine.name, False
         self.runs: list[Run] = []
 
-    def run(self, branch, inputs, *, count=True, watch=None):
+    def run(self, phase, inputs, *, count=True, watch=None):
         """See Engine."""
-        self.runs.append((branch, dict(inputs)))
-        return self.engine.run(branch, inputs, count=count, watch=watch)
+        self.runs.append((phase, dict(inputs)))
+        return self.engine.run(phase, inputs, count=count, watch=watch)
 
 
 def clip(frames: int) -> list[np.ndarray]:
@@ -92,7 +92,7 @@ def program_of(templates: int) -> tuple[TrackerConfig, Program]:
 
 
 def tracked(config: TrackerConfig, program: Program, frames: int) -> list[Run]:
-    """Every run of a branch that tracking the clip takes."""
+    """Every run of a phase that tracking the clip takes."""
     with make_engine("sim", program) as engine:
         recorder = Recorder(engine)
         tracker = Tracker(ProgramNetwork(program, recorder, config, count=False))
@@ -105,26 +105,26 @@ def tracked(config: TrackerConfig, program: Program, frames: int) -> list[Run]:
 
 def limit(runs: list[Run], frames: int) -> int:
     """Number of leading runs that hold ``frames`` search frames."""
-    searches = [index for index, (branch, _) in enumerate(runs) if branch == "search"]
+    searches = [index for index, (phase, _) in enumerate(runs) if phase == "search"]
     return searches[min(frames, len(searches)) - 1] + 1
 
 
 def summary(results: list[ParityResult], runs: list[Run], uncounted: list[float]) -> dict[str, object]:
     """Totals of the runs of one engine."""
     times = {
-        branch: [r.seconds[branch][1] for r in results if branch in r.seconds] for branch in ("search", "template")
+        phase: [r.seconds[phase][1] for r in results if phase in r.seconds] for phase in ("search", "template")
     }
     first = next((r.first for r in results if r.first is not None), None)
     return {
-        "search_frames": sum(branch == "search" for branch, _ in runs),
-        "template_updates": sum(branch == "template" for branch, _ in runs),
+        "search_frames": sum(phase == "search" for phase, _ in runs),
+        "template_updates": sum(phase == "template" for phase, _ in runs),
         "operations": sum(r.operations for r in results),
         "integers": sum(r.integers for r in results),
         "differing_integers": sum(r.differing_integers for r in results),
         "counts": sum(r.counts for r in results),
         "differing_counts": sum(r.differing_counts for r in results),
         "first_difference": None if first is None else first.sentence("reference", results[0].engines[1]),
-        "frame_ms": {branch: 1e3 * median(values) for branch, values in times.items() if values},
+        "frame_ms": {phase: 1e3 * median(values) for phase, values in times.items() if values},
         "uncounted_search_ms": 1e3 * median(uncounted),
     }
 
@@ -164,7 +164,7 @@ def report(entry: dict) -> None:
     print(f"{entry['config']}: against the reference")
     for name, r in entry["engines"].items():
         differing = r["differing_integers"] + r["differing_counts"]
-        times = ", ".join(f"{branch} {ms:.1f} ms" for branch, ms in r["frame_ms"].items())
+        times = ", ".join(f"{phase} {ms:.1f} ms" for phase, ms in r["frame_ms"].items())
         print(
             f"  {name:<6}{r['search_frames']:4} frames {r['template_updates']:3} template runs "
             f"{r['integers'] + r['counts']:13,} integers, {differing} differ; {times}, "

@@ -41,7 +41,7 @@ def measure(size: str, target: str, density: float) -> dict[str, Any]:
     profile, chips = resolve_target(target)
     start = time.perf_counter()
     mapping, report = mapping_report(
-        program, profile, target=target, chips_available=chips, branch="search", density=density
+        program, profile, target=target, chips_available=chips, phase="search", density=density
     )
     seconds = time.perf_counter() - start
     limits = core_limits(profile)
@@ -59,7 +59,7 @@ def measure(size: str, target: str, density: float) -> dict[str, Any]:
         "chips": mapping.chips,
         "chips_power_of_two_tiling": -(-vendor // limits.cores_per_chip),
         "core_level_breaches": sum(b["fatal"] and b["rule"] != "chips" for b in report["breaches"]),
-        "template_branch_cores": report["other_branch"]["cores"],
+        "template_phase_cores": report["other_phase"]["cores"],
         "static_power_w": power.nominal * mapping.chips if power else None,
         "static_mj_per_camera_frame": power.nominal * mapping.chips / 30 * MILLI if power else None,
         "dynamic_mj": {key: value * NANO * MILLI for key, value in report["energy"]["dynamic_nj"].items()},

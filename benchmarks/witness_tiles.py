@@ -84,9 +84,9 @@ def golden_program(folder: Path, name: str) -> tuple[Program, list[tuple[Op, Int
     case = golden.cases()[0]
     runs = record_runs(model, [golden.templates(case)], [golden.crop(case, "s")[None]])
     program = lower(*build_graph(state, golden.config), calibration_of(runs)).program
-    search = next(run for run in runs if run.branch == "search")
-    branch = program.branches["search"]
-    return program, [(op, args[0]) for op, args, _ in iterate(program, branch, search.inputs) if op.kind == "conv"]
+    search = next(run for run in runs if run.phase == "search")
+    phase = program.phases["search"]
+    return program, [(op, args[0]) for op, args, _ in iterate(program, phase, search.inputs) if op.kind == "conv"]
 
 
 def _crop(x: IntArray, side: int) -> IntArray:

@@ -12,7 +12,7 @@ import pytest
 from spiketrack_deploy.engines.lava_engine import group_members
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.errors import EngineError
-from spiketrack_deploy.program.types import AnyArray, Branch, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import AnyArray, Op, Phase, Program, TensorSpec
 
 
 @cache
@@ -51,7 +51,7 @@ def conv_op(name: str, x: str, block: str, key: str, padding: int) -> Op:
 
 
 def chain_program(blocks: tuple[str, str, str, str] = ("stem", "stem", "body", "head"), shift: int = 4) -> Program:
-    """image_conv -> ni_lif -> conv -> head_out on a 6 x 5 image, branch ``search``; ``shift`` of conv ``b``."""
+    """image_conv -> ni_lif -> conv -> head_out on a 6 x 5 image, phase ``search``; ``shift`` of conv ``b``."""
     rng = np.random.default_rng(7)
     arrays: dict[str, AnyArray] = {
         "a.weight": rng.integers(-20, 21, (1, 3, 3, 3, 3)).astype(np.int8),
@@ -85,7 +85,7 @@ def chain_program(blocks: tuple[str, str, str, str] = ("stem", "stem", "body", "
         "head": TensorSpec("logits", (1, 1, 6, 5), "unit.1"),
     }
     inputs = {"image": TensorSpec("image", (1, 3, 6, 5))}
-    return Program({"search": Branch("search", inputs, ops, values, {"ctr": "head"})}, arrays, {})
+    return Program({"search": Phase("search", inputs, ops, values, {"ctr": "head"})}, arrays, {})
 
 
 def chain_inputs(seed: int = 0) -> dict[str, AnyArray]:

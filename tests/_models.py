@@ -87,8 +87,8 @@ def calibration_of(runs: list[Recording]) -> Calibration:
     """The same runs as the lowering takes them."""
     names = ("template", "search")
     return Calibration(
-        {b: [r.inputs["image"] for r in runs if r.branch == b] for b in names},
-        {b: [r.spikes for r in runs if r.branch == b] for b in names},
+        {b: [r.inputs["image"] for r in runs if r.phase == b] for b in names},
+        {b: [r.spikes for r in runs if r.phase == b] for b in names},
     )
 
 

@@ -18,8 +18,8 @@ from spiketrack_deploy.program.types import (
     SPIKE_MAX,
     UNREACHABLE,
     AnyArray,
-    Branch,
     Op,
+    Phase,
     Program,
     TensorSpec,
 )
@@ -46,8 +46,8 @@ def round_thresholds(bits: AnyArray) -> AnyArray:
 
 
 @dataclass
-class BranchBuilder:
-    """Adds operations to one branch; arrays are shared by key between branches."""
+class PhaseBuilder:
+    """Adds operations to one phase; arrays are shared by key between phases."""
 
     name: str
     rng: np.random.Generator
@@ -61,7 +61,7 @@ class BranchBuilder:
         return self.inputs[name] if name in self.inputs else self.values[name]
 
     def put(self, key: str, array: AnyArray) -> str:
-        """Store ``array`` unless the other branch has stored this key already."""
+        """Store ``array`` unless the other phase has stored this key already."""
         self.arrays.setdefault(key, array)
         return key
 
@@ -209,15 +209,15 @@ class BranchBuilder:
             )
         return self.op(name, "ni_lif", [x], block, TensorSpec("spikes", spec.shape), {"steps": steps}, arrays)
 
-    def finish(self) -> Branch:
-        return Branch(self.name, self.inputs, tuple(self.ops), self.values, self.outputs)
+    def finish(self) -> Phase:
+        return Phase(self.name, self.inputs, tuple(self.ops), self.values, self.outputs)
 
 
 @dataclass
 class _Walk:
-    """Adds the stages of the tracker to one branch."""
+    """Adds the stages of the tracker to one phase."""
 
-    b: BranchBuilder
+    b: PhaseBuilder
     dims: tuple[int, ...]
     resolution: int
     steps: int
@@ -370,7 +370,7 @@ class _Walk:
                 width //= 2
             b.outputs[part] = b.conv(f"decoder.conv5_{part}", y, out, "head", kind="head_out")
 
-    def run(self, stages: Sequence[str]) -> Branch:
+    def run(self, stages: Sequence[str]) -> Phase:
         b, d = self.b, self.dims
         b.inputs["image"] = TensorSpec("image", (1 if self.search else self.steps, 3, self.resolution, self.resolution))
         x = b.conv("encoder.downsample1_1.encode_conv", "image", d[0] // 2, "downsample1_1", 7, 2, 3, kind="image_conv")
@@ -391,16 +391,16 @@ class _Walk:
         return b.finish()
 
 
-def _prune(branch: Branch) -> Branch:
-    """Without operations that no output needs (behind the last memory of a template branch)."""
-    needed = set(branch.outputs.values())
+def _prune(phase: Phase) -> Phase:
+    """Without operations that no output needs (behind the last memory of a template phase)."""
+    needed = set(phase.outputs.values())
     kept: list[Op] = []
-    for op in reversed(branch.ops):
+    for op in reversed(phase.ops):
         if op.name in needed:
             kept.append(op)
             needed.update(op.inputs)
     ops = tuple(reversed(kept))
-    return Branch(branch.name, branch.inputs, ops, {op.name: branch.values[op.name] for op in ops}, branch.outputs)
+    return Phase(phase.name, phase.inputs, ops, {op.name: phase.values[op.name] for op in ops}, phase.outputs)
 
 
 def tracker_program(
@@ -418,11 +418,11 @@ def tracker_program(
     rng = np.random.default_rng(seed)
     arrays: dict[str, AnyArray] = {}
     grid = resolution // 2 ** (1 + sum(s in ("downsample1_2", "downsample2", "downsample3") for s in stages))
-    branches = {}
+    phases = {}
     for name in ("template", "search"):
-        walk = _Walk(BranchBuilder(name, rng, arrays), dims, resolution, steps, head, heads, grid, dilation)
-        branches[name] = _prune(walk.run(stages))
-    return Program(branches, arrays, {"origin": "drawn", "seed": seed})
+        walk = _Walk(PhaseBuilder(name, rng, arrays), dims, resolution, steps, head, heads, grid, dilation)
+        phases[name] = _prune(walk.run(stages))
+    return Program(phases, arrays, {"origin": "drawn", "seed": seed})
 
 
 def random_program(seed: int, steps: int = 3) -> Program:
@@ -434,15 +434,15 @@ def random_program(seed: int, steps: int = 3) -> Program:
 
 
 def random_inputs(program: Program, seed: int) -> dict[str, dict[str, AnyArray]]:
-    """Branch -> input -> drawn integers: pixels 0..255, memory entries up to 4 per template token."""
+    """Phase -> input -> drawn integers: pixels 0..255, memory entries up to 4 per template token."""
     rng = np.random.default_rng(seed)
     result: dict[str, dict[str, AnyArray]] = {}
-    for name, branch in program.branches.items():
-        grid = next((branch.spec(op.inputs[0]).shape[2:] for op in branch.ops if op.kind == "query"), (1, 1))
+    for name, phase in program.phases.items():
+        grid = next((phase.spec(op.inputs[0]).shape[2:] for op in phase.ops if op.kind == "query"), (1, 1))
         result[name] = {
             key: rng.integers(0, 256, spec.shape).astype(np.uint8)
             if spec.kind == "image"
             else rng.integers(0, 4 * grid[0] * grid[1] + 1, spec.shape).astype(np.int32)
-            for key, spec in branch.inputs.items()
+            for key, spec in phase.inputs.items()
         }
     return result

@@ -23,7 +23,7 @@ def frames(program: Program) -> list[list[LayerCounts]]:
     """Two frames in which every weighted operation has some work, every neuron layer some spikes."""
     some = {"events": 40, "synops": 4000, "unit_ops": 6000, "input_sum": 60, "input_size": 900}
     kinds = {"conv": some, "query": some, "ni_lif": {"neuron_updates": 500, "neuron_spiking": 50, "output_sum": 70}}
-    ops = program.branches["search"].ops
+    ops = program.phases["search"].ops
     return [[LayerCounts(op.name, op.kind, op.block, kinds.get(op.kind, {})) for op in ops] for _ in range(2)]
 
 

@@ -66,7 +66,7 @@ def test_a6_transt_as_a_dense_tracker() -> None:
 def test_a7_b256_t3_in_the_published_convention() -> None:
     """14.592 GMAC at 0.9 pJ and a mean spike value of 0.753: 9.89 mJ, printed as 9.9 mJ; within 0.2 %."""
     counts = {"dense_macs": 14_592_000_000, "input_sum": 753, "input_size": 1000}
-    layer = LayerCounts("search branch and head", "conv", "all", counts)
+    layer = LayerCounts("search phase and head", "conv", "all", counts)
     convention = published_convention(mean_layers([[layer]], "search frame"), load_profile("cmos45_fp32"))
     assert convention.published.nominal * 1e-9 == pytest.approx(9.89e-3, rel=2e-3)
     transt = price("cmos45_fp32", "mac").nominal * 16.35e9

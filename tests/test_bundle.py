@@ -89,9 +89,9 @@ def test_verify_needs_neither_torch_nor_anything_else_but_numpy(bundle: Path) ->
 def test_verify_covers_every_operation(bundle: Path) -> None:
     found = succeed(bundle.parent, "verify", "bundle")
     program = load_program(bundle / "program")
-    searches = sum(r["branch"] == "search" for r in json.loads((bundle / bundles.EXPECTED).read_text())["runs"])
-    want = len(program.branches["template"].ops) + searches * len(program.branches["search"].ops)
-    assert found["operations"] == want and found["ranges_proved"] == sum(len(b.ops) for b in program.branches.values())
+    searches = sum(r["phase"] == "search" for r in json.loads((bundle / bundles.EXPECTED).read_text())["runs"])
+    want = len(program.phases["template"].ops) + searches * len(program.phases["search"].ops)
+    assert found["operations"] == want and found["ranges_proved"] == sum(len(b.ops) for b in program.phases.values())
     assert found["program_hash"] == content_hash(program)
 
 

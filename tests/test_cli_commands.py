@@ -70,7 +70,7 @@ def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
 def test_inspect_a_model(tmp_path: Path) -> None:
     found = succeed(tmp_path, "inspect", "spiketrack-untrained")
     assert found["parameters"] == 399_610 and "untrained" in found["remark"]
-    assert found["nir"]["branches"]["search"]["cut_ops"]["decode"] == 1
+    assert found["nir"]["phases"]["search"]["cut_ops"]["decode"] == 1
     assert "NIR nodes" in spiketrack(tmp_path, "inspect", "spiketrack-untrained").stdout
 
 

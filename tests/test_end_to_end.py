@@ -80,20 +80,20 @@ def test_energy_is_banded_split_and_adds_up(demo: Path) -> None:
     assert data["frames"] == FRAMES - 1 and data["profile"]["name"] == "loihi2"
     frame = data["per_frame"]["search_nj"]
     assert 0 < frame["low"] < frame["nominal"] < frame["high"]
-    rows = [row for row in data["layers"] if row["branch"] == "search"]
+    rows = [row for row in data["layers"] if row["phase"] == "search"]
     for end in ("low", "nominal", "high"):
         assert sum(row["energy_nj"][end] for row in rows) == pytest.approx(frame[end], rel=1e-12)
         assert sum(c[end] for c in data["per_frame"]["by_cause_nj"].values()) == pytest.approx(frame[end], rel=1e-12)
     assert data["template_update"]["updates"] == 1 and data["unpriced"] and data["assumptions"]
     program = load_program(demo / "program")
-    assert [row["name"] for row in rows] == [op.name for op in program.branches["search"].ops]
+    assert [row["name"] for row in rows] == [op.name for op in program.phases["search"].ops]
 
 
 def test_layers_csv_agrees_with_energy_json(demo: Path) -> None:
     data = json.loads((demo / "energy.json").read_text())
     with (demo / "layers.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(r["branch"], r["name"]) for r in rows] == [(r["branch"], r["name"]) for r in data["layers"]]
+    assert [(r["phase"], r["name"]) for r in rows] == [(r["phase"], r["name"]) for r in data["layers"]]
     assert [float(r["energy_nj"]) for r in rows] == [r["energy_nj"]["nominal"] for r in data["layers"]]
 
 

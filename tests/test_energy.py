@@ -121,7 +121,7 @@ def test_a_template_update_is_shown_whole_and_amortised() -> None:
     assert shown["amortised_per_frame_nj"]["nominal"] == pytest.approx(whole * 1e-3 / 25)
     assert (shown["updates"], shown["interval_frames"]) == (2, 25)
     assert report.per_frame.nominal == pytest.approx(report.search.dynamic.nominal + whole * 1e-3 / 25)
-    assert "energy_nj" in report.to_dict()["layers"][-1] and report.to_dict()["layers"][-1]["branch"] == "template"
+    assert "energy_nj" in report.to_dict()["layers"][-1] and report.to_dict()["layers"][-1]["phase"] == "template"
 
 
 def test_frames_are_averaged_by_exact_sums() -> None:
@@ -303,7 +303,7 @@ def test_energy_json_has_the_agreed_fields_and_is_reproducible(tmp_path: Path) -
     assert data["frames"] == 2 and data["profile"]["name"] == "loihi2"
     assert {"name", "kind", "counts", "energy_nj"} <= set(data["layers"][0])
     assert set(data["layers"][0]["energy_nj"]) == {"nominal", "low", "high"}
-    layers = [row for row in data["layers"] if row["branch"] == "search"]
+    layers = [row for row in data["layers"] if row["phase"] == "search"]
     for end in ("low", "nominal", "high"):
         added = sum(row["energy_nj"][end] for row in layers)
         assert added == pytest.approx(data["per_frame"]["search_nj"][end]), f"layers do not add up to the frame ({end})"
@@ -320,7 +320,7 @@ def test_layers_csv_has_a_row_per_layer_and_branch(tmp_path: Path) -> None:
     write_layers_csv(report, tmp_path / "layers.csv")
     with (tmp_path / "layers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["branch"], row["name"]) for row in rows] == [("search", x.name) for x in FRAME] + [
+    assert [(row["phase"], row["name"]) for row in rows] == [("search", x.name) for x in FRAME] + [
         ("template", x.name) for x in UPDATE
     ]
     conv = rows[1]

@@ -121,11 +121,11 @@ def test_units_scale_what_is_held_and_never_an_integer(change) -> None:
 def test_image_convolution_with_the_hardest_pixels() -> None:
     """All pixels 255: products of uint8 and int8 saturate in pairs on processors without VNNI, sums must not."""
     program = random_program(1, 1)
-    key = next(op.arrays["weight"] for op in program.branches["search"].ops if op.kind == "image_conv")
+    key = next(op.arrays["weight"] for op in program.phases["search"].ops if op.kind == "image_conv")
     for sign in (1, -1):
         weight = np.full_like(program.arrays[key], 127 * sign)
         hard = dataclasses.replace(program, arrays={**program.arrays, key: weight})
-        shift = next(op.arrays["shift"] for op in program.branches["search"].ops if op.kind == "image_conv")
+        shift = next(op.arrays["shift"] for op in program.phases["search"].ops if op.kind == "image_conv")
         hard = dataclasses.replace(hard, arrays={**hard.arrays, shift: np.zeros_like(hard.arrays[shift])})
         inputs = {
             name: np.full_like(x, 255 if name == "image" else 1)

@@ -10,7 +10,7 @@ import pytest
 
 from spiketrack_deploy.engines.onnx_export import IR_VERSION, OPSET, TEXT_HASH, TEXT_UNITS, export_onnx
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.store import content_hash
 
 from _programs import random_inputs, random_program  # isort: skip
@@ -19,17 +19,17 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-@pytest.mark.parametrize("branch", ["search", "template"])
+@pytest.mark.parametrize("phase", ["search", "template"])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_stock_runtime_executes_the_file_to_the_same_integers(tmp_path: Path, branch: str, steps: int) -> None:
+def test_stock_runtime_executes_the_file_to_the_same_integers(tmp_path: Path, phase: str, steps: int) -> None:
     program = random_program(1, steps)
     path = tmp_path / "model.onnx"
-    export_onnx(program, path, branch)
-    inputs = random_inputs(program, 1)[branch]
+    export_onnx(program, path, phase)
+    inputs = random_inputs(program, 1)[phase]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, session.run(names, inputs), strict=True))
-    expected = run_branch(program, branch, inputs).outputs
+    expected = run_phase(program, phase, inputs).outputs
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert found[name].dtype == np.int32 and np.array_equal(found[name], value), name
@@ -46,8 +46,8 @@ def test_file_is_standard_and_says_where_it_comes_from(tmp_path: Path) -> None:
     assert {node.domain for node in model.graph.node} == {""}, "standard operators only"
     text = {item.key: item.value for item in model.metadata_props}
     assert text[TEXT_HASH] == content_hash(program)
-    branch = program.branches["search"]
-    units = {name: program.real_unit(branch.spec(op)).tolist() for name, op in branch.outputs.items()}
+    phase = program.phases["search"]
+    units = {name: program.real_unit(phase.spec(op)).tolist() for name, op in phase.outputs.items()}
     assert json.loads(text[TEXT_UNITS]) == units
 
 
@@ -56,7 +56,7 @@ def test_weights_are_stored_as_int8(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     export_onnx(program, path)
     stored = {item.name: item for item in onnx.load(str(path)).graph.initializer}
-    for op in program.branches["search"].ops:
+    for op in program.phases["search"].ops:
         if "weight" in op.arrays:
             weight = program.arrays[op.arrays["weight"]]
             for t in range(len(weight)):
@@ -74,7 +74,7 @@ def test_same_program_same_bytes(tmp_path: Path) -> None:
 
 def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     program = random_program(1)
-    with pytest.raises(InputError, match="no sideways branch; it has template, search"):
+    with pytest.raises(InputError, match="no sideways phase; it has template, search"):
         export_onnx(program, tmp_path / "x.onnx", "sideways")
     with pytest.raises(InputError, match="cannot be written"):
         export_onnx(program, tmp_path / "absent" / "x.onnx")

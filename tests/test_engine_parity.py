@@ -26,7 +26,7 @@ MAKERS = {
 
 
 def runs(program, seeds):
-    return [(branch, inputs) for seed in seeds for branch, inputs in random_inputs(program, seed).items()]
+    return [(phase, inputs) for seed in seeds for phase, inputs in random_inputs(program, seed).items()]
 
 
 @pytest.mark.parametrize("engine", MAKERS)
@@ -37,9 +37,9 @@ def test_every_integer_and_every_count_equals_the_reference(engine: str, steps: 
     with ReferenceEngine(program) as reference, MAKERS[engine](program) as other:
         found = compare(reference, other, program, runs(program, (seed, seed + 50)))
     found.demand()
-    operations = sum(len(branch.ops) for branch in program.branches.values())
+    operations = sum(len(phase.ops) for phase in program.phases.values())
     assert found.equal and found.integers > 100_000 and found.operations >= 2 * operations
-    assert set(found.seconds) == set(program.branches)
+    assert set(found.seconds) == set(program.phases)
 
 
 def test_the_programs_hold_every_operation_kind_and_every_spike() -> None:
@@ -52,8 +52,8 @@ def test_the_programs_hold_every_operation_kind_and_every_spike() -> None:
             if op.kind == "ni_lif":
                 levels.update(np.unique(value).tolist())
 
-        for branch, inputs in random_inputs(program, 0).items():
-            ReferenceEngine(program).run(branch, inputs, count=False, watch=watch)
+        for phase, inputs in random_inputs(program, 0).items():
+            ReferenceEngine(program).run(phase, inputs, count=False, watch=watch)
     assert kinds == set(OP_TABLE), "a new operation needs a place in tests/_programs.py"
     assert levels == {0, 1, 2, 3, 4}
 
@@ -85,7 +85,7 @@ class Flipped(ReferenceEngine):
         super().__init__(program)
         self.victim = victim
 
-    def run(self, branch, inputs, *, count=True, watch=None):
+    def run(self, phase, inputs, *, count=True, watch=None):
         def flip(op, value):
             if op.name == self.victim:
                 value = value.copy()
@@ -94,20 +94,20 @@ class Flipped(ReferenceEngine):
                 watch(op, value)
             return value if op.name == self.victim else None
 
-        return super().run(branch, inputs, count=count, watch=flip)
+        return super().run(phase, inputs, count=count, watch=flip)
 
 
 def test_the_first_difference_is_named_with_operation_step_index_and_values() -> None:
     program = random_program(1)
     victim = "encoder.mrm.0.retriever.attn_spike"
-    shape = program.branches["search"].spec(victim).shape
+    shape = program.phases["search"].spec(victim).shape
     found = compare(ReferenceEngine(program), Flipped(program, victim), program, runs(program, [1]))
     assert not found.equal and found.first is not None
-    assert (found.first.branch, found.first.op, found.first.kind) == ("search", victim, "ni_lif")
+    assert (found.first.phase, found.first.op, found.first.kind) == ("search", victim, "ni_lif")
     assert found.first.step == shape[0] - 1 and found.first.index == tuple(n - 1 for n in shape[1:])
     assert found.first.second == found.first.first + 1
     assert 0 < found.differing_integers < found.integers
-    with pytest.raises(VerificationError, match=rf"search branch, {victim} .*step 2 index .*reference computes \d+"):
+    with pytest.raises(VerificationError, match=rf"search phase, {victim} .*step 2 index .*reference computes \d+"):
         found.demand()
 
 
@@ -115,8 +115,8 @@ def test_a_wrong_count_is_a_difference() -> None:
     class Miscounting(ReferenceEngine):
         name = "miscounting"
 
-        def run(self, branch, inputs, *, count=True, watch=None):
-            result = super().run(branch, inputs, count=count, watch=watch)
+        def run(self, phase, inputs, *, count=True, watch=None):
+            result = super().run(phase, inputs, count=count, watch=watch)
             counts = dict(result.counts)
             if "decoder.spike" in counts:
                 counts["decoder.spike"] = dataclasses.replace(counts["decoder.spike"], neuron_spiking=1)
@@ -134,7 +134,7 @@ def test_forced_values_reach_every_reader_as_in_the_reference(steps: int) -> Non
     program = random_program(2, steps)
     results = {}
     for name, engine in (("reference", ReferenceEngine(program)), ("sim", SimEngine(program, threads=1))):
-        for branch, inputs in random_inputs(program, 2).items():
+        for phase, inputs in random_inputs(program, 2).items():
             rng = np.random.default_rng(5)
             seen = []
 
@@ -144,9 +144,9 @@ def test_forced_values_reach_every_reader_as_in_the_reference(steps: int) -> Non
                     return rng.integers(0, 5, value.shape) if op.kind == "ni_lif" else value[..., ::-1].copy()
                 return None
 
-            results[name, branch] = engine.run(branch, inputs, watch=force), seen
-    for branch in program.branches:
-        (a, values_a), (b, values_b) = results["reference", branch], results["sim", branch]
+            results[name, phase] = engine.run(phase, inputs, watch=force), seen
+    for phase in program.phases:
+        (a, values_a), (b, values_b) = results["reference", phase], results["sim", phase]
         assert all(np.array_equal(x, y) for x, y in zip(values_a, values_b, strict=True))
         assert all(np.array_equal(a.outputs[k], b.outputs[k]) for k in a.outputs)
         assert a.counts == b.counts
@@ -185,7 +185,7 @@ def test_runs_do_not_influence_one_another() -> None:
 
 def test_a_program_that_may_leave_24_bits_is_refused() -> None:
     program = random_program(0)
-    victim = next(op for op in program.branches["search"].ops if op.kind == "conv")
+    victim = next(op for op in program.phases["search"].ops if op.kind == "conv")
     key = victim.arrays["shift"]
     wild = dataclasses.replace(program, arrays={**program.arrays, key: np.full_like(program.arrays[key], 20)})
     with pytest.raises(VerificationError, match=victim.name.replace(".", r"\.")):

@@ -455,13 +455,13 @@ def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None
     tracker.init(frames[0], boxes(4)[0])
     steps = [tracker.track(frame) for frame in frames[1:]]
     assert record["boxes"][1:] == [list(step.box) for step in steps]
-    for branch, runs in (("search", network.frame_counts), ("template", network.update_counts)):
-        for op in program.branches[branch].ops:
+    for phase, runs in (("search", network.frame_counts), ("template", network.update_counts)):
+        for op in program.phases[phase].ops:
             expected = {}
             for counts in runs:
                 for key, value in counts[op.name].to_dict().items():
                     expected[key] = expected.get(key, 0) + value
-            assert record["activity"][branch].get(op.name, {}) == {k: v for k, v in expected.items() if v}, op.name
+            assert record["activity"][phase].get(op.name, {}) == {k: v for k, v in expected.items() if v}, op.name
 
 
 def test_a_bundle_has_no_float_engine(tmp_path: Path, exported: Path) -> None:

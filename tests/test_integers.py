@@ -40,7 +40,7 @@ def digests(graph, cuts, calibration: Calibration) -> dict[str, str]:
     memories: dict[str, np.ndarray] = {}
     with ReferenceEngine(program) as engine:
         for phase in ("template", "search"):
-            if phase not in program.branches:
+            if phase not in program.phases:
                 continue
             inputs = {"image": calibration.images[phase][0]} | (memories if phase == "search" else {})
             run, outputs, _ = execute(program, engine, phase, inputs)

@@ -21,7 +21,7 @@ from spiketrack_deploy.engines.lava_engine import LavaEngine, group_members
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program import semantics
-from spiketrack_deploy.program.run import BranchResult
+from spiketrack_deploy.program.run import PhaseResult
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
 pytestmark = requires_lava()
@@ -36,26 +36,26 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def traced(
-    run: Callable[..., BranchResult], branch: str, inputs: dict[str, AnyArray]
-) -> tuple[BranchResult, dict[str, IntArray]]:
+    run: Callable[..., PhaseResult], phase: str, inputs: dict[str, AnyArray]
+) -> tuple[PhaseResult, dict[str, IntArray]]:
     values: dict[str, IntArray] = {}
-    return run(branch, inputs, watch=lambda op, value: values.update({op.name: value})), values
+    return run(phase, inputs, watch=lambda op, value: values.update({op.name: value})), values
 
 
-def assert_equal(program: Program, branch: str, inputs: dict[str, AnyArray], engine: LavaEngine) -> BranchResult:
+def assert_equal(program: Program, phase: str, inputs: dict[str, AnyArray], engine: LavaEngine) -> PhaseResult:
     """One run on both engines: outputs, every operation's integers, every count, and the order of the trace."""
-    got, values = traced(engine.run, branch, inputs)
-    want, expected = traced(ReferenceEngine(program).run, branch, inputs)
-    assert list(values) == [op.name for op in program.branches[branch].ops], "the trace is not in execution order"
+    got, values = traced(engine.run, phase, inputs)
+    want, expected = traced(ReferenceEngine(program).run, phase, inputs)
+    assert list(values) == [op.name for op in program.phases[phase].ops], "the trace is not in execution order"
     for name, value in expected.items():
         assert values[name].dtype == np.int64
         assert np.array_equal(values[name], value), (
-            f"{branch} {name}: {np.count_nonzero(values[name] != value)} integers differ"
+            f"{phase} {name}: {np.count_nonzero(values[name] != value)} integers differ"
         )
     assert got.counts == want.counts
     assert set(got.outputs) == set(want.outputs)
     for name, value in want.outputs.items():
-        assert np.array_equal(got.outputs[name], value), f"{branch} output {name} differs"
+        assert np.array_equal(got.outputs[name], value), f"{phase} output {name} differs"
     return got
 
 
@@ -70,7 +70,7 @@ def test_equals_the_reference_over_template_updates_and_frames(seed: int, steps:
             for frame in range(2):
                 image = random_inputs(program, 100 * seed + 10 * update + frame)["search"]["image"]
                 assert_equal(program, "search", {**memories, "image": image}, engine)
-        assert engine.memory_loads == 0, "the search branch must read the memory that the template branch wrote"
+        assert engine.memory_loads == 0, "the search phase must read the memory that the template phase wrote"
     assert running(group) == []
 
 
@@ -165,7 +165,7 @@ def test_a_fault_in_the_middle_of_a_trace(monkeypatch: pytest.MonkeyPatch) -> No
         group = engine.process_group
         with pytest.raises(EngineError, match=r"mrm\.2 died"):
             engine.run("search", random_inputs(program, 1)["search"], watch=lambda op, value: seen.append(op.name))
-    names = [op.name for op in program.branches["search"].ops]
+    names = [op.name for op in program.phases["search"].ops]
     assert seen == names[: len(seen)] and len(seen) < len(names)
     assert running(group) == []
 

@@ -21,7 +21,7 @@ from spiketrack_deploy.engines.lava_worker.plan import LOAD, SINK, SOURCE, cycli
 from spiketrack_deploy.engines.lava_worker.segment import Fault, Segment, check_range, describe, weighted_sum
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program import semantics
-from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, Program
 
 
@@ -42,11 +42,11 @@ def test_one_process_serves_both_branches() -> None:
     program = random_program(1)
     plan = make_plan(program)
     shared = [name for name, work in plan.segments.items() if set(work) == {"template", "search"}]
-    assert "downsample1_1" in shared and "mrm.0" in shared, f"blocks of both branches: {shared}"
-    blocks = {op.block for branch in program.branches.values() for op in branch.ops}
+    assert "downsample1_1" in shared and "mrm.0" in shared, f"blocks of both phases: {shared}"
+    blocks = {op.block for phase in program.phases.values() for op in phase.ops}
     assert set(plan.segments) == blocks, "no block of this program closes a cycle, so each is one Process"
     done = {op.name for work in plan.segments.values() for op in work.get("search", ())}
-    assert done == {op.name for op in program.branches["search"].ops}
+    assert done == {op.name for op in program.phases["search"].ops}
 
 
 def test_official_shape_has_about_forty_blocks() -> None:
@@ -58,16 +58,16 @@ def test_official_shape_has_about_forty_blocks() -> None:
 def test_wires_carry_every_value_that_leaves_a_process_and_no_mode_has_a_cycle() -> None:
     program = random_program(2)
     plan = make_plan(program)
-    for branch in program.branches.values():
-        home = {op.name: name for name, work in plan.segments.items() for op in work.get(branch.name, ())}
-        wires = {(w.source, w.target, w.port.value) for w in plan.wires if w.port.mode == branch.name}
-        for op in branch.ops:
+    for phase in program.phases.values():
+        home = {op.name: name for name, work in plan.segments.items() for op in work.get(phase.name, ())}
+        wires = {(w.source, w.target, w.port.value) for w in plan.wires if w.port.mode == phase.name}
+        for op in phase.ops:
             for value in op.inputs:
                 origin = home.get(value, value if value in plan.memories else SOURCE)
                 assert origin == home[op.name] or (origin, home[op.name], value) in wires, f"{op.name} gets no {value}"
         assert not cyclic((a, b) for a, b, _ in wires)
         reported = {value for _, target, value in wires if target == SINK}
-        assert len(reported) == len(branch.outputs)
+        assert len(reported) == len(phase.outputs)
     loads = {w.target for w in plan.wires if w.port.mode == LOAD}
     assert loads == set(plan.memories)
 
@@ -87,7 +87,7 @@ def test_a_block_named_as_a_fixed_process_is_renamed() -> None:
 def test_memories_of_two_shapes_are_refused() -> None:
     program = random_program(1)
     other = random_program(1, steps=1)
-    mixed = Program({"template": other.branches["template"], "search": program.branches["search"]}, program.arrays, {})
+    mixed = Program({"template": other.phases["template"], "search": program.phases["search"]}, program.arrays, {})
     with pytest.raises(EngineError, match=r"memory\.\d"):
         make_plan(mixed)
 
@@ -135,7 +135,7 @@ def test_segment_reports_values_and_counts_in_order() -> None:
     program = chain_program()
     reader, writer = _pipe()
     state = np.frombuffer(mmap.mmap(-1, 16), dtype=np.int64)
-    ops = program.branches["search"].ops
+    ops = program.phases["search"].ops
     segment = Segment("all", {"search": ops}, program.arrays, writer, state, Fault())
     sent: dict[str, object] = {}
     inputs = chain_inputs()
@@ -148,7 +148,7 @@ def test_segment_reports_values_and_counts_in_order() -> None:
         frozenset({"head"}),
     )
     seen = {}
-    expected = run_branch(
+    expected = run_phase(
         program, "search", inputs, watch=lambda op, v: seen.setdefault(op.name, v) if op.name not in seen else None
     )
     for op in ops:

@@ -18,7 +18,7 @@ from spiketrack_deploy.frontends.spiketrack.recorded import as_value
 from spiketrack_deploy.lowering.lower import dump_program, lower, lower_network
 from spiketrack_deploy.lowering.network import dump
 from spiketrack_deploy.nir_graph.graph import Graph, Node
-from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.store import content_hash
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
@@ -67,13 +67,13 @@ def test_dequantised_twin_emits_the_same_spikes_in_every_layer(config) -> None:
             memories = twin.template_branch(torch.from_numpy(template.astype(np.float64))[:, None])
         with record_spikes(twin) as in_search:
             maps = twin.search_branch(torch.from_numpy(search.astype(np.float64))[:, None], memories)
-    written = run_branch(program, "template", {"image": template}, watch=watch_against(in_template)).outputs
+    written = run_phase(program, "template", {"image": template}, watch=watch_against(in_template)).outputs
     for name, value in written.items():
         assert np.array_equal(value, 16 * memories[int(name.split(".")[1])].numpy()[:, 0])
-    logits = run_branch(program, "search", {"image": search, **written}, watch=watch_against(in_search)).outputs
-    branch = program.branches["search"]
+    logits = run_phase(program, "search", {"image": search, **written}, watch=watch_against(in_search)).outputs
+    phase = program.phases["search"]
     for public, real in (("ctr", maps.ctr_logits), ("size", maps.size_logits), ("offset", maps.offset)):
-        unit = program.real_unit(branch.spec(branch.outputs[public]))
+        unit = program.real_unit(phase.spec(phase.outputs[public]))
         assert np.array_equal(logits[public] * unit[:, None, None], real.numpy()), public
     assert compared == len(in_template) + len(in_search) > 50
 
@@ -86,7 +86,7 @@ def test_teacher_forced_parity_with_the_float_tracker(templates: int) -> None:
     program = lower(graph, cuts, calibration_of(runs)).program
     layers = layer_parity(ReferenceEngine(program), runs, teacher_forced=True)
     figures = summary(layers)
-    assert figures["layers"] == len({(r.branch, n) for r in runs for n in r.spikes})
+    assert figures["layers"] == len({(r.phase, n) for r in runs for n in r.spikes})
     assert figures["mean_rate"] < 0.01, figures
     assert all(layer.neurons > 0 for layer in layers)
     free = summary(layer_parity(ReferenceEngine(program), runs, teacher_forced=False))
@@ -116,7 +116,7 @@ def test_border_of_the_image_is_exact() -> None:
     model = tiny_model(config)
     image = picture(9, config.resolution)
     seen = {}
-    run_branch(
+    run_phase(
         program,
         "template",
         {"image": image[None]},
@@ -127,7 +127,7 @@ def test_border_of_the_image_is_exact() -> None:
     mean, std = (np.array(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.inference_mode():
         real = stem.encode_bn(stem.encode_conv(torch.from_numpy((image / 255.0 - mean) / std)[None])).numpy()[0]
-    unit = program.real_unit(program.branches["template"].values[name])[:, None, None]
+    unit = program.real_unit(program.phases["template"].values[name])[:, None, None]
     error = np.abs(seen[name][0] * unit - real)
     scale = np.abs(real).mean()
     border = np.concatenate(
@@ -152,9 +152,9 @@ def test_ranges_hold_for_extreme_inputs() -> None:
                 op.name
             )
 
-        memories = run_branch(result.program, "template", {"image": np.stack([image] * 3)}, watch=inside).outputs
+        memories = run_phase(result.program, "template", {"image": np.stack([image] * 3)}, watch=inside).outputs
         bound = {e.op: e for e in result.ranges["search"]}
-        run_branch(
+        run_phase(
             result.program, "search", {"image": image[None], **memories}, watch=lambda op, v, b=bound: inside(op, v, b)
         )
     assert all(e.fits for entries in result.ranges.values() for e in entries)
@@ -163,24 +163,24 @@ def test_ranges_hold_for_extreme_inputs() -> None:
 def test_weights_that_leave_24_bits_are_refused() -> None:
     graph, cuts = tiny_graph(tiny_config())
     network = recognise(graph, cuts)
-    search = network.branches["search"]
+    search = network.phases["search"]
     huge = [
         dataclasses.replace(op, params={**op.params, "weight": op.params["weight"] * 1e7})
         if op.name.endswith("conv1")
         else op
         for op in search.ops
     ]
-    branches = {**network.branches, "search": dataclasses.replace(search, ops=tuple(huge))}
-    template = network.branches["template"]
+    phases = {**network.phases, "search": dataclasses.replace(search, ops=tuple(huge))}
+    template = network.phases["template"]
     same = [
         dataclasses.replace(op, params={**op.params, "weight": op.params["weight"] * 1e7})
         if op.name.endswith("conv1")
         else op
         for op in template.ops
     ]
-    branches["template"] = dataclasses.replace(template, ops=tuple(same))
+    phases["template"] = dataclasses.replace(template, ops=tuple(same))
     with pytest.raises(FitError, match="24"):
-        lower_network(dataclasses.replace(network, branches=branches), None, {})
+        lower_network(dataclasses.replace(network, phases=phases), None, {})
 
 
 def test_same_graph_gives_the_same_program() -> None:

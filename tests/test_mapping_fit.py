@@ -29,12 +29,12 @@ from spiketrack_deploy.mapping.latency import latency
 from spiketrack_deploy.mapping.limits import core_limits, resolve_target
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.report import mapping_report
-from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.run import run_phase
 
 
-def counted(program, branch="search"):
-    inputs = random_inputs(program, 4)[branch]
-    return layer_counts(program.branches[branch].ops, run_branch(program, branch, inputs).counts)
+def counted(program, phase="search"):
+    inputs = random_inputs(program, 4)[phase]
+    return layer_counts(program.phases[phase].ops, run_phase(program, phase, inputs).counts)
 
 
 def test_s256_t1_does_not_fit_eight_chips_and_fits_hala_point():
@@ -59,7 +59,7 @@ def test_s256_t1_does_not_fit_eight_chips_and_fits_hala_point():
 def test_verdict_names_every_operation_and_what_no_chip_does():
     program = small_program(1, 3)
     mapping = map_program(program, loihi2(), rounds=5)
-    assert [v.op for v in mapping.verdicts] == [op.name for op in program.branches["search"].ops]
+    assert [v.op for v in mapping.verdicts] == [op.name for op in program.phases["search"].ops]
     by_kind = {v.kind: v for v in mapping.verdicts}
     assert by_kind["conv"].verdict == "native"
     assert by_kind["ni_lif"].verdict == "microcode"
@@ -142,7 +142,7 @@ def test_energy_counts_are_the_programs():
     activity = measured(populations(program, "search"), program.arrays, counts)
     mapping = map_program(program, profile, activity=activity, rounds=10)
     lines = {name: count for name, (_, count) in event_counts(mapping, activity, 1.0, 1).items()}
-    gate = {op.name for op in program.branches["search"].ops if op.kind == "gate"}
+    gate = {op.name for op in program.phases["search"].ops if op.kind == "gate"}
     assert lines["synaptic operations"] == pytest.approx(sum(c["synops"] for c in counts if c.name not in gate))
     assert lines["image multiply-accumulates"] == pytest.approx(sum(c["macs"] for c in counts))
     assert lines["stream synapses"] >= sum(c["relay_synops"] for c in counts) * (1 - 1e-9)

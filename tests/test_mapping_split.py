@@ -21,7 +21,7 @@ from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.program.counts import fan_out
 from spiketrack_deploy.program.table import OP_TABLE, conv_geometry
 
-BRANCHES = ("search", "template")
+PHASES = ("search", "template")
 
 
 def painted(network, parts):
@@ -33,12 +33,12 @@ def painted(network, parts):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(0, 5), st.sampled_from([1, 3]), st.sampled_from(BRANCHES), st.integers(32, 3000),
+    st.integers(0, 5), st.sampled_from([1, 3]), st.sampled_from(PHASES), st.integers(32, 3000),
     st.integers(20, 16000), st.integers(40, 16000), st.integers(1, 8),
     st.sampled_from(["contiguous", "power_of_two"]),
 )  # fmt: skip
-def test_every_row_lies_on_exactly_one_core(seed, steps, branch, neurons, words, axons, groups, rule):
-    network = populations(small_program(seed, steps), branch)
+def test_every_row_lies_on_exactly_one_core(seed, steps, phase, neurons, words, axons, groups, rule):
+    network = populations(small_program(seed, steps), phase)
     parts = split(network, replace(SMALL, neurons=neurons, words=words, axons_in=axons, groups=groups), rule)
     for population, paint in zip(network.populations, painted(network, parts)):
         wanted = 1 if population.on_chip else 0
@@ -49,9 +49,9 @@ def test_every_row_lies_on_exactly_one_core(seed, steps, branch, neurons, words,
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 5), st.sampled_from([1, 3]), st.sampled_from(BRANCHES), st.data())
-def test_tighter_limits_never_need_fewer_cores(seed, steps, branch, data):
-    network = populations(small_program(seed, steps), branch)
+@given(st.integers(0, 5), st.sampled_from([1, 3]), st.sampled_from(PHASES), st.data())
+def test_tighter_limits_never_need_fewer_cores(seed, steps, phase, data):
+    network = populations(small_program(seed, steps), phase)
     loose = {
         "neurons": data.draw(st.integers(64, 5000)),
         "words": data.draw(st.integers(64, 20000)),
@@ -63,36 +63,36 @@ def test_tighter_limits_never_need_fewer_cores(seed, steps, branch, data):
     assert many >= few, f"limits {tight} take {many} cores, the looser {loose} take {few}"
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("seed", "steps"), [(0, 1), (1, 3), (2, 3)])
-def test_synapses_equal_the_programs_fan_out(seed, steps, branch):
+def test_synapses_equal_the_programs_fan_out(seed, steps, phase):
     """Counted from the neurons' side here, from the spikes' side in program.counts."""
     program = small_program(seed, steps)
-    network = populations(program, branch)
+    network = populations(program, phase)
     here: dict[str, int] = {}
     for s in network.synapses:
         if s.form == "conv":
             here[s.op] = here.get(s.op, 0) + int(fan_in(network, s, program.arrays).sum())
-    for op in program.branches[branch].ops:
+    for op in program.phases[phase].ops:
         if not OP_TABLE[op.kind].weighted:
             continue
-        shape = program.branches[branch].spec(op.inputs[0]).shape
+        shape = program.phases[phase].spec(op.inputs[0]).shape
         fan = fan_out(program.arrays[op.arrays["weight"]], shape[2:], *conv_geometry(op))
         assert here[op.name] == int(fan.sum()) * (shape[0] // fan.shape[0]), f"{op.name}: synapses lost or twice"
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
-def test_sum_over_cores_is_the_programs_count(branch):
+@pytest.mark.parametrize("phase", PHASES)
+def test_sum_over_cores_is_the_programs_count(phase):
     """Non-zero synapses exactly, visits of a counted run to rounding."""
     from _programs import random_inputs
 
     from spiketrack_deploy.energy.layers import layer_counts
-    from spiketrack_deploy.program.run import run_branch
+    from spiketrack_deploy.program.run import run_phase
 
     program = small_program(1, 3)
-    network = populations(program, branch)
-    inputs = random_inputs(program, 4)[branch]
-    counts = layer_counts(program.branches[branch].ops, run_branch(program, branch, inputs).counts)
+    network = populations(program, phase)
+    inputs = random_inputs(program, 4)[phase]
+    counts = layer_counts(program.phases[phase].ops, run_phase(program, phase, inputs).counts)
     activity = measured(network, program.arrays, counts)
     parts = split(network, SMALL)
     sums = core_synapses(network, parts.pieces, parts.cores, activity)
@@ -123,11 +123,11 @@ def test_nano_fits_one_loihi2_chip():
 
 
 @pytest.mark.parametrize("rule", ["contiguous", "power_of_two"])
-@pytest.mark.parametrize(("seed", "steps", "branch"), [(0, 1, "search"), (1, 3, "search"), (2, 3, "template")])
-def test_independent_check_agrees(seed, steps, branch, rule):
+@pytest.mark.parametrize(("seed", "steps", "phase"), [(0, 1, "search"), (1, 3, "search"), (2, 3, "template")])
+def test_independent_check_agrees(seed, steps, phase, rule):
     program = small_program(seed, steps)
     profile = loihi2(neurons_per_core=400, neurons_per_core_compiler=400, synaptic_words_per_core=6000)
-    mapping = map_program(program, profile, branch=branch, rule=rule, rounds=20)
+    mapping = map_program(program, profile, phase=phase, rule=rule, rounds=20)
     assert defects(mapping, program) == []
 
 
@@ -154,6 +154,6 @@ def test_assumed_density_must_be_a_share():
         assumed(populations(program, "search"), program.arrays, 1.5)
 
 
-def test_unknown_branch_is_named():
-    with pytest.raises(InputError, match="no branch 'sideways'"):
+def test_unknown_phase_is_named():
+    with pytest.raises(InputError, match="no phase 'sideways'"):
         populations(small_program(0, 1), "sideways")

@@ -277,8 +277,8 @@ def test_the_summary_counts_the_neurons_of_the_published_network() -> None:
         shapes = {key: tuple(value.shape) for key, value in SpikeTrack(config).state_dict().items()}
     graph, cuts = build_graph({key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}, config)
     counts = summary(graph, cuts)
-    assert counts["branches"]["search"]["neurons"] == 17_070_080
-    assert counts["branches"]["search"]["neuron_banks"] == 171 and counts["branches"]["template"]["neuron_banks"] == 122
+    assert counts["phases"]["search"]["neurons"] == 17_070_080
+    assert counts["phases"]["search"]["neuron_banks"] == 171 and counts["phases"]["template"]["neuron_banks"] == 122
     assert counts["nodes"]["Threshold"] == LEVELS * (171 + 122)
-    assert [c["id"] for c in counts["branches"]["search"]["cuts"]] == [c.id for c in cuts if c.id.startswith("search.")]
+    assert [c["id"] for c in counts["phases"]["search"]["cuts"]] == [c.id for c in cuts if c.id.startswith("search.")]
     assert counts["bytes"]["stored"] < counts["bytes"]["declared"] / 10

@@ -10,9 +10,9 @@ import pytest
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program import semantics
 from spiketrack_deploy.program.bounds import prove_ranges
-from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.table import BOUND_RULES, OP_TABLE, conv_geometry
-from spiketrack_deploy.program.types import INT24_MAX, Branch, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import INT24_MAX, Op, Phase, Program, TensorSpec
 
 from _programs import conv_attrs, random_inputs, random_program, round_thresholds  # isort: skip
 
@@ -21,17 +21,17 @@ def bound(op: Op, arrays, inputs, specs):
     return BOUND_RULES[op.kind](op, arrays, inputs, specs)
 
 
-def extremes(branch: Branch, seed: int):
+def extremes(phase: Phase, seed: int):
     """Inputs at the ends of their ranges: everything 0, everything at the top, and blocks of both."""
     rng = np.random.default_rng(seed)
-    grid = next(branch.spec(op.inputs[0]).shape for op in branch.ops if op.kind == "query")
-    tops = {name: 255 if spec.kind == "image" else 16 * grid[2] * grid[3] for name, spec in branch.inputs.items()}
+    grid = next(phase.spec(op.inputs[0]).shape for op in phase.ops if op.kind == "query")
+    tops = {name: 255 if spec.kind == "image" else 16 * grid[2] * grid[3] for name, spec in phase.inputs.items()}
     for pattern in ("low", "high", "mixed", "mixed"):
         yield {
             name: {"low": np.zeros(spec.shape, np.int64), "high": np.full(spec.shape, tops[name])}.get(
                 pattern, rng.integers(0, 2, spec.shape) * tops[name]
             )
-            for name, spec in branch.inputs.items()
+            for name, spec in phase.inputs.items()
         }
 
 
@@ -40,17 +40,17 @@ def extremes(branch: Branch, seed: int):
 def test_no_value_of_any_run_exceeds_its_bound(seed: int, steps: int) -> None:
     program = random_program(seed, steps)
     report = prove_ranges(program, BOUND_RULES)
-    for name, branch in program.branches.items():
+    for name, phase in program.phases.items():
         entries = {entry.op: entry for entry in report[name]}
-        assert list(entries) == [op.name for op in branch.ops]
+        assert list(entries) == [op.name for op in phase.ops]
 
         def inside(op, value, entries=entries, name=name):
             if op.kind != "ni_lif":  # the entry of a neuron bounds its membrane, tested apart
                 entry = entries[op.name]
                 assert entry.low <= value.min() and value.max() <= entry.high, f"{name} {op.name}"
 
-        for inputs in [random_inputs(program, seed)[name], *extremes(branch, seed)]:
-            run_branch(program, name, inputs, count=False, watch=inside)
+        for inputs in [random_inputs(program, seed)[name], *extremes(phase, seed)]:
+            run_phase(program, name, inputs, count=False, watch=inside)
 
 
 @pytest.mark.parametrize("kind", ["conv", "head_out", "image_conv"])
@@ -144,7 +144,7 @@ def test_membranes_stay_inside_their_bound(seed: int) -> None:
 
 def test_a_shift_beyond_24_bits_is_seen() -> None:
     program = random_program(0)
-    key = next(op.arrays["shift"] for op in program.branches["search"].ops if op.kind == "conv")
+    key = next(op.arrays["shift"] for op in program.phases["search"].ops if op.kind == "conv")
     arrays = {**program.arrays, key: np.full_like(program.arrays[key], 20)}
     report = prove_ranges(dataclasses.replace(program, arrays=arrays), BOUND_RULES)
     worst = max((e for entries in report.values() for e in entries), key=lambda e: e.high)
@@ -153,9 +153,9 @@ def test_a_shift_beyond_24_bits_is_seen() -> None:
 
 
 def test_a_memory_that_nothing_queries_is_refused() -> None:
-    branch = Branch("search", {"memory.0": TensorSpec("memory", (1, 2, 2, 8))}, (), {}, {})
+    phase = Phase("search", {"memory.0": TensorSpec("memory", (1, 2, 2, 8))}, (), {}, {})
     with pytest.raises(InputError, match=r"search.*memory"):
-        prove_ranges(Program({"search": branch}, {}, {}), BOUND_RULES)
+        prove_ranges(Program({"search": phase}, {}, {}), BOUND_RULES)
 
 
 def test_every_operation_has_a_bound() -> None:

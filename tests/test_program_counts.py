@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.program import counts
-from spiketrack_deploy.program.types import Branch, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import Op, Phase, Program, TensorSpec
 
 LAYERS = 200
 
 
 def layer(weight, size, stride, padding, dilation, groups, steps):
-    """A branch that holds one convolution reading spikes, and its program."""
+    """A phase that holds one convolution reading spikes, and its program."""
     attrs = {}
     for name, pair in (("stride", stride), ("padding", padding), ("dilation", dilation)):
         attrs |= {f"{name}_h": pair[0], f"{name}_w": pair[1]}
     op = Op("layer", "conv", ("x",), "block", {**attrs, "groups": groups}, {"weight": "w"})
     x = TensorSpec("spikes", (steps, weight.shape[2] * groups, *size))
-    branch = Branch("search", {"x": x}, (op,), {}, {})
-    return op, branch, Program({"search": branch}, {"w": weight}, {})
+    phase = Phase("search", {"x": x}, (op,), {}, {})
+    return op, phase, Program({"search": phase}, {"w": weight}, {})
 
 
 def walk(x, weight, stride, padding, dilation, groups) -> tuple[int, int, int]:
@@ -48,12 +48,12 @@ def walk(x, weight, stride, padding, dilation, groups) -> tuple[int, int, int]:
     return events, synops, unit_ops
 
 
-def census(program, branch, x):
+def census(program, phase, x):
     """What the simulator's census finds for the layer."""
     torch = pytest.importorskip("torch")
     from spiketrack_deploy.engines.sim_census import Census
 
-    found = Census(program, branch, ["x"])
+    found = Census(program, phase, ["x"])
     tensor = torch.from_numpy(x.astype(np.uint8)).contiguous(memory_format=torch.channels_last)
     found.take("x", tensor)
     sums = found.sums()["x"]
@@ -77,11 +77,11 @@ def test_drawn_layers(seed: int) -> None:
     )
     x = rng.integers(0, 5, (steps, channels, *size)) * (rng.random((steps, channels, *size)) < rng.random())
     geometry = (stride, padding, dilation, groups)
-    op, branch, program = layer(weight, size, *geometry, steps)
+    op, phase, program = layer(weight, size, *geometry, steps)
     expected = walk(x, weight, *geometry)
     found = counts.conv_counts(op, {"weight": weight}, [x], np.zeros(1, dtype=np.int64))
     assert (found.events, found.synops, found.unit_ops) == expected, f"reference counts of layer {seed}"
-    assert census(program, branch, x) == expected, f"census of layer {seed}"
+    assert census(program, phase, x) == expected, f"census of layer {seed}"
     assert (found.input_sum, found.input_size) == (int(x.sum()), x.size)
 
 
@@ -114,7 +114,7 @@ def test_known_vectors(name: str) -> None:
     (size, channels, outputs, groups, k, stride, padding), events, synops, unit_ops, real, naive = VECTORS[name]
     weight = np.ones((1, outputs, channels // groups, k, k), dtype=np.int8)
     pairs = ((stride, stride), (padding, padding), (1, 1), groups)
-    op, branch, program = layer(weight, (size, size), *pairs, 1)
+    op, phase, program = layer(weight, (size, size), *pairs, 1)
     x = np.zeros((1, channels, size, size), dtype=np.int64)
     for (place, value), visits in zip(events.items(), synops, strict=True):
         one = np.zeros_like(x)
@@ -127,7 +127,7 @@ def test_known_vectors(name: str) -> None:
     assert found.dense_macs == naive
     ones = np.ones_like(x)
     assert counts.conv_counts(op, {"weight": weight}, [ones], ones).synops == real
-    assert census(program, branch, x) == (len(events), sum(synops), unit_ops)
+    assert census(program, phase, x) == (len(events), sum(synops), unit_ops)
 
 
 def test_known_vector_v7_key_value() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.errors import InputError, SpiketrackError, VerificationError
-from spiketrack_deploy.program.run import check_program, run_branch
+from spiketrack_deploy.program.run import check_program, run_phase
 from spiketrack_deploy.program.store import ARRAYS_NAME, JSON_NAME, content_hash, load_program, save_program
 
 from _programs import random_inputs, random_program  # isort: skip
@@ -47,8 +47,8 @@ def test_round_trip(tmp_path: Path) -> None:
     loaded = load_program(tmp_path)
     assert digest == content_hash(program) == content_hash(loaded)
     inputs = random_inputs(program, 1)
-    for name in program.branches:
-        before, after = run_branch(program, name, inputs[name]), run_branch(loaded, name, inputs[name])
+    for name in program.phases:
+        before, after = run_phase(program, name, inputs[name]), run_phase(loaded, name, inputs[name])
         assert before.counts == after.counts
         assert all(np.array_equal(before.outputs[k], after.outputs[k]) for k in before.outputs)
 
@@ -119,7 +119,7 @@ def test_header_that_claims_a_huge_array(folder: Path) -> None:
 
 
 def first(data, kind: str):
-    return next(op for op in data["branches"]["search"]["ops"] if op["kind"] == kind)
+    return next(op for op in data["phases"]["search"]["ops"] if op["kind"] == kind)
 
 
 CHANGES = {
@@ -148,12 +148,12 @@ CHANGES = {
     "query of negative shift": lambda d: first(d, "query")["attrs"].update(shift=-1),
     "unit that nobody has": lambda d: first(d, "conv")["value"].update(unit="nobody.has.this"),
     "unit of another length": lambda d: first(d, "conv")["value"].update(unit="decoder.conv1_ctr.weight"),
-    "output that nothing computes": lambda d: d["branches"]["search"]["outputs"].update(ctr="nothing"),
-    "operation twice": lambda d: d["branches"]["search"]["ops"].append(d["branches"]["search"]["ops"][-1]),
-    "branches as a list": lambda d: d.update(branches=[1]),
-    "no branches key": lambda d: d.pop("branches"),
+    "output that nothing computes": lambda d: d["phases"]["search"]["outputs"].update(ctr="nothing"),
+    "operation twice": lambda d: d["phases"]["search"]["ops"].append(d["phases"]["search"]["ops"][-1]),
+    "phases as a list": lambda d: d.update(phases=[1]),
+    "no phases key": lambda d: d.pop("phases"),
     "other schema": lambda d: d.update(schema="spiketrack-program/999"),
-    "operations as text": lambda d: d["branches"]["search"].update(ops="abc"),
+    "operations as text": lambda d: d["phases"]["search"].update(ops="abc"),
 }
 
 

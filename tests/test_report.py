@@ -104,7 +104,7 @@ def test_silent_neurons_are_named(data: ReportData) -> None:
     from dataclasses import replace
 
     energy = copy.deepcopy(dict(data.energy))
-    row = next(r for r in energy["layers"] if r["branch"] == "search" and r["kind"] == "ni_lif")
+    row = next(r for r in energy["layers"] if r["phase"] == "search" and r["kind"] == "ni_lif")
     row["counts"]["neuron_spiking"] = 0
     assert any(row["name"] in remark for remark in remarks(replace(data, energy=energy)))
 

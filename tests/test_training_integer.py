@@ -10,7 +10,7 @@ import torch
 from _training import lively_model, sample, small_config
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.program.run import run_branch
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.training.integer_model import IntegerModel, rounded
@@ -52,19 +52,19 @@ def program_spikes(program: Program, shown: Sample) -> tuple[dict[str, np.ndarra
 
         return keep
 
-    template = run_branch(
+    template = run_phase(
         program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)}, watch=watch("template")
     )
     inputs = {"image": shown.searches[:1].transpose(0, 3, 1, 2), **template.outputs}
-    search = run_branch(program, "search", inputs, watch=watch("search"))
-    kinds = {op.name: op.kind for op in program.branches["search"].ops}
+    search = run_phase(program, "search", inputs, watch=watch("search"))
+    kinds = {op.name: op.kind for op in program.phases["search"].ops}
     synops = sum(c.synops for name, c in search.counts.items() if kinds[name] in ("conv", "head_out"))
     logits = {k: v * np.exp2(-unit(program, k).astype(float))[None, :, None, None] for k, v in search.outputs.items()}
     return spikes, logits, int(np.sum(synops))
 
 
 def unit(program: Program, public: str) -> np.ndarray:
-    branch = program.branches["search"]
+    branch = program.phases["search"]
     return program.arrays[str(branch.values[branch.outputs[public]].unit)]
 
 

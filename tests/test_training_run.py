@@ -134,7 +134,7 @@ def test_three_templates_start_from_one(tmp_path: Path) -> None:
         first = single["encoder.mrm.2.retriever.seg_responder_pw.0.0.weight"]
         assert torch.allclose(found[key], first, atol=1e-3) and not torch.equal(found[key], first)
     key = "encoder.downsample2.encode_bn.running_mean"
-    assert torch.equal(found[key], single[key]), "norms that both branches share must stay"
+    assert torch.equal(found[key], single[key]), "norms that both phases share must stay"
 
 
 def test_gates_and_decays_have_a_rate_of_their_own() -> None:

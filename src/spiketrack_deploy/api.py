@@ -210,7 +210,7 @@ def simulate(
         start = time.perf_counter()
         run = run_program(program, runner, config, source, clip, tell)
         seconds = time.perf_counter() - start
-    branches = {
+    phases = {
         "search": mean_layers(run.frames, "search frame"),
         "template": mean_layers(run.updates, "template update") if run.updates else [],
     }
@@ -220,10 +220,10 @@ def simulate(
         "frames": len(run.steps),
         "template_updates": len(run.updates),
         "seconds_per_frame": seconds / len(run.steps),
-        "counts": {name: sum_counts(layers) for name, layers in branches.items()},
+        "counts": {name: sum_counts(layers) for name, layers in phases.items()},
         "layers": [
-            {"branch": name, "name": m.name, "kind": m.kind, "block": m.block, "counts": m.means()}
-            for name, layers in branches.items()
+            {"phase": name, "name": m.name, "kind": m.kind, "block": m.block, "counts": m.means()}
+            for name, layers in phases.items()
             for m in layers
         ],
         "boxes": [[s.frame, *s.box, s.confidence] for s in run.steps],

@@ -1,8 +1,8 @@
 """Known answers that travel with a bundle: recorded inputs, and the digest of every operation's integers.
 
 This module decides what is recorded and how it is checked: with the reference engine, operation by operation, by
-NumPy alone. It must not know trackers, prices or PyTorch. The search branch is checked from recorded memories, so that
-a fault in the template branch is named once and not a second time behind it.
+NumPy alone. It must not know trackers, prices or PyTorch. The search phase is checked from recorded memories, so that
+a fault in the template phase is named once and not a second time behind it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recorded execution of a branch. ``digests``: SHA-256 of each operation's integers (int64)."""
+    """One recorded execution of a phase. ``digests``: SHA-256 of each operation's integers (int64)."""
 
-    branch: str
+    phase: str
     inputs: Mapping[str, AnyArray]
     digests: Mapping[str, str]
     counts: Mapping[str, Mapping[str, int]]
@@ -48,9 +48,9 @@ class Checked:
 
 
 def execute(
-    program: Program, engine: Engine, branch: str, inputs: Mapping[str, AnyArray]
+    program: Program, engine: Engine, phase: str, inputs: Mapping[str, AnyArray]
 ) -> tuple[Run, dict[str, IntArray], int]:
-    """Run a branch and digest every operation's output; returns the run, the branch's outputs and the integers seen."""
+    """Run a phase and digest every operation's output; returns the run, the phase's outputs and the integers seen."""
     digests: dict[str, str] = {}
     seen = 0
 
@@ -59,9 +59,9 @@ def execute(
         digests[op.name] = array_digest(np.asarray(value, dtype=np.int64))
         seen += value.size
 
-    result = engine.run(branch, inputs, count=True, watch=watch)
+    result = engine.run(phase, inputs, count=True, watch=watch)
     counts = {name: _plain(c) for name, c in result.counts.items()}
-    return Run(branch, dict(inputs), digests, counts), dict(result.outputs), seen
+    return Run(phase, dict(inputs), digests, counts), dict(result.outputs), seen
 
 
 def _plain(counts: OpCounts) -> dict[str, int]:
@@ -76,7 +76,7 @@ def record(program: Program, templates: AnyArray, searches: Sequence[AnyArray], 
     runs: list[Run] = []
     memories: dict[str, AnyArray] = {}
     with ReferenceEngine(program) as engine:
-        if "template" in program.branches:  # a network without retrievers has none
+        if "template" in program.phases:  # a network without retrievers has none
             run, outputs, _ = execute(program, engine, "template", {"image": templates})
             runs.append(run)
             memories = {name: value.astype(np.int32) for name, value in outputs.items()}
@@ -101,7 +101,7 @@ def save(folder: Path, program: Program, runs: Sequence[Run], vectors: str, expe
         "program": content_hash(program),
         "runs": [
             {
-                "branch": run.branch,
+                "phase": run.phase,
                 "inputs": {name: array_digest(value) for name, value in run.inputs.items()},
                 "ops": run.digests,
                 "counts": run.counts,
@@ -143,12 +143,12 @@ def _read_run(archive: Mapping[str, AnyArray], index: int, entry: Mapping[str, A
             raise VerificationError(
                 f"{path}: recorded input {name} of run {index} is not the one that was exported; export again"
             )
-    return Run(entry["branch"], inputs, dict(entry["ops"]), {k: dict(v) for k, v in entry["counts"].items()})
+    return Run(entry["phase"], inputs, dict(entry["ops"]), {k: dict(v) for k, v in entry["counts"].items()})
 
 
 def first_difference(program: Program, want: Run, got: Run) -> str | None:
     """Name of the first operation, in execution order, whose integers or counts differ, with what differs."""
-    for op in program.branches[want.branch].ops:
+    for op in program.phases[want.phase].ops:
         if want.digests.get(op.name) != got.digests.get(op.name):
             return f"{op.name} ({op.kind}): its integers differ"
         if want.counts.get(op.name) != got.counts.get(op.name):
@@ -161,17 +161,17 @@ def check(program: Program, engine: Engine, runs: Sequence[Run], where: str, tel
     """Execute every recorded run with ``engine``; VerificationError names the first operation that differs."""
     operations = integers = 0
     for index, want in enumerate(runs):
-        if want.branch not in program.branches:
+        if want.phase not in program.phases:
             raise InputError(
-                f"{where}: recorded run {index} is of a branch {want.branch!r} that the program lacks; export again"
+                f"{where}: recorded run {index} is of a phase {want.phase!r} that the program lacks; export again"
             )
         if tell:
             tell("known answers", index, len(runs))
-        got, _, seen = execute(program, engine, want.branch, want.inputs)
+        got, _, seen = execute(program, engine, want.phase, want.inputs)
         difference = first_difference(program, want, got)
         if difference:
             raise VerificationError(
-                f"{where}: {want.branch} branch, layer {difference} ({engine.name} engine against the record)"
+                f"{where}: {want.phase} phase, layer {difference} ({engine.name} engine against the record)"
             )
         operations += len(got.digests)
         integers += seen

@@ -18,7 +18,7 @@ _NEEDED = ("cores_per_chip", "neurons_per_core")
 def chip_figures(
     program: Program, frames: Sequence[Sequence[LayerCounts]], profile: Profile, target: str
 ) -> tuple[dict[str, Any], str] | None:
-    """Mapping report of the search branch with its counted activity, and its floorplan as HTML.
+    """Mapping report of the search phase with its counted activity, and its floorplan as HTML.
 
     ``None`` where the profile is a convention or states no cores: then there is nothing to map to.
     """

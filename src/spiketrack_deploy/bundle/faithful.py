@@ -54,13 +54,13 @@ def compare_layers(program: Program, engine: Engine, run: FloatRun) -> list[dict
     Teacher-forced search frames read the float tracker's memories, free-running ones those that the program makes from
     the same templates.
     """
-    has_memory = "template" in program.branches
+    has_memory = "template" in program.phases
     template = [Recording("template", {"image": run.templates}, run.template_spikes)] if has_memory else []
     forced = template + [_recording(sample, sample.memories) for sample in run.held_out]
     free = template + [_recording(sample, _memories(engine, sample) if has_memory else {}) for sample in run.held_out]
-    blocks = {(b.name, op.name): op.block for b in program.branches.values() for op in b.ops}
+    blocks = {(b.name, op.name): op.block for b in program.phases.values() for op in b.ops}
     rows = zip(layer_parity(engine, forced, teacher_forced=True), layer_parity(engine, free, teacher_forced=False))
-    return [_row(a, b, blocks[(a.branch, a.name)]) for a, b in rows]
+    return [_row(a, b, blocks[(a.phase, a.name)]) for a, b in rows]
 
 
 def _recording(sample: Sample, memories: Mapping[str, Any]) -> Recording:
@@ -73,7 +73,7 @@ def _memories(engine: Engine, sample: Sample) -> Mapping[str, Any]:
 
 def _row(forced: LayerParity, free: LayerParity, block: str) -> dict[str, Any]:
     return {
-        "branch": forced.branch,
+        "phase": forced.phase,
         "name": forced.name,
         "block": block,
         "spikes": forced.neurons,

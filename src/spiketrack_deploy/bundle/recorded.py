@@ -52,11 +52,11 @@ def recorded_counts(path: Path) -> Recorded:
     return found
 
 
-def _layers(data: dict[str, Any], branch: str) -> list[LayerCounts]:
+def _layers(data: dict[str, Any], phase: str) -> list[LayerCounts]:
     return [
         LayerCounts(row["name"], row["kind"], row["block"], row["counts_total"])
         for row in data["layers"]
-        if row["branch"] == branch
+        if row["phase"] == phase
     ]
 
 

@@ -65,11 +65,11 @@ def verify_bundle(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
 def _prove(program: Program, folder: Path) -> int:
     """Every accumulator within signed 24 bits for any input; the number of operations proved."""
     ranges = prove_ranges(program, BOUND_RULES)
-    for branch, entries in ranges.items():
+    for phase, entries in ranges.items():
         for entry in entries:
             if not entry.fits:
                 raise VerificationError(
-                    f"{folder / layout.PROGRAM}: {branch} branch, {entry.op} may leave signed 24 bits "
+                    f"{folder / layout.PROGRAM}: {phase} phase, {entry.op} may leave signed 24 bits "
                     f"({entry.low}..{entry.high}); export again"
                 )
     return sum(len(entries) for entries in ranges.values())

@@ -41,7 +41,7 @@ Examples:
     metavar="NAME|FILE",
     help="A chip takes as many chips as needed; a board has a fixed number (spiketrack targets lists both).",
 )
-@click.option("--branch", type=click.Choice(["search", "template"]), default="search", show_default=True)
+@click.option("--phase", type=click.Choice(["search", "template"]), default="search", show_default=True)
 @click.option(
     "--density",
     type=click.FloatRange(0, 1),
@@ -70,7 +70,7 @@ Examples:
 def map_command(
     subject: str,
     target: str,
-    branch: str,
+    phase: str,
     density: float | None,
     rule: str,
     balance: float | None,
@@ -87,13 +87,13 @@ def map_command(
     from spiketrack_deploy.mapping.report import mapping_report
 
     profile, chips = resolve_target(target)
-    program, counts = _load(subject, branch if density is None else None)
+    program, counts = _load(subject, phase if density is None else None)
     mapping, report = mapping_report(
         program,
         profile,
         target=target,
         chips_available=chips,
-        branch=branch,
+        phase=phase,
         counts=counts,
         density=density,
         rule=rule,
@@ -114,8 +114,8 @@ def map_command(
         raise click.exceptions.Exit(FitError.exit_code)
 
 
-def _load(subject: str, branch: str | None) -> tuple[Program, list[Mean] | None]:
-    """The program, and with ``branch`` the mean counts that a bundle recorded for it."""
+def _load(subject: str, phase: str | None) -> tuple[Program, list[Mean] | None]:
+    """The program, and with ``phase`` the mean counts that a bundle recorded for it."""
     from spiketrack_deploy.inputs.sources import find_source, is_bundle
 
     path = Path(subject)
@@ -127,11 +127,11 @@ def _load(subject: str, branch: str | None) -> tuple[Program, list[Mean] | None]
 
         layout.check_bundle(path)
         program, _ = read_program(path)
-        if branch is None:
+        if phase is None:
             return program, None
         recorded = recorded_counts(path / layout.ENERGY)
-        runs = recorded.frames if branch == "search" else recorded.updates
-        layers = recorded.search if branch == "search" else recorded.template
+        runs = recorded.frames if phase == "search" else recorded.updates
+        layers = recorded.search if phase == "search" else recorded.template
         means = [Mean(x.name, x.kind, x.block, x.counts, runs) for x in layers]
         return program, means or None
     from spiketrack_deploy.frontends.spiketrack.export import build_graph
@@ -163,7 +163,7 @@ def map_summary(result: Result) -> None:
     board = f" (the board has {available})" if available else ""
     answer = "fits" if result["fits"] else "does not fit"
     printing._line(
-        f"{result['subject']} ({result['branch']} branch) {answer} {result['target']}: {result['cores']:,} cores on "
+        f"{result['subject']} ({result['phase']} phase) {answer} {result['target']}: {result['cores']:,} cores on "
         f"{_chips(result['chips'])}{board}"
     )
     printing._line(f"{neurons} on chip; {result['synapses']:,} synapses in {result['synaptic_words']:,} words")
@@ -177,10 +177,10 @@ def map_summary(result: Result) -> None:
     _times(result)
     _energy(result)
     _verdicts(result)
-    other = result["other_branch"]
+    other = result["other_phase"]
     if other:
         printing._line(
-            f"The {other['branch']} branch needs {other['cores']:,} more cores ({_chips(other['chips_together'])} "
+            f"The {other['phase']} phase needs {other['cores']:,} more cores ({_chips(other['chips_together'])} "
             f"together): {other['note']}"
         )
 

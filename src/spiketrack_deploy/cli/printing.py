@@ -105,7 +105,7 @@ def track_summary(result: Result) -> None:
 
 
 def simulate_summary(result: Result) -> None:
-    """Counts of both branches, and the busiest layers."""
+    """Counts of both phases, and the busiest layers."""
     _line(
         f"{result['frames']} search frames and {result['template_updates']} template passes, "
         f"{si(result['seconds_per_frame'], 's')} a frame with the {result['engine']} engine"
@@ -117,7 +117,7 @@ def simulate_summary(result: Result) -> None:
     ]
     _table("Counts (means)", ["count", "search frame", "template pass"], rows, right=(1, 2))
     busy = sorted(
-        (r for r in result["layers"] if r["branch"] == "search"), key=lambda r: -r["counts"].get("synops", 0)
+        (r for r in result["layers"] if r["phase"] == "search"), key=lambda r: -r["counts"].get("synops", 0)
     )[:_FEW]
     listed = [
         (
@@ -250,29 +250,29 @@ def inspect_summary(result: Result) -> None:
             ("content hash", result["content_hash"]),
         ]
         rows += [
-            (f"{name} branch", f"{b['operations']} operations, {thin(b['neurons'])} NI-LIF neuron steps")
-            for name, b in program["branches"].items()
+            (f"{name} phase", f"{b['operations']} operations, {thin(b['neurons'])} NI-LIF neuron steps")
+            for name, b in program["phases"].items()
         ]
         rows.append(("files changed since export", ", ".join(result["changed_files"]) or "none"))
     _table(f"{result['kind']} {result['name']}", ["what", "value"], rows)
     nir = result["nir"]
     _table("NIR nodes", ["kind", "nodes"], [(kind, thin(count)) for kind, count in nir["nodes"].items()], right=(1,))
     cuts = [
-        (name, op, thin(count)) for name, branch in nir["branches"].items() for op, count in branch["cut_ops"].items()
+        (name, op, thin(count)) for name, phase in nir["phases"].items() for op, count in phase["cut_ops"].items()
     ]
-    _table("Cuts: what NIR cannot say (--json lists each)", ["branch", "operation", "cuts"], cuts, right=(2,))
+    _table("Cuts: what NIR cannot say (--json lists each)", ["phase", "operation", "cuts"], cuts, right=(2,))
     if result["kind"] == "bundle":
         _margins(result["ranges"])
 
 
 def _margins(ranges: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     found = sorted(
-        ((branch, e) for branch, entries in ranges.items() for e in entries), key=lambda item: item[1]["margin_bits"]
+        ((phase, e) for phase, entries in ranges.items() for e in entries), key=lambda item: item[1]["margin_bits"]
     )[:_FEW]
-    rows = [(branch, e["op"], thin(e["low"]), thin(e["high"]), f"{e['margin_bits']:.2f}") for branch, e in found]
+    rows = [(phase, e["op"], thin(e["low"]), thin(e["high"]), f"{e['margin_bits']:.2f}") for phase, e in found]
     _table(
         f"Tightest {len(rows)} range margins, worst case over any input",
-        ["branch", "operation", "low", "high", "bits left"],
+        ["phase", "operation", "low", "high", "bits left"],
         rows,
         right=(2, 3, 4),
     )

@@ -131,7 +131,7 @@ def train(
 @click.option("--target", default="loihi2", show_default=True, help="Hardware profile whose limits count.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def budget(config: str | None, searching: bool, target: str, as_json: bool) -> None:
-    """Count what CONFIG's search branch needs of one chip: neuron slots, stream relays, synapse words, cores, MACs."""
+    """Count what CONFIG's search phase needs of one chip: neuron slots, stream relays, synapse words, cores, MACs."""
     from spiketrack_deploy.training import budget as counting
 
     chosen, limits = _config(config or "spiketrack-nano"), counting.chip_limits(target)

@@ -83,7 +83,7 @@ class ConventionLayer:
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """The published convention over a branch, beside the exact count in the same prices."""
+    """The published convention over a phase, beside the exact count in the same prices."""
 
     profile: str
     layers: tuple[ConventionLayer, ...]

@@ -66,7 +66,7 @@ class _HasOp(Protocol):
 
 
 def layer_counts(ops: Sequence[_HasOp], counts: Mapping[str, _HasCounts]) -> list[LayerCounts]:
-    """Join a branch's operations with the counts of one run (``program.run.BranchResult.counts``, by operation)."""
+    """Join a phase's operations with the counts of one run (``program.run.PhaseResult.counts``, by operation)."""
     missing = [op.name for op in ops if op.name not in counts]
     if missing:
         raise InputError(
@@ -115,7 +115,7 @@ def mean_layers(runs: Sequence[Sequence[LayerCounts]], what: str) -> list[Mean]:
 
 
 def sum_counts(layers: Sequence[Mean]) -> dict[str, int | float]:
-    """Mean counts of a whole branch: sums over its layers, divided once."""
+    """Mean counts of a whole phase: sums over its layers, divided once."""
     if not layers:
         return {}
     keys = [key for key in COUNTS if any(key in layer.sums for layer in layers)]

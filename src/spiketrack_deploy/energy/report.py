@@ -47,10 +47,10 @@ _CAVEATS = (
 
 
 @dataclass(frozen=True, slots=True)
-class BranchEnergy:
-    """One branch: ``runs`` search frames or template updates, means per run. ``layers`` and ``counts`` go together."""
+class PhaseEnergy:
+    """One phase: ``runs`` search frames or template updates, means per run. ``layers`` and ``counts`` go together."""
 
-    branch: str
+    phase: str
     counts: tuple[Mean, ...]
     layers: tuple[LayerEnergy, ...]
 
@@ -81,8 +81,8 @@ class EnergyReport:
 
     profile: Profile
     frames: int
-    search: BranchEnergy
-    template: BranchEnergy | None
+    search: PhaseEnergy
+    template: PhaseEnergy | None
     update_interval: int
     frame_period_s: float
     twins: tuple[DenseTwin, ...]
@@ -127,7 +127,7 @@ class EnergyReport:
                 "template_update": [twin.to_dict() for twin in self.template_twins],
             },
             "published_convention": self.convention.to_dict(),
-            "layers": [row for branch in self._branches() for row in _layer_rows(branch)],
+            "layers": [row for phase in self._branches() for row in _layer_rows(phase)],
             "unpriced": [item.to_dict() for item in self.unpriced],
             "uncertainty": {
                 "search_frame_over_prices": self.price_spread.to_dict() if self.price_spread else None,
@@ -136,7 +136,7 @@ class EnergyReport:
             "assumptions": list(self.assumptions),
         }
 
-    def _branches(self) -> list[BranchEnergy]:
+    def _branches(self) -> list[PhaseEnergy]:
         return [self.search, self.template] if self.template else [self.search]
 
     def _profile(self) -> dict[str, Any]:
@@ -190,8 +190,8 @@ class EnergyReport:
             "note": "one powered chip over one frame period; not in dynamic_nj; the number of chips needs a mapping",
         }
 
-    def _dominant(self, branch: BranchEnergy) -> dict[str, Any] | None:
-        found = dominant(branch.layers)
+    def _dominant(self, phase: PhaseEnergy) -> dict[str, Any] | None:
+        found = dominant(phase.layers)
         if found is None:
             return None
         item = self.profile.prices[found[0]]
@@ -205,25 +205,25 @@ def _by_block(layers: Sequence[LayerEnergy]) -> dict[str, Interval]:
     return sums
 
 
-def _layer_rows(branch: BranchEnergy) -> list[dict[str, Any]]:
+def _layer_rows(phase: PhaseEnergy) -> list[dict[str, Any]]:
     return [
         {
             "name": layer.name,
             "kind": layer.kind,
             "block": layer.block,
-            "branch": branch.branch,
+            "phase": phase.phase,
             "counts": counts.means(),
             "counts_total": {key: value for key, value in counts.sums.items() if value},
             "energy_nj": layer.total.to_dict(),
             "by_cause_nj": {cause: energy.to_dict() for cause, energy in layer.by_cause.items() if energy != ZERO},
         }
-        for layer, counts in zip(branch.layers, branch.counts, strict=True)
+        for layer, counts in zip(phase.layers, phase.counts, strict=True)
     ]
 
 
-def _branch(name: str, runs: Sequence[Sequence[LayerCounts]], what: str, profile: Profile) -> BranchEnergy:
+def _phase(name: str, runs: Sequence[Sequence[LayerCounts]], what: str, profile: Profile) -> PhaseEnergy:
     counts = mean_layers(runs, what)
-    return BranchEnergy(name, tuple(counts), tuple(price(layer, profile) for layer in counts))
+    return PhaseEnergy(name, tuple(counts), tuple(price(layer, profile) for layer in counts))
 
 
 def _price_spread(layers: Sequence[Mean], profile: Profile) -> Spread | None:
@@ -256,8 +256,8 @@ def assess(
         raise InputError(f"energy: the template update interval is {update_interval} frames, must be at least 1.")
     if not (math.isfinite(frame_period_s) and frame_period_s > 0):
         raise InputError(f"energy: the frame period is {frame_period_s} s, must be positive.")
-    search = _branch("search", frames, "search frame", profile)
-    template = _branch("template", template_updates, "template update", profile) if template_updates else None
+    search = _phase("search", frames, "search frame", profile)
+    template = _phase("template", template_updates, "template update", profile) if template_updates else None
     fp32, int8 = fp32 or load_profile("cmos45_fp32"), int8 or load_profile("cmos45_int8")
     missing = unpriced(search.counts, profile, "search frame")
     if template:
@@ -286,17 +286,17 @@ def write_energy_json(report: EnergyReport, path: Path) -> None:
 
 
 def write_layers_csv(report: EnergyReport, path: Path) -> None:
-    """Write ``layers.csv``: a row per layer and branch, mean counts per run, nanojoules with band, causes nominal."""
+    """Write ``layers.csv``: a row per layer and phase, mean counts per run, nanojoules with band, causes nominal."""
     energies = ["energy_nj", "energy_low_nj", "energy_high_nj", *(f"{cause}_nj" for cause in CAUSES)]
-    header = ["branch", "name", "kind", "block", *COUNTS, *energies]
+    header = ["phase", "name", "kind", "block", *COUNTS, *energies]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        for branch in [report.search, report.template]:
-            if branch is None:
+        for phase in [report.search, report.template]:
+            if phase is None:
                 continue
-            for layer, counts in zip(branch.layers, branch.counts, strict=True):
+            for layer, counts in zip(phase.layers, phase.counts, strict=True):
                 means, energy = counts.means(), layer.total
                 causes = [layer.by_cause[cause].nominal for cause in CAUSES]
-                row = [branch.branch, layer.name, layer.kind, layer.block, *(means.get(key, 0) for key in COUNTS)]
+                row = [phase.phase, layer.name, layer.kind, layer.block, *(means.get(key, 0) for key in COUNTS)]
                 writer.writerow([*row, energy.nominal, energy.low, energy.high, *causes])

@@ -1,6 +1,6 @@
 """What an engine is, and the reference engine.
 
-An engine runs one branch of a program and gives the same integers as every other. This module must not know files,
+An engine runs one phase of a program and gives the same integers as every other. This module must not know files,
 trackers or prices.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
-from spiketrack_deploy.program.run import BranchResult, Watch, run_branch
+from spiketrack_deploy.program.run import PhaseResult, Watch, run_phase
 from spiketrack_deploy.program.types import AnyArray, Program
 
 
 class Engine(Protocol):
-    """Runs branches of one program.
+    """Runs phases of one program.
 
-    ``run(branch, inputs, count=..., watch=...)``: integer arrays by input name in, outputs (int64) and counts out.
+    ``run(phase, inputs, count=..., watch=...)``: integer arrays by input name in, outputs (int64) and counts out.
     ``watch(op, value)`` sees every operation's output as int64; a returned array replaces it where the engine says so
     (``can_replace``). Engines are context managers: leaving one ends every process it started.
     """
@@ -26,9 +26,9 @@ class Engine(Protocol):
     can_replace: bool
 
     def run(
-        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
-    ) -> BranchResult:
-        """Execute one branch."""
+        self, phase: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> PhaseResult:
+        """Execute one phase."""
 
     def close(self) -> None:
         """Release processes and memory; may be called twice."""
@@ -52,10 +52,10 @@ class ReferenceEngine:
         self.program = program
 
     def run(
-        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
-    ) -> BranchResult:
+        self, phase: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> PhaseResult:
         """See :class:`Engine`."""
-        return run_branch(self.program, branch, inputs, count=count, watch=watch)
+        return run_phase(self.program, phase, inputs, count=count, watch=watch)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -27,7 +27,7 @@ class LayerParity:
     ``saturated`` counts neuron-steps at the highest spike, 4.
     """
 
-    branch: str
+    phase: str
     name: str
     neurons: int
     mismatches: int
@@ -47,7 +47,7 @@ class LayerParity:
 
     def __add__(self, other: LayerParity) -> LayerParity:
         return LayerParity(
-            self.branch,
+            self.phase,
             self.name,
             self.neurons + other.neurons,
             self.mismatches + other.mismatches,
@@ -63,20 +63,20 @@ class LayerParity:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One run of one branch by the float tracker: integer inputs and NI-LIF name -> recorded spikes (int8).
+    """One run of one phase by the float tracker: integer inputs and NI-LIF name -> recorded spikes (int8).
 
     ``inputs`` of a search run hold the memories in units of 1/16 as ``memory.<i>`` int32 ``[T,heads,d,dv]``.
     """
 
-    branch: str
+    phase: str
     inputs: Mapping[str, AnyArray]
     spikes: Mapping[str, AnyArray]
 
 
-def _compare(branch: str, name: str, mine: IntArray, theirs: IntArray) -> LayerParity:
+def _compare(phase: str, name: str, mine: IntArray, theirs: IntArray) -> LayerParity:
     difference = mine - theirs
     return LayerParity(
-        branch,
+        phase,
         name,
         mine.size,
         int(np.count_nonzero(difference)),
@@ -93,15 +93,15 @@ def _run(engine: Engine, recording: Recording, force: bool) -> list[LayerParity]
         if op.kind != "ni_lif":
             return None
         theirs = as_value(op.name, recording.spikes[op.name], value.shape).astype(np.int64)
-        layers.append(_compare(recording.branch, op.name, value, theirs))
+        layers.append(_compare(recording.phase, op.name, value, theirs))
         return theirs if force else None
 
-    engine.run(recording.branch, recording.inputs, count=False, watch=watch)
+    engine.run(recording.phase, recording.inputs, count=False, watch=watch)
     return layers
 
 
 def layer_parity(engine: Engine, recordings: Sequence[Recording], *, teacher_forced: bool) -> list[LayerParity]:
-    """Per-layer parity over all recordings, in execution order (template branch first where it was recorded first).
+    """Per-layer parity over all recordings, in execution order (template phase first where it was recorded first).
 
     EngineError where teacher forcing is asked of an engine that cannot replace values.
     """
@@ -113,7 +113,7 @@ def layer_parity(engine: Engine, recordings: Sequence[Recording], *, teacher_for
     merged: dict[tuple[str, str], LayerParity] = {}
     for recording in recordings:
         for layer in _run(engine, recording, teacher_forced):
-            key = (layer.branch, layer.name)
+            key = (layer.phase, layer.name)
             merged[key] = merged[key] + layer if key in merged else layer
     return list(merged.values())
 
@@ -127,5 +127,5 @@ def summary(layers: Sequence[LayerParity]) -> dict[str, Any]:
         "layers": len(layers),
         "mean_rate": float(np.mean([layer.rate for layer in layers])),
         "worst_rate": worst.rate,
-        "worst_layer": f"{worst.branch} {worst.name}",
+        "worst_layer": f"{worst.phase} {worst.name}",
     }

@@ -32,7 +32,7 @@ from spiketrack_deploy.engines.lava_worker.frames import Array, Channel
 from spiketrack_deploy.engines.lava_worker.plan import make_plan
 from spiketrack_deploy.errors import EngineError, SpiketrackError
 from spiketrack_deploy.program.counts import COUNT_FIELDS, OpCounts
-from spiketrack_deploy.program.run import BranchResult, Watch, check_inputs, check_program
+from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs, check_program
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import AnyArray, Op, Program
 
@@ -48,12 +48,12 @@ _SOCKET_ROOM = 70
 class LavaEngine:
     """Runs a program as a network of Lava Processes, one per block and one per memory (``lava_worker.plan``).
 
-    ``python``: interpreter of the worker (see :func:`lava_python`). ``step_timeout``: seconds for one branch run
+    ``python``: interpreter of the worker (see :func:`lava_python`). ``step_timeout``: seconds for one phase run
     (with a watcher: between two values; the watcher's own time does not count).
     ``start_timeout``: seconds from the start of the worker to the first step. ``processes``: number of Lava Processes;
     ``start_seconds``: measured. EngineError: no interpreter, Lava does not start, a Process fails, dies or hangs.
 
-    The memories live in the network: the template branch rewrites them in place, and a search with the memories written
+    The memories live in the network: the template phase rewrites them in place, and a search with the memories written
     last reads them there. A search with other memories costs one more step that loads them (``memory_loads`` counts).
     """
 
@@ -77,7 +77,7 @@ class LavaEngine:
         self.processes = len(plan.processes)
         self.memory_loads = 0
         self._held: dict[str, Array] = {name: np.zeros(shape, dtype=np.int64) for name, shape in plan.memories.items()}
-        self._ops: dict[str, dict[str, Op]] = {b.name: {op.name: op for op in b.ops} for b in program.branches.values()}
+        self._ops: dict[str, dict[str, Op]] = {b.name: {op.name: op for op in b.ops} for b in program.phases.values()}
         self._worker: _Worker | None = None
         start = time.monotonic()
         self._worker = _Worker(self.python, program, step_timeout, start_timeout)
@@ -86,26 +86,26 @@ class LavaEngine:
         atexit.register(self.close)
 
     def run(
-        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
-    ) -> BranchResult:
+        self, phase: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> PhaseResult:
         """See :class:`~spiketrack_deploy.engines.base.Engine`.
 
         EngineError: a Process failed, died or hangs, a value leaves signed 24 bits, ``watch`` wants to replace a value.
         After any exception but InputError (wrong inputs) the engine is closed.
         """
         worker = self._alive()
-        given = check_inputs(self.program.branches[branch], inputs)
+        given = check_inputs(self.program.phases[phase], inputs)
         # The wire carries int32; anything beyond signed 24 bits is refused by the source Process anyway.
         arrays = {name: np.clip(a.astype(np.int64), -(2**31), 2**31 - 1).astype(np.int32) for name, a in given.items()}
         memories = {name: arrays.pop(name) for name in tuple(arrays) if name in self._held}
         try:
             if any(not np.array_equal(a, self._held[name]) for name, a in memories.items()):
                 self._load(worker, memories)
-            request = {"type": "run", "branch": branch, "count": count, "watch": watch is not None}
+            request = {"type": "run", "phase": phase, "count": count, "watch": watch is not None}
             worker.ask(request, arrays, self.step_timeout)
             header, values = worker.answer(self.step_timeout)
             while header["type"] == "value":
-                op = self._ops[branch][header["op"]]
+                op = self._ops[phase][header["op"]]
                 if watch is not None and watch(op, values["value"].astype(np.int64)) is not None:
                     raise EngineError("the Lava engine cannot replace a value; force values on another engine")
                 header, values = worker.answer(self.step_timeout)
@@ -116,7 +116,7 @@ class LavaEngine:
         outputs = {name: value.astype(np.int64) for name, value in values.items()}
         self._held.update({name: value for name, value in outputs.items() if name in self._held})
         counts = {op: OpCounts(**dict(zip(COUNT_FIELDS, numbers))) for op, numbers in header["counts"].items()}
-        return BranchResult(outputs, counts)
+        return PhaseResult(outputs, counts)
 
     def close(self, *, orderly: bool = True) -> None:
         """End Lava's runtime, then kill what is left of the process group; may be called twice."""

@@ -15,16 +15,16 @@ import numpy as np
 from spiketrack_deploy.engines.onnx_export import build_model
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.run import BranchResult, Watch, check_inputs
+from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
 from spiketrack_deploy.program.table import OP_TABLE
-from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Phase, Program
 
 _QUIET = 3
 """ONNX Runtime's log level for errors."""
 
 
 class OnnxEngine:
-    """Runs a program's branches as ONNX models on ONNX Runtime's CPU provider.
+    """Runs a program's phases as ONNX models on ONNX Runtime's CPU provider.
 
     ``threads``: intra-operator threads, ``None`` leaves the runtime's choice. It can be watched; it cannot take
     replaced values. EngineError: onnx or onnxruntime is missing, or the runtime refuses a model.
@@ -41,13 +41,13 @@ class OnnxEngine:
         self._sessions: dict[tuple[str, bool], Any] = {}
 
     def run(
-        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
-    ) -> BranchResult:
+        self, phase: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> PhaseResult:
         """See :class:`~spiketrack_deploy.engines.base.Engine`. Counting or watching runs the model with all outputs."""
-        spec = self.program.branches[branch]
+        spec = self.program.phases[phase]
         given = check_inputs(spec, inputs)
         everything = count or watch is not None
-        session = self._session(branch, everything)
+        session = self._session(phase, everything)
         feed = {
             name: np.ascontiguousarray(a, dtype=np.uint8 if spec.inputs[name].kind == "image" else np.int32)
             for name, a in given.items()
@@ -56,38 +56,38 @@ class OnnxEngine:
         found = dict(zip(names, session.run(names, feed), strict=True))
         outputs = {public: found[public].astype(np.int64) for public in spec.outputs}
         if not everything:
-            return BranchResult(outputs, {})
+            return PhaseResult(outputs, {})
         values: dict[str, IntArray] = {name: a.astype(np.int64) for name, a in given.items()}
         values.update({op.name: found[f"value:{op.name}"].astype(np.int64) for op in spec.ops})
         if watch is not None:
             self._show(spec, values, watch)
-        return BranchResult(outputs, self._counts(spec, values) if count else {})
+        return PhaseResult(outputs, self._counts(spec, values) if count else {})
 
-    def _show(self, branch: Branch, values: Mapping[str, IntArray], watch: Watch) -> None:
-        for op in branch.ops:
+    def _show(self, phase: Phase, values: Mapping[str, IntArray], watch: Watch) -> None:
+        for op in phase.ops:
             if watch(op, values[op.name]) is not None:
                 raise EngineError("the onnx engine cannot replace a value; force values on the reference or sim engine")
 
-    def _counts(self, branch: Branch, values: Mapping[str, IntArray]) -> dict[str, OpCounts]:
+    def _counts(self, phase: Phase, values: Mapping[str, IntArray]) -> dict[str, OpCounts]:
         return {
             op.name: OP_TABLE[op.kind].count(
                 op, self.program.op_arrays(op), [values[i] for i in op.inputs], values[op.name]
             )
-            for op in branch.ops
+            for op in phase.ops
         }
 
-    def _session(self, branch: str, everything: bool) -> Any:
-        key = (branch, everything)
+    def _session(self, phase: str, everything: bool) -> Any:
+        key = (phase, everything)
         if key not in self._sessions:
             options = self._runtime.SessionOptions()
             options.log_severity_level = _QUIET
             if self.threads is not None:
                 options.intra_op_num_threads = self.threads
-            data = build_model(self.program, branch, everything).SerializeToString()
+            data = build_model(self.program, phase, everything).SerializeToString()
             try:
                 self._sessions[key] = self._runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             except Exception as error:
-                raise EngineError(f"ONNX Runtime refuses the {branch} branch ({error})") from error
+                raise EngineError(f"ONNX Runtime refuses the {phase} phase ({error})") from error
         return self._sessions[key]
 
     def close(self) -> None:

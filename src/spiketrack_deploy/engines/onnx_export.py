@@ -1,4 +1,4 @@
-"""A branch of a program as a plain ONNX model of standard operators, which any runtime executes to the same integers.
+"""A phase of a program as a plain ONNX model of standard operators, which any runtime executes to the same integers.
 
 This module decides how each operation is written in ONNX; it must not know who runs the model, and uses NumPy and onnx
 only. Values between operators are integers held in float32: the range proof keeps every sum below 2**24, so a float32
@@ -19,13 +19,13 @@ import numpy as np
 from spiketrack_deploy.engines.sim_levels import rounding_bits
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.store import content_hash
-from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Arrays, Branch, Op, Program
+from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Arrays, Op, Phase, Program
 
 OPSET = 18
 IR_VERSION = 8
 """What ONNX Runtime 1.18 and later read."""
 HELD = "held:"
-"""Prefix of a branch input once it is float32."""
+"""Prefix of a phase input once it is float32."""
 TEXT_UNITS = "spiketrack.logit_units"
 TEXT_HASH = "spiketrack.program_hash"
 
@@ -33,15 +33,15 @@ TEXT_HASH = "spiketrack.program_hash"
 class _Graph:
     """Collects nodes and constants; names of values are those of the program's operations."""
 
-    def __init__(self, branch: Branch, onnx: Any) -> None:
-        self.branch, self.onnx = branch, onnx
+    def __init__(self, phase: Phase, onnx: Any) -> None:
+        self.phase, self.onnx = phase, onnx
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self._count = 0
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a value."""
-        return self.branch.spec(name.removeprefix(HELD)).shape
+        return self.phase.spec(name.removeprefix(HELD)).shape
 
     def constant(self, array: AnyArray, name: str | None = None) -> str:
         """An initialiser; equal names are stored once."""
@@ -265,51 +265,51 @@ def _onnx() -> Any:
 
 
 def build_model(program: Program, branch_name: str, all_outputs: bool = False) -> Any:
-    """The ``onnx.ModelProto`` of one branch.
+    """The ``onnx.ModelProto`` of one phase.
 
-    Inputs: ``image`` uint8 ``[T,3,H,W]``, ``memory.<i>`` int32 ``[T,heads,d,dv]`` in 1/16. Outputs: the branch's public
+    Inputs: ``image`` uint8 ``[T,3,H,W]``, ``memory.<i>`` int32 ``[T,heads,d,dv]`` in 1/16. Outputs: the phase's public
     names, int32; with ``all_outputs`` every operation's value besides, int32, named ``value:<operation>``. Metadata:
     the program's hash, and the real value of one integer of every output channel. EngineError: onnx is missing, or
-    an operation has no ONNX form; InputError: no such branch.
+    an operation has no ONNX form; InputError: no such phase.
     """
-    if branch_name not in program.branches:
-        raise InputError(f"program: it has no {branch_name} branch; it has {', '.join(program.branches)}")
-    branch = program.branches[branch_name]
+    if branch_name not in program.phases:
+        raise InputError(f"program: it has no {branch_name} phase; it has {', '.join(program.phases)}")
+    phase = program.phases[branch_name]
     onnx = _onnx()
-    g = _Graph(branch, onnx)
+    g = _Graph(phase, onnx)
     integers = onnx.TensorProto.INT32
     inputs = []
-    for name, spec in branch.inputs.items():
+    for name, spec in phase.inputs.items():
         kind = onnx.TensorProto.UINT8 if spec.kind == "image" else integers
         inputs.append(onnx.helper.make_tensor_value_info(name, kind, list(spec.shape)))
-    held = {name: g.cast(name, np.float32, out=HELD + name) for name in branch.inputs}
-    for op in branch.ops:
+    held = {name: g.cast(name, np.float32, out=HELD + name) for name in phase.inputs}
+    for op in phase.ops:
         if op.kind not in WRITERS:
             raise EngineError(f"operation kind {op.kind!r} of {op.name} has no ONNX form; use another engine")
         sources = tuple(held.get(name, name) for name in op.inputs)
         WRITERS[op.kind](g, replace(op, inputs=sources), program.op_arrays(op), op.name)
     outputs = []
-    shown = dict(branch.outputs)
+    shown = dict(phase.outputs)
     if all_outputs:
-        shown.update({f"value:{op.name}": op.name for op in branch.ops})
+        shown.update({f"value:{op.name}": op.name for op in phase.ops})
     for public, name in shown.items():
         g.cast(name, np.int32, out=public)
-        outputs.append(onnx.helper.make_tensor_value_info(public, integers, list(branch.spec(name).shape)))
+        outputs.append(onnx.helper.make_tensor_value_info(public, integers, list(phase.spec(name).shape)))
     graph = onnx.helper.make_graph(g.nodes, f"spiketrack_{branch_name}", inputs, outputs, list(g.constants.values()))
     model = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="spiketrack-deploy"
     )
     model.ir_version = IR_VERSION
-    units = {public: program.real_unit(branch.spec(name)).tolist() for public, name in branch.outputs.items()}
+    units = {public: program.real_unit(phase.spec(name)).tolist() for public, name in phase.outputs.items()}
     onnx.helper.set_model_props(
         model, {TEXT_HASH: content_hash(program), TEXT_UNITS: json.dumps(units, sort_keys=True)}
     )
     return model
 
 
-def export_onnx(program: Program, path: Path, branch: str = "search", all_outputs: bool = False) -> None:
-    """Write one branch (see :func:`build_model`) to ``path``; the same program gives the same bytes."""
-    model = build_model(program, branch, all_outputs)
+def export_onnx(program: Program, path: Path, phase: str = "search", all_outputs: bool = False) -> None:
+    """Write one phase (see :func:`build_model`) to ``path``; the same program gives the same bytes."""
+    model = build_model(program, phase, all_outputs)
     try:
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:

@@ -15,11 +15,11 @@ import numpy as np
 
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.errors import VerificationError
-from spiketrack_deploy.program.run import BranchResult
+from spiketrack_deploy.program.run import PhaseResult
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
 Run = tuple[str, Mapping[str, AnyArray]]
-"""A branch's name and its inputs."""
+"""A phase's name and its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Difference:
     count. ``first``/``second``: what the two engines computed."""
 
     run: int
-    branch: str
+    phase: str
     op: str
     kind: str
     step: int
@@ -41,7 +41,7 @@ class Difference:
         """One sentence for a person."""
         where = f"its count {self.count}" if self.count else f"step {self.step} index {self.index}"
         return (
-            f"run {self.run}, {self.branch} branch, {self.op} ({self.kind}), {where}: "
+            f"run {self.run}, {self.phase} phase, {self.op} ({self.kind}), {where}: "
             f"{first} computes {self.first}, {second} computes {self.second}"
         )
 
@@ -50,7 +50,7 @@ class Difference:
 class ParityResult:
     """What was compared: operations and integers over all runs, how many differ, the first that does.
 
-    ``seconds``: wall time per run of either engine without watching, median, by branch.
+    ``seconds``: wall time per run of either engine without watching, median, by phase.
     """
 
     engines: tuple[str, str]
@@ -89,7 +89,7 @@ class _Tally:
         self.operations = self.integers = self.differing = self.counts = self.differing_counts = 0
         self.first: Difference | None = None
 
-    def values(self, run: int, branch: str, op: Op, a: IntArray | None, b: IntArray | None) -> None:
+    def values(self, run: int, phase: str, op: Op, a: IntArray | None, b: IntArray | None) -> None:
         """Two values of one operation; an engine that shows none, or another shape, differs everywhere."""
         self.operations += 1
         shown = a if a is not None else b
@@ -99,7 +99,7 @@ class _Tally:
             self._note(
                 Difference(
                     run,
-                    branch,
+                    phase,
                     op.name,
                     op.kind,
                     0,
@@ -114,9 +114,9 @@ class _Tally:
         if unequal.any():
             self.differing += int(unequal.sum())
             place = tuple(int(i) for i in np.argwhere(unequal)[0])
-            self._note(Difference(run, branch, op.name, op.kind, place[0], place[1:], "", int(a[place]), int(b[place])))
+            self._note(Difference(run, phase, op.name, op.kind, place[0], place[1:], "", int(a[place]), int(b[place])))
 
-    def result(self, run: int, branch: str, ops: Mapping[str, Op], a: BranchResult, b: BranchResult) -> None:
+    def result(self, run: int, phase: str, ops: Mapping[str, Op], a: PhaseResult, b: PhaseResult) -> None:
         """Counts of every operation."""
         for name, op in ops.items():
             one, two = a.counts[name].to_dict(), b.counts[name].to_dict()
@@ -124,14 +124,14 @@ class _Tally:
             for key, value in one.items():
                 if value != two[key]:
                     self.differing_counts += 1
-                    self._note(Difference(run, branch, name, op.kind, 0, (), key, value, two[key]))
+                    self._note(Difference(run, phase, name, op.kind, 0, (), key, value, two[key]))
 
     def _note(self, difference: Difference) -> None:
         if self.first is None:
             self.first = difference
 
 
-def _watched(engine: Engine, run: Run) -> tuple[BranchResult, dict[str, IntArray]]:
+def _watched(engine: Engine, run: Run) -> tuple[PhaseResult, dict[str, IntArray]]:
     values: dict[str, IntArray] = {}
 
     def watch(op: Op, value: IntArray) -> None:
@@ -140,7 +140,7 @@ def _watched(engine: Engine, run: Run) -> tuple[BranchResult, dict[str, IntArray
     return engine.run(run[0], run[1], count=True, watch=watch), values
 
 
-def _timed(engine: Engine, run: Run) -> tuple[BranchResult, float]:
+def _timed(engine: Engine, run: Run) -> tuple[PhaseResult, float]:
     start = perf_counter()
     result = engine.run(run[0], run[1], count=True)
     return result, perf_counter() - start
@@ -149,9 +149,9 @@ def _timed(engine: Engine, run: Run) -> tuple[BranchResult, float]:
 def compare(
     engine_a: Engine, engine_b: Engine, program: Program, frames: Iterable[Run], timed: bool = True
 ) -> ParityResult:
-    """Run both engines on every frame and compare every operation's output, the branch outputs and all counts.
+    """Run both engines on every frame and compare every operation's output, the phase outputs and all counts.
 
-    ``frames``: runs of branches. Each run is watched, and where ``timed`` repeated unwatched: engines may take other
+    ``frames``: runs of phases. Each run is watched, and where ``timed`` repeated unwatched: engines may take other
     kernels then, so its outputs and counts are compared as well.
     """
     tally = _Tally()
@@ -159,21 +159,21 @@ def compare(
     runs = 0
     for number, run in enumerate(frames):
         runs += 1
-        branch = program.branches[run[0]]
-        ops = {op.name: op for op in branch.ops}
+        phase = program.phases[run[0]]
+        ops = {op.name: op for op in phase.ops}
         (a, values_a), (b, values_b) = _watched(engine_a, run), _watched(engine_b, run)
         for name, op in ops.items():
-            tally.values(number, branch.name, op, values_a.get(name), values_b.get(name))
+            tally.values(number, phase.name, op, values_a.get(name), values_b.get(name))
         pairs = [(a, b)]
         if timed:
             (c, first), (d, second) = _timed(engine_a, run), _timed(engine_b, run)
-            times.setdefault(branch.name, ([], []))[0].append(first)
-            times[branch.name][1].append(second)
+            times.setdefault(phase.name, ([], []))[0].append(first)
+            times[phase.name][1].append(second)
             pairs += [(a, c), (b, d)]
         for one, two in pairs:
-            for public, name in branch.outputs.items():
-                tally.values(number, branch.name, ops[name], one.outputs[public], two.outputs[public])
-            tally.result(number, branch.name, ops, one, two)
+            for public, name in phase.outputs.items():
+                tally.values(number, phase.name, ops[name], one.outputs[public], two.outputs[public])
+            tally.result(number, phase.name, ops, one, two)
     seconds = {name: (float(np.median(x)), float(np.median(y))) for name, (x, y) in times.items()}
     return ParityResult(
         (engine_a.name, engine_b.name),

@@ -18,9 +18,9 @@ import numpy as np
 from spiketrack_deploy.errors import EngineError, InputError, VerificationError
 from spiketrack_deploy.program.bounds import input_bounds, prove_ranges
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.run import BranchResult, Watch, check_inputs
+from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
 from spiketrack_deploy.program.table import BOUND_RULES
-from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Op, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,10 +54,10 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A compiled branch. ``counted``: values that the census takes. ``tops``: largest
+    """A compiled phase. ``counted``: values that the census takes. ``tops``: largest
     integer that the range proof allows for each input."""
 
-    branch: Branch
+    phase: Phase
     held: Mapping[str, Held]
     steps: tuple[_Step, ...]
     census: Census
@@ -80,29 +80,29 @@ def check_ranges(program: Program) -> None:
         )
 
 
-def _in_place(branch: Branch, index: int, held: Mapping[str, Held], readers: Mapping[str, int]) -> bool:
+def _in_place(phase: Phase, index: int, held: Mapping[str, Held], readers: Mapping[str, int]) -> bool:
     """Whether an addition may write into its second operand: a fresh value of its shape and unit that ends here."""
-    op = branch.ops[index]
+    op = phase.ops[index]
     if op.kind != "add" or op.inputs[0] == op.inputs[1]:
         return False
     first, second, out = held[op.inputs[0]], held[op.inputs[1]], held[op.name]
     one_unit = np.array_equal(first.bits, out.bits) and np.array_equal(second.bits, out.bits)
-    fresh = next((o.kind for o in branch.ops if o.name == op.inputs[1]), "") in ("conv", "requantise", "upsample")
+    fresh = next((o.kind for o in phase.ops if o.name == op.inputs[1]), "") in ("conv", "requantise", "upsample")
     return one_unit and fresh and readers[op.inputs[1]] == 1 and second.spec.shape == out.spec.shape
 
 
-def _compile_branch(program: Program, branch: Branch, int8: bool) -> _Plan:
+def _compile_phase(program: Program, phase: Phase, int8: bool) -> _Plan:
     from spiketrack_deploy.engines.sim_census import Census
     from spiketrack_deploy.engines.sim_counts import COUNTERS
     from spiketrack_deploy.engines.sim_kernels import KERNELS
     from spiketrack_deploy.engines.sim_tensors import hold
 
-    held = {name: hold(branch.spec(name), program.arrays) for name in (*branch.inputs, *(op.name for op in branch.ops))}
+    held = {name: hold(phase.spec(name), program.arrays) for name in (*phase.inputs, *(op.name for op in phase.ops))}
     readers = dict.fromkeys(held, 0)
-    for name in [*(i for op in branch.ops for i in op.inputs), *branch.outputs.values()]:
+    for name in [*(i for op in phase.ops for i in op.inputs), *phase.outputs.values()]:
         readers[name] += 1
     nodes = []
-    for index, op in enumerate(branch.ops):
+    for index, op in enumerate(phase.ops):
         if op.kind not in KERNELS:
             raise EngineError(
                 f"the sim engine has no kernel for operation kind {op.kind!r} of {op.name}; use --engine reference"
@@ -112,29 +112,29 @@ def _compile_branch(program: Program, branch: Branch, int8: bool) -> _Plan:
         kernel = KERNELS[op.kind](op, arrays, inputs, held[op.name], int8)
         weight = arrays["weight"].shape if "weight" in arrays else ()
         counter = COUNTERS[op.kind](op, [h.spec for h in inputs], held[op.name].spec, weight)
-        nodes.append(_Node(op, kernel, counter, _in_place(branch, index, held, readers)))
+        nodes.append(_Node(op, kernel, counter, _in_place(phase, index, held, readers)))
 
-    pairs = _fused_pairs(program, branch, held, readers, int8)
-    steps = _steps(branch, nodes, pairs)
-    made = [*branch.inputs, *(node.op.name for step in steps for node in step.nodes)]
+    pairs = _fused_pairs(program, phase, held, readers, int8)
+    steps = _steps(phase, nodes, pairs)
+    made = [*phase.inputs, *(node.op.name for step in steps for node in step.nodes)]
     counted = [name for name in made if held[name].spec.kind in ("image", "spikes")]
-    tops = {name: int(high.max()) for name, (_, high) in input_bounds(branch).items()}
-    return _Plan(branch, held, steps, Census(program, branch, counted), frozenset(counted), tops)
+    tops = {name: int(high.max()) for name, (_, high) in input_bounds(phase).items()}
+    return _Plan(phase, held, steps, Census(program, phase, counted), frozenset(counted), tops)
 
 
 def _fused_pairs(
-    program: Program, branch: Branch, held: Mapping[str, Held], readers: Mapping[str, int], int8: bool
+    program: Program, phase: Phase, held: Mapping[str, Held], readers: Mapping[str, int], int8: bool
 ) -> dict[int, tuple[int, Kernel]]:
     """Place of a convolution or query -> place of its only reader, a stateless NI-LIF, and one kernel for both."""
     from spiketrack_deploy.engines.sim_kernels import fused_kernel
 
     pairs: dict[int, tuple[int, Kernel]] = {}
-    where = {op.name: index for index, op in enumerate(branch.ops)}
-    for index, op in enumerate(branch.ops):
+    where = {op.name: index for index, op in enumerate(phase.ops)}
+    for index, op in enumerate(phase.ops):
         source = where.get(op.inputs[0], -1)
         if op.kind != "ni_lif" or source < 0 or readers[op.inputs[0]] != 1:
             continue
-        first = branch.ops[source]
+        first = phase.ops[source]
         ends = held[first.inputs[0]], held[first.name]
         fused = fused_kernel(first, program.op_arrays(first), *ends, op, program.op_arrays(op), int8)
         if fused is not None:
@@ -142,7 +142,7 @@ def _fused_pairs(
     return pairs
 
 
-def _steps(branch: Branch, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int, Kernel]]) -> tuple[_Step, ...]:
+def _steps(phase: Phase, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int, Kernel]]) -> tuple[_Step, ...]:
     """Steps in execution order; a fused NI-LIF runs where its convolution stood."""
     second = {index for index, _ in pairs.values()}
     groups: list[tuple[tuple[_Node, ...], Kernel | None]] = []
@@ -158,7 +158,7 @@ def _steps(branch: Branch, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int
             last.update(dict.fromkeys((*node.op.inputs, node.op.name), number))
     ending: list[list[str]] = [[] for _ in groups]
     for name, number in last.items():
-        if name not in branch.outputs.values():
+        if name not in phase.outputs.values():
             ending[number].append(name)
     return tuple(_Step(members, kernel, tuple(ends)) for (members, kernel), ends in zip(groups, ending, strict=True))
 
@@ -181,7 +181,7 @@ def _threads(count: int | None) -> Iterator[None]:
 class SimEngine:
     """Runs a program exactly and fast (design 3.5).
 
-    ``threads``: PyTorch threads while a branch runs, ``None`` leaves PyTorch's own; results do not depend on it.
+    ``threads``: PyTorch threads while a phase runs, ``None`` leaves PyTorch's own; results do not depend on it.
     ``kernels``: ``auto`` takes int8 convolutions where a probe finds them equal to float32 ones, ``float32`` never.
     VerificationError where the range proof fails, EngineError for an operation without a kernel.
     """
@@ -209,8 +209,8 @@ class SimEngine:
         self._plans: dict[str, _Plan] = {}
 
     def run(
-        self, branch: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
-    ) -> BranchResult:
+        self, phase: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
+    ) -> PhaseResult:
         """See :class:`~spiketrack_deploy.engines.base.Engine`.
 
         With ``watch`` a fused pair runs twice: apart, for the stream in between, and fused, for the real spikes.
@@ -218,12 +218,12 @@ class SimEngine:
         import torch
 
         with _threads(self.threads), torch.inference_mode():
-            if branch not in self._plans:
-                self._plans[branch] = _compile_branch(self.program, self.program.branches[branch], self.int8)
-            return _Run(self._plans[branch], inputs, count, watch).result()
+            if phase not in self._plans:
+                self._plans[phase] = _compile_phase(self.program, self.program.phases[phase], self.int8)
+            return _Run(self._plans[phase], inputs, count, watch).result()
 
     def close(self) -> None:
-        """Drop the compiled branches; the next run compiles again."""
+        """Drop the compiled phases; the next run compiles again."""
         self._plans.clear()
 
     def __enter__(self) -> SimEngine:
@@ -244,7 +244,7 @@ class _Run:
         self.plan = plan
         self.watch = watch
         self.count = count
-        checked = check_inputs(plan.branch, inputs)
+        checked = check_inputs(plan.phase, inputs)
         for name, array in checked.items():
             self._check_values(name, array)
         self.seen: dict[str, Any] = {}
@@ -259,10 +259,10 @@ class _Run:
         top = self.plan.tops[name]
         if array.size and (int(array.min()) < 0 or int(array.max()) > top):
             raise InputError(
-                f"{self.plan.branch.name} branch: input {name} must lie in 0..{top}, is {array.min()}..{array.max()}"
+                f"{self.plan.phase.name} phase: input {name} must lie in 0..{top}, is {array.min()}..{array.max()}"
             )
 
-    def result(self) -> BranchResult:
+    def result(self) -> PhaseResult:
         """Run every step; outputs as int64."""
         for step in self.plan.steps:
             if self.watch is not None:
@@ -274,9 +274,9 @@ class _Run:
             for name in step.ending:
                 self.values.pop(name, None)
         outputs = {
-            public: self.shown.get(name, self._integers(name)) for public, name in self.plan.branch.outputs.items()
+            public: self.shown.get(name, self._integers(name)) for public, name in self.plan.phase.outputs.items()
         }
-        return BranchResult(outputs, self._counts() if self.count else {})
+        return PhaseResult(outputs, self._counts() if self.count else {})
 
     def _integers(self, name: str) -> IntArray:
         from spiketrack_deploy.engines.sim_tensors import to_integers
@@ -330,16 +330,16 @@ class _Run:
 
         held = self.plan.held[op.name]
         computed = to_integers(value, held)
-        if op.name in self.plan.branch.outputs.values():
+        if op.name in self.plan.phase.outputs.values():
             self.shown[op.name] = computed
         replacement = watch(op, computed)
         return None if replacement is None else to_tensor(replacement, held)
 
     def _counts(self) -> dict[str, OpCounts]:
-        """In the order of the branch. Where a watch replaced spikes, what the neurons emitted themselves is counted."""
+        """In the order of the phase. Where a watch replaced spikes, what the neurons emitted themselves is counted."""
         sums = self.plan.census.sums()
         nodes = {node.op.name: node for step in self.plan.steps for node in step.nodes}
-        counts = {op.name: nodes[op.name].counter.finish(self.seen.get(op.name), sums) for op in self.plan.branch.ops}
+        counts = {op.name: nodes[op.name].counter.finish(self.seen.get(op.name), sums) for op in self.plan.phase.ops}
         for name, (spiking, total) in self.emitted.items():
             counts[name] = replace(counts[name], neuron_spiking=spiking, output_sum=total)
         return counts

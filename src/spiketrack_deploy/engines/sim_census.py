@@ -21,7 +21,7 @@ from torch import Tensor
 
 from spiketrack_deploy.engines.sim_fan import Axis, Reader, axis_of, reader_of
 from spiketrack_deploy.engines.sim_tensors import nhwc
-from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Branch, Program
+from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Phase, Program
 
 _GROUP_BYTES = 1 << 19
 """Tensors are collected until this size: their sums then run in the second-level cache."""
@@ -216,19 +216,19 @@ def _padded(members: Sequence[_Member], key: _Key) -> int:
 
 
 class Census:
-    """Collects every spike and image tensor of a branch as it is computed."""
+    """Collects every spike and image tensor of a phase as it is computed."""
 
-    def __init__(self, program: Program, branch: Branch, order: Sequence[str]) -> None:
+    def __init__(self, program: Program, phase: Phase, order: Sequence[str]) -> None:
         """``order``: names of values in the order in which they will be taken."""
         readers: dict[str, list[Reader]] = {}
-        for op in branch.ops:
+        for op in phase.ops:
             arrays = program.op_arrays(op)
             if "weight" in arrays:
-                readers.setdefault(op.inputs[0], []).append(reader_of(op, arrays["weight"], branch.spec(op.inputs[0])))
+                readers.setdefault(op.inputs[0], []).append(reader_of(op, arrays["weight"], phase.spec(op.inputs[0])))
         waiting: dict[_Key, list[_Member]] = {}
         closed: list[tuple[_Key, list[_Member]]] = []
         for name in order:
-            steps, count, height, width = branch.spec(name).shape
+            steps, count, height, width = phase.spec(name).shape
             mine = tuple(readers.get(name, ()))
             rows = axis_of(height, [(r.stride[0], r.rows) for r in mine])
             cols = axis_of(width, [(r.stride[1], r.cols) for r in mine])

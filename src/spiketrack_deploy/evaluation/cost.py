@@ -15,44 +15,44 @@ from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.units import ZERO, Interval, total
 
-BRANCHES = {"search": "frames", "template": "updates"}
-"""Branch of a program -> what one run of it is called in a record."""
+PHASES = {"search": "frames", "template": "updates"}
+"""Phase of a program -> what one run of it is called in a record."""
 
 Layers = Mapping[str, Sequence[tuple[str, str, str]]]
-"""Branch -> (name, kind, block) of its operations in order."""
+"""Phase -> (name, kind, block) of its operations in order."""
 
 
 def layers_of(program: Program) -> dict[str, list[tuple[str, str, str]]]:
     """:data:`Layers` of a program."""
-    return {name: [(op.name, op.kind, op.block) for op in branch.ops] for name, branch in program.branches.items()}
+    return {name: [(op.name, op.kind, op.block) for op in phase.ops] for name, phase in program.phases.items()}
 
 
 def add_up(activities: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sum the recorded activity of several sequences."""
     whole: dict[str, Any] = {"frames": 0, "updates": 0, "search": {}, "template": {}}
     for activity in activities:
-        for branch, runs in BRANCHES.items():
+        for phase, runs in PHASES.items():
             whole[runs] += activity[runs]
-            for op, counts in activity[branch].items():
-                into = whole[branch].setdefault(op, {})
+            for op, counts in activity[phase].items():
+                into = whole[phase].setdefault(op, {})
                 for key, value in counts.items():
                     into[key] = into.get(key, 0) + value
     return whole
 
 
-def means(activity: Mapping[str, Any], layers: Layers, branch: str) -> list[Mean]:
-    """Counts of every layer of a branch over its runs; empty where it never ran."""
-    runs = activity[BRANCHES[branch]]
+def means(activity: Mapping[str, Any], layers: Layers, phase: str) -> list[Mean]:
+    """Counts of every layer of a phase over its runs; empty where it never ran."""
+    runs = activity[PHASES[phase]]
     if not runs:
         return []
-    checked = [LayerCounts(*layer, activity[branch].get(layer[0], {})) for layer in layers.get(branch, ())]
+    checked = [LayerCounts(*layer, activity[phase].get(layer[0], {})) for layer in layers.get(phase, ())]
     return [Mean(c.name, c.kind, c.block, c.counts, runs) for c in checked]
 
 
 def dynamic(activity: Mapping[str, Any], layers: Layers, profile: Profile) -> dict[str, Interval]:
     """Nanojoules of one search frame, of one template update, and of one frame with its share of the updates that took
     place in these sequences (the first one included)."""
-    parts = {branch: total(price(m, profile).total for m in means(activity, layers, branch)) for branch in BRANCHES}
+    parts = {phase: total(price(m, profile).total for m in means(activity, layers, phase)) for phase in PHASES}
     share = activity["updates"] / activity["frames"] if activity["frames"] else 0.0
     return {
         "search": parts["search"],

@@ -143,7 +143,7 @@ class SpikeTracker:
         for counts in self._network.frame_counts:
             activity.frames += 1
             _add(activity.search, counts)
-        # A network without retrievers has no template branch, hence no counts.
+        # A network without retrievers has no template phase, hence no counts.
         for counts in self._network.update_counts:
             activity.updates += 1
             _add(activity.template, counts)

@@ -14,7 +14,7 @@ import numpy as np
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.frontends.spiketrack.recorded import as_value
-from spiketrack_deploy.lowering.network import FloatBranch, FloatNetwork, FloatOp
+from spiketrack_deploy.lowering.network import FloatNetwork, FloatOp, FloatPhase
 from spiketrack_deploy.program.semantics import gate_transpose
 from spiketrack_deploy.program.types import AnyArray
 
@@ -27,7 +27,7 @@ _EXPONENTS = (-20, 40)
 class Calibration:
     """What the float tracker saw and did on sample frames.
 
-    ``images``: branch -> runs of uint8 ``[T,3,r,r]``. ``spikes``: branch -> runs of NI-LIF name -> int8 as
+    ``images``: phase -> runs of uint8 ``[T,3,r,r]``. ``spikes``: phase -> runs of NI-LIF name -> int8 as
     ``trackers.spiketrack.record`` gives them (``[T,1,C,H,W]``, ``[T,1,C,N]``, the gate's ``[C,N/2,T]``).
     """
 
@@ -36,19 +36,19 @@ class Calibration:
 
 
 def input_samples(
-    network: FloatNetwork, branch: FloatBranch, op: FloatOp, calibration: Calibration
+    network: FloatNetwork, phase: FloatPhase, op: FloatOp, calibration: Calibration
 ) -> Iterator[AnyArray]:
     """The recorded input ``[T,C,H,W]`` of a convolution, run by run: pixels minus their mean, or spikes n/4."""
-    producers = {o.name: o for o in branch.ops}
+    producers = {o.name: o for o in phase.ops}
     source = op.inputs[0]
     if source == "image":
-        for image in calibration.images.get(branch.name, ()):
+        for image in calibration.images.get(phase.name, ()):
             yield image.astype(np.float32) - (255.0 * network.mean[:, None, None]).astype(np.float32)
         return
     producer = producers[source]
     transposed = producer.kind == "gate_transpose"
     neuron = producers[producer.inputs[0]] if transposed else producer
-    for run in calibration.spikes.get(branch.name, ()):
+    for run in calibration.spikes.get(phase.name, ()):
         if neuron.name not in run:
             raise InputError(f"calibration has no spikes of {neuron.name}; record them with the same model")
         value = as_value(neuron.name, run[neuron.name], neuron.shape)

@@ -16,7 +16,7 @@ import numpy as np
 from spiketrack_deploy.errors import FitError
 from spiketrack_deploy.frontends.spiketrack.recognise import gain_of
 from spiketrack_deploy.lowering.calibrate import Choice, quantise
-from spiketrack_deploy.lowering.network import FloatBranch, FloatNetwork, FloatOp
+from spiketrack_deploy.lowering.network import FloatNetwork, FloatOp, FloatPhase
 from spiketrack_deploy.lowering.thresholds import dyadic_thresholds, gain_thresholds, gain_value
 from spiketrack_deploy.lowering.units import CONVS, Key, Streams, pool_bits
 from spiketrack_deploy.program.types import (
@@ -26,8 +26,8 @@ from spiketrack_deploy.program.types import (
     SPIKE_MAX,
     UNREACHABLE,
     AnyArray,
-    Branch,
     Op,
+    Phase,
     Program,
     TensorSpec,
 )
@@ -52,15 +52,15 @@ def stream_bits(network: FloatNetwork, streams: Streams, choices: Mapping[str, C
     """
     bits: dict[Key, AnyArray] = {}
     feeds: list[tuple[Key, Key, int]] = []
-    for branch in network.branches.values():
-        for op in branch.ops:
-            key = (branch.name, op.name)
+    for phase in network.phases.values():
+        for op in phase.ops:
+            key = (phase.name, op.name)
             if op.kind in CONVS:
                 root = streams.group[key]
                 wanted = choices[op.name].exponent.max(axis=0) + (0 if op.kind == "image_conv" else 2)
                 bits[root] = np.maximum(bits[root], wanted) if root in bits else wanted
             elif op.kind == "upsample":
-                feeds.append((streams.group[(branch.name, op.inputs[0])], streams.group[key], pool_bits(op)))
+                feeds.append((streams.group[(phase.name, op.inputs[0])], streams.group[key], pool_bits(op)))
     for source, target, extra in feeds:
         bits[source] = np.maximum(bits[source], np.minimum(bits[target] - extra, streams.cap[source]))
     return bits
@@ -68,7 +68,7 @@ def stream_bits(network: FloatNetwork, streams: Streams, choices: Mapping[str, C
 
 @dataclass(slots=True)
 class _Emitter:
-    """Collects operations, values and arrays; equal arrays under one role are stored once for both branches."""
+    """Collects operations, values and arrays; equal arrays under one role are stored once for both phases."""
 
     network: FloatNetwork
     streams: Streams
@@ -78,8 +78,8 @@ class _Emitter:
     bits: Mapping[Key, AnyArray]
     arrays: dict[str, AnyArray] = field(default_factory=dict)
 
-    def put(self, branch: str, key: str, array: AnyArray) -> str:
-        for candidate in (key, f"{branch}.{key}"):
+    def put(self, phase: str, key: str, array: AnyArray) -> str:
+        for candidate in (key, f"{phase}.{key}"):
             known = self.arrays.get(candidate)
             if known is None:
                 self.arrays[candidate] = array
@@ -99,27 +99,27 @@ def _integer(values: AnyArray, name: str, what: str) -> AnyArray:
     return rounded.astype(np.int32)
 
 
-class BranchEmitter:
-    """Emits one branch."""
+class PhaseEmitter:
+    """Emits one phase."""
 
-    def __init__(self, shared: _Emitter, branch: FloatBranch) -> None:
-        self.shared, self.branch = shared, branch
+    def __init__(self, shared: _Emitter, phase: FloatPhase) -> None:
+        self.shared, self.phase = shared, phase
         self.ops: list[Op] = []
         self.values: dict[str, TensorSpec] = {}
         self.units: dict[str, AnyArray] = {}
         self.scales: dict[str, float] = {}
         self.renamed: dict[str, str] = {}
-        self.sources = {op.name: op for op in branch.ops}
-        self.readers = branch.readers()
+        self.sources = {op.name: op for op in phase.ops}
+        self.readers = phase.readers()
 
-    def emit(self) -> Branch:
-        for op in self.branch.ops:
+    def emit(self) -> Phase:
+        for op in self.phase.ops:
             getattr(self, f"emit_{op.kind}")(op)
         inputs = {
             name: TensorSpec("image" if name == "image" else "memory", shape)
-            for name, shape in self.branch.inputs.items()
+            for name, shape in self.phase.inputs.items()
         }
-        return Branch(self.branch.name, inputs, tuple(self.ops), self.values, dict(self.branch.outputs))
+        return Phase(self.phase.name, inputs, tuple(self.ops), self.values, dict(self.phase.outputs))
 
     def add(
         self,
@@ -133,16 +133,16 @@ class BranchEmitter:
         shape: tuple[int, ...] | None = None,
     ) -> None:
         own = name or op.name
-        keys = {role: self.shared.put(self.branch.name, f"{own}.{role}", array) for role, array in arrays.items()}
+        keys = {role: self.shared.put(self.phase.name, f"{own}.{role}", array) for role, array in arrays.items()}
         read = tuple(self.renamed.get(i, i) for i in (op.inputs if inputs is None else inputs))
         self.ops.append(Op(own, kind, read, op.block, attrs, keys))
         unit = None
         if value_kind in ("stream", "logits"):
-            unit = self.shared.put(self.branch.name, f"{own}.unit", self.units[own].astype(np.int8))
+            unit = self.shared.put(self.phase.name, f"{own}.unit", self.units[own].astype(np.int8))
         self.values[own] = TensorSpec(value_kind, op.shape if shape is None else shape, unit, self.scales.get(own, 1.0))
 
     def group_bits(self, name: str) -> AnyArray:
-        return self.shared.bits[self.shared.streams.group[(self.branch.name, name)]]
+        return self.shared.bits[self.shared.streams.group[(self.phase.name, name)]]
 
     def source_bits(self, op: FloatOp, index: int = 0) -> AnyArray:
         return self.units[self.renamed.get(op.inputs[index], op.inputs[index])]
@@ -209,7 +209,7 @@ class BranchEmitter:
         decay.
         """
         heads = int(op.params["heads"])
-        memory = self.branch.inputs.get(op.inputs[1]) or self.sources[op.inputs[1]].shape
+        memory = self.phase.inputs.get(op.inputs[1]) or self.sources[op.inputs[1]].shape
         tokens = op.shape[2] * op.shape[3]
         room = INT24_MAX // (SPIKE_MAX**3 * tokens * memory[2])
         membrane = any(r.kind == "ni_lif" and r.steps > 1 for r in self.readers[op.name])
@@ -235,7 +235,7 @@ class BranchEmitter:
             arrays["thresholds"] = np.array([[1] + [UNREACHABLE] * (SPIKE_MAX - 1)], dtype=np.int32)
             quarter = np.zeros(1)
         elif source.kind == "query":
-            head_dim = (self.branch.inputs.get(source.inputs[1]) or self.sources[source.inputs[1]].shape)[2]
+            head_dim = (self.phase.inputs.get(source.inputs[1]) or self.sources[source.inputs[1]].shape)[2]
             arrays["thresholds"] = gain_thresholds(gain_of(source.params), head_dim, int(bits[0]))
             quarter = np.exp2(bits[:1].astype(np.float64) - 2) / gain_value(gain_of(source.params), head_dim)
         else:
@@ -264,8 +264,8 @@ def emit(
     pixels.
     """
     shared = _Emitter(network, streams, choices, weights, biases, stream_bits(network, streams, choices))
-    branches = {name: BranchEmitter(shared, branch).emit() for name, branch in network.branches.items()}
-    used = {key for b in branches.values() for op in b.ops for key in op.arrays.values()} | {
-        s.unit for b in branches.values() for s in b.values.values() if s.unit
+    phases = {name: PhaseEmitter(shared, phase).emit() for name, phase in network.phases.items()}
+    used = {key for b in phases.values() for op in b.ops for key in op.arrays.values()} | {
+        s.unit for b in phases.values() for s in b.values.values() if s.unit
     }
-    return Program(branches, {key: shared.arrays[key] for key in sorted(used)}, meta)
+    return Program(phases, {key: shared.arrays[key] for key in sorted(used)}, meta)

@@ -60,8 +60,8 @@ class LoweringResult:
 
 
 def convolutions(network: FloatNetwork) -> dict[str, FloatOp]:
-    """Every convolution once, by name (both branches share weights)."""
-    return {op.name: op for branch in network.branches.values() for op in branch.ops if op.kind in CONVS}
+    """Every convolution once, by name (both phases share weights)."""
+    return {op.name: op for phase in network.phases.values() for op in phase.ops if op.kind in CONVS}
 
 
 def fold_image(op: FloatOp, network: FloatNetwork) -> tuple[AnyArray, AnyArray]:
@@ -99,19 +99,19 @@ def _choose_all(
         progress(name)
         samples: list[AnyArray] = []
         cap: AnyArray | None = None
-        for branch in network.branches.values():
-            if any(o.name == name for o in branch.ops):
-                own = next(o for o in branch.ops if o.name == name)
-                cap = streams.cap[streams.group[(branch.name, name)]]
+        for phase in network.phases.values():
+            if any(o.name == name for o in phase.ops):
+                own = next(o for o in phase.ops if o.name == name)
+                cap = streams.cap[streams.group[(phase.name, name)]]
                 if calibration is not None and own.params["weight"].shape == op.params["weight"].shape:
-                    samples.extend(input_samples(network, branch, own, calibration))
+                    samples.extend(input_samples(network, phase, own, calibration))
         limit = np.asarray(cap) - (0 if op.kind == "image_conv" else 2)
         choices[name] = choose(weights[name], op, limit, samples)
     return choices
 
 
 def _image_size(network: FloatNetwork) -> tuple[int, int]:
-    shape = network.branches["search"].inputs["image"]
+    shape = network.phases["search"].inputs["image"]
     return shape[2], shape[3]
 
 
@@ -155,7 +155,7 @@ def lower_network(
         beyond = [entry for entries in ranges.values() for entry in entries if not entry.fits]
         if not beyond:
             requantised = tuple(
-                f"{b.name} {op.name}" for b in program.branches.values() for op in b.ops if op.kind == "requantise"
+                f"{b.name} {op.name}" for b in program.phases.values() for op in b.ops if op.kind == "requantise"
             )
             return LoweringResult(program, _conv_reports(program, choices), ranges, requantised)
     worst = max(beyond, key=lambda e: max(-e.low, e.high))
@@ -205,10 +205,10 @@ def lower(
 def dump_program(program: Program) -> str:
     """One line an operation: kind, inputs, shape, units, exponents' shifts; stable, for golden text tests."""
     lines = []
-    for branch in program.branches.values():
-        lines.append(f"branch {branch.name}({', '.join(f'{k}{list(s.shape)}' for k, s in branch.inputs.items())})")
-        for op in branch.ops:
-            spec = branch.values[op.name]
+    for phase in program.phases.values():
+        lines.append(f"phase {phase.name}({', '.join(f'{k}{list(s.shape)}' for k, s in phase.inputs.items())})")
+        for op in phase.ops:
+            spec = phase.values[op.name]
             attrs = " ".join(f"{k}={v}" for k, v in sorted(op.attrs.items()))
             parts = []
             if spec.unit:
@@ -220,5 +220,5 @@ def dump_program(program: Program) -> str:
             lines.append(
                 f"  {op.name}{list(spec.shape)} = {op.kind}({', '.join(op.inputs)}) {attrs} {{{'; '.join(parts)}}}"
             )
-        lines.extend(f"  output {public} = {name}" for public, name in branch.outputs.items())
+        lines.extend(f"  output {public} = {name}" for public, name in phase.outputs.items())
     return "\n".join(lines) + "\n"

@@ -42,7 +42,7 @@ class FloatOp:
 
 
 @dataclass(frozen=True, slots=True)
-class FloatBranch:
+class FloatPhase:
     """Operations in execution order; ``inputs``: name -> shape; ``outputs``: public name -> operation."""
 
     name: str
@@ -61,9 +61,9 @@ class FloatBranch:
 
 @dataclass(frozen=True, slots=True)
 class FloatNetwork:
-    """Both branches, the constants of the image normalisation, and the tracker configuration they came from."""
+    """Both phases, the constants of the image normalisation, and the tracker configuration they came from."""
 
-    branches: Mapping[str, FloatBranch]
+    phases: Mapping[str, FloatPhase]
     mean: AnyArray
     std: AnyArray
     config: Mapping[str, Any]
@@ -71,18 +71,18 @@ class FloatNetwork:
 
 def check_network(network: FloatNetwork) -> None:
     """Legality of this stage: every input exists before it is read, names are unique, shapes are 4-D and positive."""
-    for branch in network.branches.values():
-        known = set(branch.inputs)
-        for op in branch.ops:
+    for phase in network.phases.values():
+        known = set(phase.inputs)
+        for op in phase.ops:
             lost = [i for i in op.inputs if i not in known]
             if lost or op.name in known:
                 raise InputError(
-                    f"{branch.name} branch: {op.name} reads {lost or 'its own name'} before it exists; the NIR "
+                    f"{phase.name} phase: {op.name} reads {lost or 'its own name'} before it exists; the NIR "
                     "graph is not a SpikeTrack export"
                 )
             if len(op.shape) != 4 or min(op.shape) < 1:
                 raise InputError(
-                    f"{branch.name} branch: {op.name} has shape {op.shape}; the NIR graph is not a SpikeTrack export"
+                    f"{phase.name} phase: {op.name} has shape {op.shape}; the NIR graph is not a SpikeTrack export"
                 )
             known.add(op.name)
 
@@ -90,13 +90,13 @@ def check_network(network: FloatNetwork) -> None:
 def dump(network: FloatNetwork) -> str:
     """One line an operation; stable, for golden text tests."""
     lines = []
-    for branch in network.branches.values():
-        lines.append(f"branch {branch.name}({', '.join(f'{k}{list(s)}' for k, s in branch.inputs.items())})")
-        for op in branch.ops:
+    for phase in network.phases.values():
+        lines.append(f"phase {phase.name}({', '.join(f'{k}{list(s)}' for k, s in phase.inputs.items())})")
+        for op in phase.ops:
             lines.append(
                 f"  {op.name}{list(op.shape)} = {op.kind}({', '.join(op.inputs)}){_param_text(op)}  [{op.block}]"
             )
-        lines.extend(f"  output {public} = {name}" for public, name in branch.outputs.items())
+        lines.extend(f"  output {public} = {name}" for public, name in phase.outputs.items())
     return "\n".join(lines) + "\n"
 
 

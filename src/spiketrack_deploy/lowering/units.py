@@ -1,6 +1,6 @@
 """Chooses the unit (fraction bits per channel) of every stream so that nothing leaves signed 24 bits.
 
-This module decides units. Streams that an addition joins share one unit array, in both branches where a convolution
+This module decides units. Streams that an addition joins share one unit array, in both phases where a convolution
 occurs in both, so that weights, biases and shifts are stored once. It must not choose exponents (``calibrate``): it
 says how fine a unit the worst case allows, and afterwards takes the finest that the chosen exponents ask for.
 """
@@ -106,10 +106,10 @@ def plan(
     groups = _Groups()
     peaks: dict[Key, AnyArray] = {}
     finer: list[tuple[Key, Key, int]] = []
-    for branch in network.branches.values():
+    for phase in network.phases.values():
         bounds: dict[str, tuple[AnyArray, AnyArray]] = {}
-        for op in branch.ops:
-            key = (branch.name, op.name)
+        for op in phase.ops:
+            key = (phase.name, op.name)
             if op.kind in _STREAMS:
                 bounds[op.name] = _interval(
                     op, [bounds[i] for i in op.inputs if i in bounds], weights.get(op.name), biases.get(op.name)
@@ -119,12 +119,12 @@ def plan(
             if op.kind in CONVS:
                 groups.join(("", op.name), key)
             elif op.kind == "add":
-                groups.join(key, (branch.name, op.inputs[0]))
-                groups.join(key, (branch.name, op.inputs[1]))
+                groups.join(key, (phase.name, op.inputs[0]))
+                groups.join(key, (phase.name, op.inputs[1]))
             elif op.kind in ("avg_pool", "upsample"):
-                finer.append(((branch.name, op.inputs[0]), key, pool_bits(op)))
+                finer.append(((phase.name, op.inputs[0]), key, pool_bits(op)))
             elif op.kind == "ni_lif" and op.inputs[0] in bounds:
-                source = (branch.name, op.inputs[0])
+                source = (phase.name, op.inputs[0])
                 peaks[source] = np.maximum(peaks[source], _membrane(op, *bounds[op.inputs[0]]))
     cap: dict[Key, AnyArray] = {}
     for key, peak in peaks.items():

@@ -43,12 +43,12 @@ def _coverage(mapping: ChipMapping) -> list[str]:
 
 def _slots(mapping: ChipMapping, program: Program) -> list[str]:
     """As many neurons as the program's NI-LIF operations have outputs, operation by operation."""
-    branch = program.branches[mapping.network.branch]
+    phase = program.phases[mapping.network.phase]
     have: Counter[str] = Counter()
     for population in mapping.network.populations:
         if population.kind == "neurons":
             have[population.op] += population.channels * population.height * population.width
-    wanted = {op.name: int(np.prod(branch.values[op.name].shape)) for op in branch.ops if op.kind == "ni_lif"}
+    wanted = {op.name: int(np.prod(phase.values[op.name].shape)) for op in phase.ops if op.kind == "ni_lif"}
     return [f"{name}: {have[name]} neurons, the program has {n}" for name, n in wanted.items() if have[name] != n]
 
 
@@ -123,11 +123,11 @@ def _bundle_words(mapping: ChipMapping, synapses: Synapses, channels: set[int]) 
 
 def _synapses(mapping: ChipMapping, program: Program) -> list[str]:
     """Non-zero synapses of every convolution, tap by tap over the weights; the cores' sums must give the same."""
-    network, branch = mapping.network, program.branches[mapping.network.branch]
+    network, phase = mapping.network, program.phases[mapping.network.phase]
     convolutions: Counter[str] = Counter(s.op for s in network.synapses if s.form == "conv")
-    steps = {op.name: branch.values[op.name].shape[0] for op in branch.ops}
+    steps = {op.name: phase.values[op.name].shape[0] for op in phase.ops}
     found = [f"{op}: wired {n} times for {steps[op]} steps" for op, n in convolutions.items() if n != steps[op]]
-    missing = [op.name for op in branch.ops if "weight" in op.arrays and op.name not in convolutions]
+    missing = [op.name for op in phase.ops if "weight" in op.arrays and op.name not in convolutions]
     found += [f"{name}: its synapses are nowhere" for name in missing]
     total = sum(_walk(mapping, s, program) for s in network.synapses)
     if total != int(mapping.synapses.nonzero.sum()):

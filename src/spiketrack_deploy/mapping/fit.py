@@ -33,7 +33,7 @@ def map_program(
     program: Program,
     profile: Profile,
     *,
-    branch: str = "search",
+    phase: str = "search",
     chips_available: int | None = None,
     target: str | None = None,
     activity: Activity | None = None,
@@ -41,16 +41,16 @@ def map_program(
     rounds: int = ROUNDS,
     balance: float | None = None,
 ) -> ChipMapping:
-    """Map one branch of ``program`` to the cores of ``profile``'s chip.
+    """Map one phase of ``program`` to the cores of ``profile``'s chip.
 
     ``chips_available``: chips of a board; ``None``: as many as needed. ``activity``: weighs the traffic (default: an
     assumed spike density). ``rule``: see ``split``. ``balance``: no core does more than so many times the mean work of
     the cores used without it, so that steps are shorter and cores more; at least 1.
 
     Does not raise where the network does not fit: the breaches say so. UsageError for a balance below 1
-    or beside another rule, InputError for a branch without neurons, ProfileError for a profile without usable limits.
+    or beside another rule, InputError for a phase without neurons, ProfileError for a profile without usable limits.
     """
-    network = populations(program, branch)
+    network = populations(program, phase)
     limits = core_limits(profile)
     activity = activity or assumed(network, program.arrays)
     parts = split(network, limits, rule)
@@ -59,7 +59,7 @@ def map_program(
     if balance is not None:
         parts = split(network, limits, rule, _work(network, activity, balance, parts.cores))
     if not parts.cores:
-        raise InputError(f"the {branch} branch has no neuron to map.")
+        raise InputError(f"the {phase} phase has no neuron to map.")
     flow, entries, messages = traffic(network, parts.pieces, parts.cores, activity.rate)
     chips = max(1, -(-parts.cores // limits.cores_per_chip))
     return ChipMapping(
@@ -79,7 +79,7 @@ def map_program(
             *_capabilities(network, profile, limits),
             *chip_breach(network, chips, chips_available, parts.cores, limits),
         ),
-        verdicts=verdicts(program.branches[branch], limits),
+        verdicts=verdicts(program.phases[phase], limits),
     )
 
 

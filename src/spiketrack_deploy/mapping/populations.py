@@ -16,38 +16,38 @@ from dataclasses import dataclass, field, replace
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.mapping.types import Network, Population, Synapses
-from spiketrack_deploy.program.types import SPIKE_MAX, Branch, Op, Program
+from spiketrack_deploy.program.types import SPIKE_MAX, Op, Phase, Program
 
 _CONVS = ("conv", "image_conv", "head_out")
 UPSAMPLE_BITS = 7
 """Bits of a bilinear weight: products of odd numbers below twice the factor, at most 49 for the largest factor 4."""
 
 
-def populations(program: Program, branch: str) -> Network:
-    """The network of one branch (``search`` or ``template``) as populations and synapses.
+def populations(program: Program, phase: str) -> Network:
+    """The network of one phase (``search`` or ``template``) as populations and synapses.
 
     Every NI-LIF output is a neuron, every time step apart (facts/energy.md 5.1 counts the same slots). Raises
-    InputError for an unknown branch or an operation that this module does not know.
+    InputError for an unknown phase or an operation that this module does not know.
     """
-    if branch not in program.branches:
-        raise InputError(f"the program has no branch {branch!r}; it has {', '.join(program.branches)}")
-    builder = _Builder(program.branches[branch], program)
+    if phase not in program.phases:
+        raise InputError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
+    builder = _Builder(program.phases[phase], program)
     builder.build()
-    return _with_delays(branch, builder.populations, builder.synapses)
+    return _with_delays(phase, builder.populations, builder.synapses)
 
 
-def _with_delays(branch: str, found: list[Population], synapses: list[Synapses]) -> Network:
+def _with_delays(phase: str, found: list[Population], synapses: list[Synapses]) -> Network:
     """Longest distance from the inputs, one step per population; messages of a shorter way wait."""
     level = [0] * len(found)
     for s in synapses:  # synapses are listed by target, targets in execution order
         level[s.target] = max(level[s.target], level[s.source] + 1)
     delayed = tuple(replace(s, delay=level[s.target] - level[s.source] - 1) for s in synapses)
-    return Network(branch, tuple(found), delayed, max(level, default=0))
+    return Network(phase, tuple(found), delayed, max(level, default=0))
 
 
 @dataclass
 class _Builder:
-    branch: Branch
+    phase: Phase
     program: Program
     populations: list[Population] = field(default_factory=list)
     synapses: list[Synapses] = field(default_factory=list)
@@ -57,39 +57,39 @@ class _Builder:
     """values ``[T, positions, 1, channels]`` behind a transposition, until the gate"""
 
     def __post_init__(self) -> None:
-        self.by_name = {op.name: op for op in self.branch.ops}
+        self.by_name = {op.name: op for op in self.phase.ops}
         self.readers: dict[str, list[Op]] = {}
-        for op in self.branch.ops:
+        for op in self.phase.ops:
             for name in op.inputs:
                 self.readers.setdefault(name, []).append(op)
 
     def steps(self, name: str) -> int:
-        return self.branch.spec(name).shape[0]
+        return self.phase.spec(name).shape[0]
 
     def build(self) -> None:
-        for name, spec in self.branch.inputs.items():
+        for name, spec in self.phase.inputs.items():
             shape = (
                 spec.shape if spec.kind == "image" else (spec.shape[0], spec.shape[1] * spec.shape[2], 1, spec.shape[3])
             )
             for t in range(shape[0]):
                 self._new(name, name, "", "input", (shape[1], shape[2], shape[3]), t)
-        for op in self.branch.ops:
+        for op in self.phase.ops:
             self._op(op)
 
     def _new(self, value: str, op: str, block: str, kind: str, shape: tuple[int, int, int], step: int) -> int:
         name = value if self.steps(value) == 1 else f"{value}[{step}]"
         self.index[value, step] = len(self.populations)
-        self.populations.append(Population(name, op, self.branch.name, block, kind, *shape, step))
+        self.populations.append(Population(name, op, self.phase.name, block, kind, *shape, step))
         return self.index[value, step]
 
     def _shape(self, op: Op) -> tuple[int, int, int]:
         """``(channels, height, width)``. Behind a transposition every source channel is a row of its own: the positions
         of one channel are mixed, channels never, so cores that hold whole rows exchange the least."""
-        _, channels, height, width = self.branch.values[op.name].shape
+        _, channels, height, width = self.phase.values[op.name].shape
         return (channels, width, height) if op.name in self.tokenwise else (channels, height, width)
 
     def _op(self, op: Op) -> None:
-        spec = self.branch.values[op.name]
+        spec = self.phase.values[op.name]
         if op.kind in ("conv", "ni_lif") and op.inputs[0] in self.tokenwise:
             self.tokenwise.add(op.name)
         if op.kind == "gate_transpose":
@@ -120,7 +120,7 @@ class _Builder:
     def _fused(self, op: Op) -> bool:
         """Whether the one reader's neurons can sum this stream."""
         readers = self.readers.get(op.name, [])
-        if len(readers) != 1 or op.name in self.branch.outputs.values():
+        if len(readers) != 1 or op.name in self.phase.outputs.values():
             return False
         reader = readers[0]
         if self.steps(op.name) != self.steps(reader.name):
@@ -149,12 +149,12 @@ class _Builder:
             self._stream(op, op.inputs[0], step, target)
         elif op.kind == "avg_pool":
             k = op.attrs["kernel"]
-            channels = self.branch.values[op.name].shape[1]
+            channels = self.phase.values[op.name].shape[1]
             self._connect(op, "pool", op.inputs[0], step, target, kernel=(k, k), stride=(k, k), groups=channels, bits=1)
         elif op.kind == "upsample":
             f = op.attrs["factor"]
             self._connect(op, "upsample", op.inputs[0], step, target, kernel=(2 * f, 2 * f), stride=(f, f),
-                          groups=self.branch.values[op.name].shape[1], bits=UPSAMPLE_BITS)  # fmt: skip
+                          groups=self.phase.values[op.name].shape[1], bits=UPSAMPLE_BITS)  # fmt: skip
         elif op.kind == "query":
             self._query(op, step, target)
         else:
@@ -163,8 +163,8 @@ class _Builder:
     def _query(self, op: Op, step: int, target: int) -> None:
         q, memory = op.inputs
         heads = op.attrs["heads"]
-        if memory in self.branch.inputs:
-            spec = self.branch.spec(q)
+        if memory in self.phase.inputs:
+            spec = self.phase.spec(q)
             bits = (SPIKE_MAX**2 * spec.shape[2] * spec.shape[3]).bit_length() + 1
             self._connect(op, "matrix", q, step, target, groups=heads, bits=bits)
             self._connect(op, "host", memory, step, target, groups=heads)

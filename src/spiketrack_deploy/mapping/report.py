@@ -65,23 +65,23 @@ def mapping_report(
     *,
     target: str | None = None,
     chips_available: int | None = None,
-    branch: str = "search",
+    phase: str = "search",
     counts: Iterable[Counted] | None = None,
     density: float | None = None,
     rule: str = "contiguous",
     rounds: int = ROUNDS,
     balance: float | None = None,
 ) -> tuple[ChipMapping, dict[str, Any]]:
-    """Map, time and price one branch; the other branch's cores are stated beside it. See :func:`map_program`.
+    """Map, time and price one phase; the other phase's cores are stated beside it. See :func:`map_program`.
 
-    ``counts``: mean counts of every operation per run of the branch. Raises nothing where the network does not fit.
+    ``counts``: mean counts of every operation per run of the phase. Raises nothing where the network does not fit.
     """
     layers = None if counts is None else list(counts)
-    activity = activity_for(populations(program, branch), program, layers, density)
+    activity = activity_for(populations(program, phase), program, layers, density)
     mapping = map_program(
         program,
         profile,
-        branch=branch,
+        phase=phase,
         chips_available=chips_available,
         target=target,
         activity=activity,
@@ -111,7 +111,7 @@ def _report(
         "schema": SCHEMA,
         "target": mapping.target,
         "profile": {"name": profile.name, "title": profile.title, "sha256": profile.digest},
-        "branch": mapping.network.branch,
+        "phase": mapping.network.phase,
         "fits": mapping.fits,
         "cores": mapping.cores,
         "chips": mapping.chips,
@@ -130,7 +130,7 @@ def _report(
             "operations": [v.to_dict() for v in mapping.verdicts],
         },
         "largest_layers": _largest(mapping),
-        "other_branch": _other_branch(mapping, program, profile),
+        "other_phase": _other_phase(mapping, program, profile),
         "placement": mapping.placement.to_dict(),
         "pipeline": _pipeline(mapping.network, activity),
         "latency": time.to_dict(),
@@ -190,21 +190,21 @@ def _largest(mapping: ChipMapping) -> list[dict[str, Any]]:
     ]
 
 
-def _other_branch(mapping: ChipMapping, program: Program, profile: Profile) -> dict[str, Any] | None:
-    """The branch that was not mapped needs cores of its own, or the host, or turns."""
-    other = next((name for name in program.branches if name != mapping.network.branch), None)
+def _other_phase(mapping: ChipMapping, program: Program, profile: Profile) -> dict[str, Any] | None:
+    """The phase that was not mapped needs cores of its own, or the host, or turns."""
+    other = next((name for name in program.phases if name != mapping.network.phase), None)
     if other is None:
         return None
     limits = core_limits(profile)
     network = populations(program, other)
     cores = split(network, limits).cores
     return {
-        "branch": other,
+        "phase": other,
         "neurons": network.slots,
         "cores": cores,
         "chips_alone": max(1, -(-cores // limits.cores_per_chip)),
         "chips_together": max(1, -(-(cores + mapping.cores) // limits.cores_per_chip)),
-        "note": "runs at template updates only: on chips of its own, in turns with the other branch, or on the host",
+        "note": "runs at template updates only: on chips of its own, in turns with the other phase, or on the host",
     }
 
 

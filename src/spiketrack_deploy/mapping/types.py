@@ -46,7 +46,7 @@ class Population:
 
     name: str
     op: str
-    branch: str
+    phase: str
     block: str
     kind: str
     channels: int
@@ -99,9 +99,9 @@ class Synapses:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Populations in execution order and the synapses between them. ``branch``: which branch of the program."""
+    """Populations in execution order and the synapses between them. ``phase``: which phase of the program."""
 
-    branch: str
+    phase: str
     populations: tuple[Population, ...]
     synapses: tuple[Synapses, ...]
     depth: int

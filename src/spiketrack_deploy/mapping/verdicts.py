@@ -10,18 +10,18 @@ no such program was run on a chip here. ``host``: leaves the chip. Sources: fact
 from __future__ import annotations
 
 from spiketrack_deploy.mapping.types import CoreLimits, Verdict
-from spiketrack_deploy.program.types import Branch, Op
+from spiketrack_deploy.program.types import Op, Phase
 
 _CONV = "graded spikes through shared {bits}-bit weights; the shift per output channel belongs to the target's neuron"
 
 
-def verdicts(branch: Branch, limits: CoreLimits) -> tuple[Verdict, ...]:
-    """One verdict per operation of the branch, in execution order."""
+def verdicts(phase: Phase, limits: CoreLimits) -> tuple[Verdict, ...]:
+    """One verdict per operation of the phase, in execution order."""
     graded = limits.payload_bits != 0
-    return tuple(Verdict(op.name, op.kind, *_verdict(op, branch, limits, graded)) for op in branch.ops)
+    return tuple(Verdict(op.name, op.kind, *_verdict(op, phase, limits, graded)) for op in phase.ops)
 
 
-def _verdict(op: Op, branch: Branch, limits: CoreLimits, graded: bool) -> tuple[str, str]:
+def _verdict(op: Op, phase: Phase, limits: CoreLimits, graded: bool) -> tuple[str, str]:
     bits = limits.weight_bits or 8
     if op.kind in ("conv", "head_out"):
         if not graded:
@@ -32,11 +32,11 @@ def _verdict(op: Op, branch: Branch, limits: CoreLimits, graded: bool) -> tuple[
     if op.kind == "gate":
         return "host", "exponentials and a product of two live activations (softmax over templates)"
     if op.kind == "key_value":
-        if branch.name == "template":
+        if phase.name == "template":
             return "microcode", "outer product of spikes, token by token; the matrix then has to be written as synapses"
-        return "microcode" if graded else "host", _attention(op, branch)
-    if op.kind == "query" and op.inputs[1] not in branch.inputs:
-        return "microcode" if graded else "host", _attention(op, branch)
+        return "microcode" if graded else "host", _attention(op, phase)
+    if op.kind == "query" and op.inputs[1] not in phase.inputs:
+        return "microcode" if graded else "host", _attention(op, phase)
     if op.kind == "query":
         return "microcode", (
             "the template's matrix as synapses: native while it stays, but an embedded processor has to rewrite it at "
@@ -68,9 +68,9 @@ def _accumulator(op: Op, graded: bool) -> tuple[str, str]:
     return "microcode", "accumulator neurons that pass a signed value of up to 24 bits on as a graded message"
 
 
-def _attention(op: Op, branch: Branch) -> str:
-    spec = branch.spec(op.name if op.kind == "key_value" else op.inputs[1])
-    other = branch.spec(op.inputs[0])
+def _attention(op: Op, phase: Phase) -> str:
+    spec = phase.spec(op.name if op.kind == "key_value" else op.inputs[1])
+    other = phase.spec(op.inputs[0])
     tokens = other.shape[2] * other.shape[3]
     return (
         f"self-attention multiplies two live activations, which no synapse does: it needs {spec.size} matrix entries "

@@ -28,7 +28,7 @@ def summary(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Any]:
         "nodes": _by_kind(graph, None),
         "edges": len(graph.edges),
         "bytes": _bytes(graph),
-        "branches": {branch: _branch(graph, cuts, branch) for branch in BRANCHES},
+        "phases": {branch: _branch(graph, cuts, branch) for branch in BRANCHES},
     }
 
 

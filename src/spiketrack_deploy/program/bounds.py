@@ -20,9 +20,9 @@ from spiketrack_deploy.program.types import (
     INT24_MIN,
     SPIKE_MAX,
     Arrays,
-    Branch,
     IntArray,
     Op,
+    Phase,
     Program,
     TensorSpec,
 )
@@ -147,39 +147,39 @@ class RangeEntry:
         return INT24_MIN <= self.low and self.high <= INT24_MAX
 
 
-def input_bounds(branch: Branch) -> dict[str, Bound]:
-    """Bounds of a branch's inputs: pixels 0..255; a memory entry at most 16 per template token."""
+def input_bounds(phase: Phase) -> dict[str, Bound]:
+    """Bounds of a phase's inputs: pixels 0..255; a memory entry at most 16 per template token."""
     result = {}
-    grid = next((branch.spec(op.inputs[0]).shape for op in branch.ops if op.kind == "query"), None)
-    for name, spec in branch.inputs.items():
+    grid = next((phase.spec(op.inputs[0]).shape for op in phase.ops if op.kind == "query"), None)
+    for name, spec in phase.inputs.items():
         if spec.kind == "image":
             high = 255
         else:
             if grid is None:
-                raise InputError(f"program: branch {branch.name} has a memory input that nothing queries; export again")
+                raise InputError(f"program: phase {phase.name} has a memory input that nothing queries; export again")
             high = SPIKE_MAX**2 * grid[2] * grid[3]
         result[name] = _channels(np.array([0]), np.array([high]))
     return result
 
 
 def prove_ranges(program: Program, rules: Mapping[str, BoundRule]) -> dict[str, list[RangeEntry]]:
-    """Bounds of every accumulator, stream, membrane and memory, branch by branch, in execution order.
+    """Bounds of every accumulator, stream, membrane and memory, phase by phase, in execution order.
 
     ``rules``: operation kind -> bound function (``table.OP_TABLE`` passes its own). Proves nothing by itself: the
     caller looks at :attr:`RangeEntry.fits`.
     """
     report = {}
-    for branch in program.branches.values():
-        bounds = input_bounds(branch)
+    for phase in program.phases.values():
+        bounds = input_bounds(phase)
         entries = []
-        for op in branch.ops:
+        for op in phase.ops:
             arrays = program.op_arrays(op)
-            specs = [branch.spec(i) for i in op.inputs]
+            specs = [phase.spec(i) for i in op.inputs]
             bound = rules[op.kind](op, arrays, [bounds[i] for i in op.inputs], specs)
             bounds[op.name] = bound
             shown = membrane_bound(op, arrays, bounds[op.inputs[0]]) if op.kind == "ni_lif" else bound
             low, high = int(shown[0].min()), int(shown[1].max())
             largest = max(abs(low), abs(high), 1)
             entries.append(RangeEntry(op.name, low, high, 23.0 - float(np.log2(largest))))
-        report[branch.name] = entries
+        report[phase.name] = entries
     return report

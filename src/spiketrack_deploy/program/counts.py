@@ -18,7 +18,7 @@ from spiketrack_deploy.program.types import AnyArray, Arrays, IntArray, Op
 
 @dataclass(frozen=True, slots=True)
 class OpCounts:
-    """Counts of one operation in one run of its branch, all time steps. Python integers, none negative."""
+    """Counts of one operation in one run of its phase, all time steps. Python integers, none negative."""
 
     events: int = 0
     """non-zero graded spikes (or stream values of a query's q) that this operation reads"""

@@ -12,29 +12,29 @@ from typing import Any
 
 from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges
 from spiketrack_deploy.program.table import BOUND_RULES, OP_TABLE
-from spiketrack_deploy.program.types import Branch, Program
+from spiketrack_deploy.program.types import Phase, Program
 
 
-def describe_branch(program: Program, branch: Branch) -> dict[str, Any]:
+def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
     """Operations by kind, blocks in order, neurons (NI-LIF elements, all time steps), memory words read or written."""
-    neurons = sum(branch.values[op.name].size for op in branch.ops if op.kind == "ni_lif")
-    memory = [branch.spec(name) for name in branch.inputs if name.startswith("memory.")]
+    neurons = sum(phase.values[op.name].size for op in phase.ops if op.kind == "ni_lif")
+    memory = [phase.spec(name) for name in phase.inputs if name.startswith("memory.")]
     return {
-        "operations": len(branch.ops),
-        "by_kind": dict(sorted(Counter(op.kind for op in branch.ops).items())),
-        "blocks": list(dict.fromkeys(op.block for op in branch.ops)),
+        "operations": len(phase.ops),
+        "by_kind": dict(sorted(Counter(op.kind for op in phase.ops).items())),
+        "blocks": list(dict.fromkeys(op.block for op in phase.ops)),
         "neurons": neurons,
         "memory_words_in": sum(spec.size for spec in memory),
-        "memory_words_out": sum(branch.spec(v).size for k, v in branch.outputs.items() if k.startswith("memory.")),
-        "inputs": {name: list(spec.shape) for name, spec in branch.inputs.items()},
-        "outputs": {name: list(branch.spec(value).shape) for name, value in branch.outputs.items()},
+        "memory_words_out": sum(phase.spec(v).size for k, v in phase.outputs.items() if k.startswith("memory.")),
+        "inputs": {name: list(spec.shape) for name, spec in phase.inputs.items()},
+        "outputs": {name: list(phase.spec(value).shape) for name, value in phase.outputs.items()},
     }
 
 
 def describe_weights(program: Program) -> dict[str, int]:
     """int8 weights of the whole program, shared ones once: how many, how many of them zero."""
     keys = {
-        op.arrays["weight"] for branch in program.branches.values() for op in branch.ops if OP_TABLE[op.kind].weighted
+        op.arrays["weight"] for phase in program.phases.values() for op in phase.ops if OP_TABLE[op.kind].weighted
     }
     return {
         "weights": sum(int(program.arrays[key].size) for key in keys),
@@ -44,9 +44,9 @@ def describe_weights(program: Program) -> dict[str, int]:
 
 
 def describe_program(program: Program) -> dict[str, Any]:
-    """The whole program: branches, weights, tracker configuration."""
+    """The whole program: phases, weights, tracker configuration."""
     return {
-        "branches": {name: describe_branch(program, branch) for name, branch in program.branches.items()},
+        "phases": {name: describe_phase(program, phase) for name, phase in program.phases.items()},
         **describe_weights(program),
         "config": program.meta.get("config"),
     }
@@ -55,8 +55,8 @@ def describe_program(program: Program) -> dict[str, Any]:
 def describe_ranges(ranges: Mapping[str, Sequence[RangeEntry]]) -> dict[str, list[dict[str, Any]]]:
     """Worst case and headroom in bits of every operation, as JSON data."""
     return {
-        branch: [{"op": e.op, "low": e.low, "high": e.high, "margin_bits": round(e.margin_bits, 3)} for e in entries]
-        for branch, entries in ranges.items()
+        phase: [{"op": e.op, "low": e.low, "high": e.high, "margin_bits": round(e.margin_bits, 3)} for e in entries]
+        for phase, entries in ranges.items()
     }
 
 
@@ -66,6 +66,6 @@ def range_margins(program: Program) -> dict[str, list[dict[str, Any]]]:
 
 
 def tightest(ranges: Mapping[str, Sequence[Mapping[str, Any]]], count: int) -> list[tuple[str, Mapping[str, Any]]]:
-    """The ``count`` operations with the least headroom: (branch, entry)."""
-    found = [(branch, entry) for branch, entries in ranges.items() for entry in entries]
+    """The ``count`` operations with the least headroom: (phase, entry)."""
+    found = [(phase, entry) for phase, entries in ranges.items() for entry in entries]
     return sorted(found, key=lambda item: (item[1]["margin_bits"], item[0], item[1]["op"]))[:count]

@@ -17,8 +17,8 @@ from spiketrack_deploy.program.types import (
     VALUE_KINDS,
     AnyArray,
     Arrays,
-    Branch,
     Op,
+    Phase,
     Program,
     TensorSpec,
 )
@@ -61,13 +61,13 @@ def spec_defect(spec: TensorSpec, program: Program) -> str | None:
     return None
 
 
-def op_defect(op: Op, branch: Branch, program: Program) -> str | None:
+def op_defect(op: Op, phase: Phase, program: Program) -> str | None:
     """What is illegal about one operation, in words; ``None`` if nothing is. Its inputs and arrays exist."""
     row = OP_TABLE.get(op.kind)
     if row is None:
         return f"is of unknown kind {op.kind!r}"
-    output = branch.values[op.name]
-    specs = [branch.spec(name) for name in op.inputs]
+    output = phase.values[op.name]
+    specs = [phase.spec(name) for name in op.inputs]
     arrays = program.op_arrays(op)
     defect = spec_defect(output, program) or _row_defect(op, row, arrays, specs, output)
     if defect:

@@ -1,4 +1,4 @@
-"""Walks a branch in order with the reference semantics: the engine that is obviously right.
+"""Walks a phase in order with the reference semantics: the engine that is obviously right.
 
 This module decides the order of execution and what is handed to whoever watches. It must not know a faster way.
 """
@@ -14,14 +14,14 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.legality import op_defect, spec_defect
 from spiketrack_deploy.program.table import OP_TABLE
-from spiketrack_deploy.program.types import AnyArray, Branch, IntArray, Op, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
 Watch = Callable[[Op, IntArray], IntArray | None]
 """Sees every operation's output; what it returns instead of ``None`` replaces the value (teacher forcing)."""
 
 
 @dataclass(frozen=True, slots=True)
-class BranchResult:
+class PhaseResult:
     """Outputs by public name (int64), and counts by operation where they were asked for."""
 
     outputs: Mapping[str, IntArray]
@@ -29,54 +29,54 @@ class BranchResult:
 
 
 def check_program(program: Program) -> None:
-    """Raise InputError naming branch and operation where the program is not legal."""
-    for branch in program.branches.values():
-        for name, spec in branch.inputs.items():
+    """Raise InputError naming phase and operation where the program is not legal."""
+    for phase in program.phases.values():
+        for name, spec in phase.inputs.items():
             defect = spec_defect(spec, program)
             if defect is None and spec.kind not in ("image", "memory"):
                 defect = f"is {spec.kind}; inputs are images and memories"
             if defect:
-                raise InputError(f"program: {branch.name} input {name} {defect}; export the bundle again")
-        known = set(branch.inputs)
-        for op in branch.ops:
+                raise InputError(f"program: {phase.name} input {name} {defect}; export the bundle again")
+        known = set(phase.inputs)
+        for op in phase.ops:
             missing = [i for i in op.inputs if i not in known]
             absent = [key for key in op.arrays.values() if key not in program.arrays]
-            if missing or absent or op.name in known or op.name not in branch.values:
+            if missing or absent or op.name in known or op.name not in phase.values:
                 raise InputError(
-                    f"program: {branch.name} {op.name} reads {missing or absent or 'its own name'}, which does not "
+                    f"program: {phase.name} {op.name} reads {missing or absent or 'its own name'}, which does not "
                     "exist before it; export the bundle again"
                 )
-            defect = op_defect(op, branch, program)
+            defect = op_defect(op, phase, program)
             if defect:
-                raise InputError(f"program: {branch.name} {op.name} {defect}; export the bundle again")
+                raise InputError(f"program: {phase.name} {op.name} {defect}; export the bundle again")
             known.add(op.name)
-        lost = [v for v in branch.outputs.values() if v not in known]
+        lost = [v for v in phase.outputs.values() if v not in known]
         if lost:
             raise InputError(
-                f"program: {branch.name} has outputs {lost} that nothing computes; export the bundle again"
+                f"program: {phase.name} has outputs {lost} that nothing computes; export the bundle again"
             )
 
 
-def check_inputs(branch: Branch, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """The branch's inputs in their declared shapes, or InputError."""
-    for name, spec in branch.inputs.items():
+def check_inputs(phase: Phase, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """The phase's inputs in their declared shapes, or InputError."""
+    for name, spec in phase.inputs.items():
         if name not in inputs:
-            raise InputError(f"{branch.name} branch: input {name} is missing")
+            raise InputError(f"{phase.name} phase: input {name} is missing")
         if tuple(inputs[name].shape) != tuple(spec.shape) or not np.issubdtype(inputs[name].dtype, np.integer):
             raise InputError(
-                f"{branch.name} branch: input {name} must be integers {tuple(spec.shape)}, is {inputs[name].dtype} "
+                f"{phase.name} phase: input {name} must be integers {tuple(spec.shape)}, is {inputs[name].dtype} "
                 f"{tuple(inputs[name].shape)}"
             )
-    return {name: inputs[name] for name in branch.inputs}
+    return {name: inputs[name] for name in phase.inputs}
 
 
 def iterate(
-    program: Program, branch: Branch, inputs: Mapping[str, AnyArray], replace: Watch | None = None
+    program: Program, phase: Phase, inputs: Mapping[str, AnyArray], replace: Watch | None = None
 ) -> Iterator[tuple[Op, list[IntArray], IntArray]]:
     """Yield ``(operation, its inputs, its output)`` in execution order; values are released after their last use."""
-    values = {name: value.astype(np.int64) for name, value in check_inputs(branch, inputs).items()}
-    last = branch.last_uses()
-    for index, op in enumerate(branch.ops):
+    values = {name: value.astype(np.int64) for name, value in check_inputs(phase, inputs).items()}
+    last = phase.last_uses()
+    for index, op in enumerate(phase.ops):
         args = [values[name] for name in op.inputs]
         out = OP_TABLE[op.kind].run(op, program.op_arrays(op), args)
         forced = replace(op, out) if replace else None
@@ -86,21 +86,21 @@ def iterate(
             del values[name]
 
 
-def run_branch(
+def run_phase(
     program: Program, name: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
-) -> BranchResult:
-    """Execute one branch with the reference semantics.
+) -> PhaseResult:
+    """Execute one phase with the reference semantics.
 
     ``inputs``: integer arrays by input name. ``watch`` may replace a value (see :data:`Watch`); counts are then
     those of the replaced inputs and the original output.
     """
-    branch = program.branches[name]
+    phase = program.phases[name]
     counts: dict[str, OpCounts] = {}
-    wanted = {value: public for public, value in branch.outputs.items()}
+    wanted = {value: public for public, value in phase.outputs.items()}
     outputs: dict[str, IntArray] = {}
-    for op, args, out in iterate(program, branch, inputs, watch):
+    for op, args, out in iterate(program, phase, inputs, watch):
         if count:
             counts[op.name] = OP_TABLE[op.kind].count(op, program.op_arrays(op), args, out)
         if op.name in wanted:
             outputs[wanted[op.name]] = out
-    return BranchResult(outputs, counts)
+    return PhaseResult(outputs, counts)

@@ -19,7 +19,7 @@ import numpy as np
 
 from spiketrack_deploy.errors import InputError, VerificationError
 from spiketrack_deploy.program.run import check_program
-from spiketrack_deploy.program.types import AnyArray, Branch, Op, Program, TensorSpec
+from spiketrack_deploy.program.types import AnyArray, Op, Phase, Program, TensorSpec
 
 SCHEMA = "spiketrack-program/1"
 JSON_NAME, ARRAYS_NAME = "program.json", "arrays.npz"
@@ -45,10 +45,10 @@ def _spec_dict(spec: TensorSpec) -> dict[str, Any]:
 
 def to_dict(program: Program) -> dict[str, Any]:
     """The JSON form, digests of all arrays included."""
-    branches = {}
-    for name, branch in program.branches.items():
-        branches[name] = {
-            "inputs": {k: _spec_dict(s) for k, s in branch.inputs.items()},
+    phases = {}
+    for name, phase in program.phases.items():
+        phases[name] = {
+            "inputs": {k: _spec_dict(s) for k, s in phase.inputs.items()},
             "ops": [
                 {
                     "name": o.name,
@@ -57,14 +57,14 @@ def to_dict(program: Program) -> dict[str, Any]:
                     "block": o.block,
                     "attrs": dict(o.attrs),
                     "arrays": dict(o.arrays),
-                    "value": _spec_dict(branch.values[o.name]),
+                    "value": _spec_dict(phase.values[o.name]),
                 }
-                for o in branch.ops
+                for o in phase.ops
             ],
-            "outputs": dict(branch.outputs),
+            "outputs": dict(phase.outputs),
         }
     digests = {key: array_digest(program.arrays[key]) for key in sorted(program.arrays)}
-    return {"schema": SCHEMA, "meta": dict(program.meta), "branches": branches, "arrays": digests}
+    return {"schema": SCHEMA, "meta": dict(program.meta), "phases": phases, "arrays": digests}
 
 
 def content_hash(program: Program) -> str:
@@ -87,7 +87,7 @@ def _read_spec(data: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(str(data["kind"]), tuple(int(n) for n in data["shape"]), data["unit"], float(data["scale"]))
 
 
-def _read_branch(name: str, data: Mapping[str, Any]) -> Branch:
+def _read_phase(name: str, data: Mapping[str, Any]) -> Phase:
     ops = tuple(
         Op(
             o["name"],
@@ -100,13 +100,13 @@ def _read_branch(name: str, data: Mapping[str, Any]) -> Branch:
         for o in data["ops"]
     )
     values = {o["name"]: _read_spec(o["value"]) for o in data["ops"]}
-    return Branch(name, {k: _read_spec(s) for k, s in data["inputs"].items()}, ops, values, dict(data["outputs"]))
+    return Phase(name, {k: _read_spec(s) for k, s in data["inputs"].items()}, ops, values, dict(data["outputs"]))
 
 
 def _owner(data: Mapping[str, Any], key: str) -> str:
     users = {
         f"{op['name']} ({role})"
-        for b in data["branches"].values()
+        for b in data["phases"].values()
         for op in b["ops"]
         for role, k in op["arrays"].items()
         if k == key
@@ -161,7 +161,7 @@ def load_program(folder: Path) -> Program:
             raise InputError(
                 f"{json_path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version"
             )
-        branches = {name: _read_branch(name, b) for name, b in data["branches"].items()}
+        phases = {name: _read_phase(name, b) for name, b in data["phases"].items()}
         keys, meta = list(data["arrays"]), data["meta"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -175,6 +175,6 @@ def load_program(folder: Path) -> Program:
         if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
             raise InputError(f"{array_path}: declares more than {_MAX_BYTES} bytes; refused")
         arrays = {key: _read_array(archive, key, array_path, data) for key in keys}
-    program = Program(branches, arrays, meta)
+    program = Program(phases, arrays, meta)
     check_program(program)
     return program

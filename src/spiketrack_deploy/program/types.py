@@ -1,4 +1,4 @@
-"""What an integer program is made of: values with a shape and a unit, operations, branches.
+"""What an integer program is made of: values with a shape and a unit, operations, phases.
 
 This module decides the data; it must not know how an operation computes (``semantics``), what it costs (``counts``)
 or who runs it (``engines``). A value is ``[T, C, H, W]`` (a memory ``[T, heads, d, dv]``), T the network's time steps.
@@ -55,7 +55,7 @@ class TensorSpec:
 class Op:
     """One operation. Its output value has its own name: the module path of the tracker it came from.
 
-    ``inputs``: names of operations or branch inputs. ``block``: the block of the network it belongs to (reports, Lava
+    ``inputs``: names of operations or phase inputs. ``block``: the block of the network it belongs to (reports, Lava
     Processes). ``attrs``: small integers of the operation's row in the table. ``arrays``: role -> key in the program.
     """
 
@@ -68,11 +68,11 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class Phase:
     """A feed-forward list of operations in execution order.
 
-    ``inputs``: ``image`` and, in the search branch, ``memory.<i>``. ``outputs``: public name -> operation
-    (``memory.<i>`` in the template branch; ``ctr``, ``offset``, ``size`` in the search branch).
+    ``inputs``: ``image`` and, in the search phase, ``memory.<i>``. ``outputs``: public name -> operation
+    (``memory.<i>`` in the template phase; ``ctr``, ``offset``, ``size`` in the search phase).
     """
 
     name: str
@@ -82,7 +82,7 @@ class Branch:
     outputs: Mapping[str, str]
 
     def spec(self, name: str) -> TensorSpec:
-        """Spec of a branch input or of an operation's output."""
+        """Spec of a phase input or of an operation's output."""
         return self.inputs[name] if name in self.inputs else self.values[name]
 
     def last_uses(self) -> dict[str, int]:
@@ -93,13 +93,13 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Template branch, search branch, and the arrays both use.
+    """Template phase, search phase, and the arrays both use.
 
     ``meta`` is JSON data that the program carries along (tracker configuration, recipe of the quantisation); it takes
     part in the content hash and decides nothing here.
     """
 
-    branches: Mapping[str, Branch]
+    phases: Mapping[str, Phase]
     arrays: Arrays
     meta: Mapping[str, Any]
 

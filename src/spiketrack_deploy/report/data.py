@@ -63,6 +63,6 @@ def thin(value: float) -> str:
     return text.replace(",", "\u202f")
 
 
-def branch_layers(energy: Json, branch: str) -> list[Json]:
-    """Rows of one branch in execution order."""
-    return [row for row in energy["layers"] if row["branch"] == branch]
+def branch_layers(energy: Json, phase: str) -> list[Json]:
+    """Rows of one phase in execution order."""
+    return [row for row in energy["layers"] if row["phase"] == phase]

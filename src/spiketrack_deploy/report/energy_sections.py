@@ -13,7 +13,7 @@ from spiketrack_deploy.report.data import Json, branch_layers, interval, joules,
 
 _LAYER_COUNTS = ("events", "synops", "unit_ops", "neuron_updates", "neuron_spiking", "dense_macs")
 _LAYER_HEAD = ["layer", "kind", "events", "synops", "unit ops", "neurons", "spiking", "dense MACs", "nJ [low .. high]"]
-_BRANCHES = (("search", "Search branch, mean per frame"), ("template", "Template branch, per update"))
+_BRANCHES = (("search", "Search phase, mean per frame"), ("template", "Template phase, per update"))
 
 
 def totals(energy: Json) -> str:
@@ -84,24 +84,24 @@ def _counts(energy: Json) -> str:
 
 def where(energy: Json) -> str:
     """Energy by block, as pictures."""
-    parts = [_block_picture(energy, "search", "Search branch, one frame")]
+    parts = [_block_picture(energy, "search", "Search phase, one frame")]
     if energy["template_update"]["updates"]:
-        parts.append(_block_picture(energy, "template", "Template branch, one update"))
+        parts.append(_block_picture(energy, "template", "Template phase, one update"))
     return "".join(parts)
 
 
-def _block_picture(energy: Json, branch: str, caption: str) -> str:
-    svg = block_picture(energy, branch, caption)
+def _block_picture(energy: Json, phase: str, caption: str) -> str:
+    svg = block_picture(energy, phase, caption)
     words = "dynamic energy per block, in execution order; coloured by cause (nominal), line: band of the block."
     return html.figure(svg, f"{caption}: {words}")
 
 
-def block_picture(energy: Json, branch: str, title: str, form: str = "svg") -> Any:
-    """The picture of one branch as SVG text, or as PNG bytes with ``form="png"``."""
+def block_picture(energy: Json, phase: str, title: str, form: str = "svg") -> Any:
+    """The picture of one phase as SVG text, or as PNG bytes with ``form="png"``."""
     parts: dict[str, dict[str, float]] = {}
     low: dict[str, float] = {}
     high: dict[str, float] = {}
-    for row in branch_layers(energy, branch):
+    for row in branch_layers(energy, phase):
         name = row["block"]
         causes = parts.setdefault(name, {})
         for cause, value in row["by_cause_nj"].items():
@@ -117,10 +117,10 @@ def block_picture(energy: Json, branch: str, title: str, form: str = "svg") -> A
 
 
 def layers(energy: Json) -> str:
-    """One sortable table per branch."""
+    """One sortable table per phase."""
     body = html.paragraph("Means, rounded; click a column to sort. layers.csv has every count and every cause in full.")
-    for branch, title in _BRANCHES:
-        rows = [_layer_row(row) for row in branch_layers(energy, branch)]
+    for phase, title in _BRANCHES:
+        rows = [_layer_row(row) for row in branch_layers(energy, phase)]
         if rows:
             body += f"<h3>{html.text(title)}</h3>" + html.table(_LAYER_HEAD, rows, sortable=True, scroll=True)
     return body

@@ -38,14 +38,14 @@ def build(data: ReportData) -> str:
 
 def _subject(data: ReportData) -> str:
     program, clip, config = data.program, data.clip, data.program["config"] or {}
-    search = program["branches"]["search"]
+    search = program["phases"]["search"]
     layout = f"{config.get('name')}: resolution {config.get('resolution')}, {config.get('templates')} templates"
     zero = percent(program["zero_weights"] / max(program["weights"], 1))
     rows = [
         ("model", f"{data.model['name']} ({data.model.get('remark') or 'nothing is stated about its weights'})"),
         ("layout", f"{layout}, widths {config.get('dims')}, head {config.get('head_width')}"),
         ("weights", f"{thin(program['weights'])} int8, of which {zero} are zero"),
-        ("search branch", f"{search['operations']} operations in {len(search['blocks'])} blocks"),
+        ("search phase", f"{search['operations']} operations in {len(search['blocks'])} blocks"),
         ("neurons", f"{thin(search['neurons'])} NI-LIF neuron steps a frame"),
         ("template memory", f"{thin(search['memory_words_in'])} words that a frame reads"),
         (

@@ -45,10 +45,10 @@ def _neurons(layers: Sequence[Json]) -> str:
     axis = "spikes that differ from the float64 tracker, %"
     svg = pictures.two_rates(list(blocks), *rates, ("teacher-forced", "free-running"), axis, "Mismatch per block")
     caption = (
-        "Spikes (0..4) that differ from the float64 tracker's on the compared frames, per block of the search branch. "
+        "Spikes (0..4) that differ from the float64 tracker's on the compared frames, per block of the search phase. "
         "Teacher-forced: each layer reads the tracker's own spikes. Free-running: differences accumulate."
     )
-    head = ["branch", "neurons", "compared", "teacher-forced", "free-running"]
+    head = ["phase", "neurons", "compared", "teacher-forced", "free-running"]
     table = html.table(head, [_neuron_row(r) for r in layers if r["spikes"]], sortable=True, scroll=True)
     return html.figure(svg, caption) + "<h3>Neurons</h3>" + table
 
@@ -56,7 +56,7 @@ def _neurons(layers: Sequence[Json]) -> str:
 def _by_block(layers: Sequence[Json]) -> dict[str, tuple[float, float]]:
     sums: dict[str, list[float]] = {}
     for row in layers:
-        if row["branch"] != "search":
+        if row["phase"] != "search":
             continue
         total = sums.setdefault(row["block"], [0.0, 0.0, 0.0])
         total[0] += row["forced_mismatches"]
@@ -68,7 +68,7 @@ def _by_block(layers: Sequence[Json]) -> dict[str, tuple[float, float]]:
 def _neuron_row(row: Json) -> list[Any]:
     rates = (row["forced_mismatches"] / row["spikes"], row["free_mismatches"] / row["spikes"])
     shown = [html.number(rate, percent(rate)) for rate in rates]
-    return [row["branch"], row["name"], html.number(row["spikes"], thin(row["spikes"])), *shown]
+    return [row["phase"], row["name"], html.number(row["spikes"], thin(row["spikes"])), *shown]
 
 
 def _convolutions(rows: Sequence[Json]) -> str:
@@ -92,22 +92,22 @@ def _convolution_row(row: Json) -> list[Any]:
 def ranges(found: Json) -> str:
     """The tightest worst cases."""
     tight = tightest(found["ranges"], _MARGINS_SHOWN)
-    names = [f"{branch} {entry['op']}" for branch, entry in tight]
+    names = [f"{phase} {entry['op']}" for phase, entry in tight]
     svg = pictures.margins(names, [entry["margin_bits"] for _, entry in tight], "Tightest margins")
     rows = [
         (
-            branch,
+            phase,
             entry["op"],
             html.number(entry["low"]),
             html.number(entry["high"]),
             html.number(entry["margin_bits"], f"{entry['margin_bits']:.2f}"),
         )
-        for branch, entry in tight
+        for phase, entry in tight
     ]
     words = (
         "Worst case over every possible image and every possible spike, by interval arithmetic. All sums stay within "
         "signed 24 bits, the width of the chip's membranes."
     )
     caption = f"The {len(tight)} tightest of {sum(len(v) for v in found['ranges'].values())} operations."
-    table = html.table(["branch", "operation", "lowest", "highest", "headroom, bits"], rows, sortable=True)
+    table = html.table(["phase", "operation", "lowest", "highest", "headroom, bits"], rows, sortable=True)
     return html.paragraph(words) + html.figure(svg, caption) + table

@@ -73,11 +73,11 @@ def remarks(data: ReportData) -> list[str]:
     counted = [item["name"] for item in data.energy["unpriced"] if item["count"]]
     if counted:
         found.append(f"In no total, because they have no price: {', '.join(dict.fromkeys(counted))}.")
-    silent = [row["name"] for row in data.energy["layers"] if row["branch"] == "search" and _silent(row)]
+    silent = [row["name"] for row in data.energy["layers"] if row["phase"] == "search" and _silent(row)]
     if silent:
         more = ", ..." if len(silent) > _NAMED else ""
         found.append(
-            f"{len(silent)} neuron populations of the search branch never spiked: {', '.join(silent[:_NAMED])}{more}."
+            f"{len(silent)} neuron populations of the search phase never spiked: {', '.join(silent[:_NAMED])}{more}."
         )
     return found
 

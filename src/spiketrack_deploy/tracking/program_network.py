@@ -1,6 +1,6 @@
 """A program behind the tracking loop: crops in, maps out, counts kept.
 
-This module decides how crops become a branch's inputs and where memories live between frames. It must not know boxes or
+This module decides how crops become a phase's inputs and where memories live between frames. It must not know boxes or
 how an engine computes. NumPy only.
 """
 
@@ -31,16 +31,16 @@ class ProgramNetwork:
     """The loop's ``Network`` (``tracking.loop``) on any engine.
 
     ``frame_counts``: counts of every search run, by operation; ``update_counts``: of every template update, empty for a
-    network without retrievers, which has no template branch. Both may be cleared by the caller. ``memories``: int64
+    network without retrievers, which has no template phase. Both may be cleared by the caller. ``memories``: int64
     ``[T,heads,d,dv]`` in 1/16 by ``memory.<i>``. InputError: the program is not of ``config``'s shape.
     """
 
     def __init__(self, program: Program, engine: Engine, config: TrackerConfig, count: bool = True) -> None:
-        if SEARCH not in program.branches:
-            raise InputError("program: it has no search branch, so it cannot track; export the bundle again")
+        if SEARCH not in program.phases:
+            raise InputError("program: it has no search phase, so it cannot track; export the bundle again")
         wanted = (1, 3, config.resolution, config.resolution)
         found = (
-            tuple(program.branches[SEARCH].inputs["image"].shape) if "image" in program.branches[SEARCH].inputs else ()
+            tuple(program.phases[SEARCH].inputs["image"].shape) if "image" in program.phases[SEARCH].inputs else ()
         )
         if found != wanted:
             raise InputError(f"program: its search image is {found}, the configuration {config.name} needs {wanted}")
@@ -61,13 +61,13 @@ class ProgramNetwork:
         return [spike_activity(counts) for counts in self.frame_counts]
 
     def set_templates(self, crops: Sequence[Image]) -> None:
-        """Run the template branch on T crops (uint8 ``[r,r,3]``) and keep its memories."""
+        """Run the template phase on T crops (uint8 ``[r,r,3]``) and keep its memories."""
         if len(crops) != self._config.templates:
             raise InputError(
                 f"network {self._config.name} takes {self._config.templates} template crops, not {len(crops)}"
             )
         images = np.stack([self._planar(crop) for crop in crops])
-        if TEMPLATE not in self.program.branches:
+        if TEMPLATE not in self.program.phases:
             self.memories = {}
             self.update_counts.append({})
             return
@@ -79,13 +79,13 @@ class ProgramNetwork:
         """Maps of one search crop (uint8 ``[r,r,3]``); sigmoid and clamp on the host in float64."""
         if self.memories is None:
             raise InputError("the network has no templates yet; call set_templates first")
-        branch = self.program.branches[SEARCH]
-        memories = {name: self.memories[name] for name in branch.inputs if name != "image"}
+        phase = self.program.phases[SEARCH]
+        memories = {name: self.memories[name] for name in phase.inputs if name != "image"}
         result = self.engine.run(SEARCH, {"image": self._planar(crop)[None], **memories}, count=self._count)
         self.frame_counts.append(result.counts)
         logits = {}
         for name in ("ctr", "offset", "size"):
-            unit = self.program.real_unit(branch.spec(branch.outputs[name]))
+            unit = self.program.real_unit(phase.spec(phase.outputs[name]))
             logits[name] = result.outputs[name][0].astype(np.float64) * unit[:, None, None]
         return maps_from_logits(logits["ctr"], logits["offset"], logits["size"])
 

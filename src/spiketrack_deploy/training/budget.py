@@ -1,6 +1,6 @@
 """What a configuration needs of a chip, before anything is trained: slots, relays, words, cores, multiply-accumulates.
 
-This module decides how a search branch is counted against a chip's limits; the limits come from a hardware profile. The
+This module decides how a search phase is counted against a chip's limits; the limits come from a hardware profile. The
 network is walked with shapes only, so that the count cannot drift from the tracker. Rules: facts/training.md,
         section 2,
 and facts/energy.md, sections 2.1 and 5. It must not know weights nor where a core lies (``mapping``).
@@ -88,7 +88,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The counts of one search branch. ``macs``: dense, padding counted, products with key-value matrices included."""
+    """The counts of one search phase. ``macs``: dense, padding counted, products with key-value matrices included."""
 
     name: str
     slots: int
@@ -187,7 +187,7 @@ class _Walk:
 
 
 def budget(config: TrackerConfig, limits: Limits) -> Budget:
-    """Count the search branch of ``config`` against one chip of ``limits``."""
+    """Count the search phase of ``config`` against one chip of ``limits``."""
     walk = _Walk(config)
     relays = [
         Operation(f"{s} relay", config.width(s), config.side(s) ** 2, 0, 1)

@@ -79,14 +79,14 @@ def operation_of(path: str) -> tuple[str, int | None]:
 
 def units_of(program: Program, model: nn.Module) -> Units:
     """Units of every convolution and positional embedding of a tracker that occur in its program."""
-    found = {op.name: (branch, op) for branch in program.branches.values() for op in branch.ops}
+    found = {op.name: (phase, op) for phase in program.phases.values() for op in phase.ops}
     convs: dict[str, ConvUnits] = {}
     for path, module in model.named_modules():
         name, step = operation_of(path)
         if not isinstance(module, (nn.Conv1d, nn.Conv2d)) or name not in found:
             continue
-        branch, op = found[name]
-        bits = program.arrays[str(branch.values[name].unit)].astype(np.int64)
+        phase, op = found[name]
+        bits = program.arrays[str(phase.values[name].unit)].astype(np.int64)
         shift = program.arrays[op.arrays["shift"]].astype(np.int64)
         spike_bits = 0 if op.kind == "image_conv" else _SPIKE_BITS
         exponent = bits - shift[step if step is not None and len(shift) > 1 else 0] - spike_bits
@@ -96,13 +96,13 @@ def units_of(program: Program, model: nn.Module) -> Units:
 
 def _offsets(program: Program) -> dict[str, Tensor]:
     offsets: dict[str, Tensor] = {}
-    for branch in program.branches.values():
-        for op in branch.ops:
+    for phase in program.phases.values():
+        for op in phase.ops:
             if op.kind != "ni_lif" or "offset" not in op.arrays:
                 continue
-            bits = torch.from_numpy(program.arrays[str(branch.spec(op.inputs[0]).unit)].astype(np.int64))
+            bits = torch.from_numpy(program.arrays[str(phase.spec(op.inputs[0]).unit)].astype(np.int64))
             owner = op.name.rsplit(".", 1)[0]
-            if branch.name == "search":
+            if phase.name == "search":
                 offsets[f"{owner}.s_pos_embed"] = bits
             else:
                 offsets.update({f"{owner}.t_pos_embeds.{t}": bits for t in range(op.attrs["steps"])})

@@ -109,7 +109,7 @@ def serve(channel: Any, folder: Path, step_timeout: float) -> None:
                 network.load(arrays)
                 say({"type": "result", "counts": {}})
                 continue
-            outputs, counts = network.run(header["branch"], arrays, header["count"], header["watch"], forward)
+            outputs, counts = network.run(header["phase"], arrays, header["count"], header["watch"], forward)
             say({"type": "result", "counts": counts}, outputs)
         except RuntimeError:
             # Lava's runtime noticed a failed Process; the watching thread is about to say which one and why.

@@ -1,4 +1,4 @@
-"""The running network: Processes built once, one Lava step per run of a branch, faults found while it runs.
+"""The running network: Processes built once, one Lava step per run of a phase, faults found while it runs.
 
 This module decides how the worker drives Lava's runtime. It must not know the parent. Lava reports nothing when a
 Process raises, dies or hangs: every other Process waits for ever (facts/lava.md section 4). So a thread looks at the
@@ -55,7 +55,7 @@ class Network:
             keys = {key for ops in plan.segments[name].values() for op in ops for key in op.arrays.values()}
             arrays = {key: program.arrays[key] for key in keys}
             work[name] = Segment(name, plan.segments[name], arrays, writer, self.table[index], fault)
-        self.home = {b: {op.name: s for s, w in plan.segments.items() for op in w.get(b, ())} for b in program.branches}
+        self.home = {b: {op.name: s for s, w in plan.segments.items() for op in w.get(b, ())} for b in program.phases}
         self.processes = build(plan, work)
         self._started: tuple[str, float] | None = None
         self._closing = False
@@ -84,25 +84,25 @@ class Network:
         self._end()
 
     def run(
-        self, branch: str, inputs: dict[str, Array], count: bool, watch: bool, forward: Callable[[str, Array], None]
+        self, phase: str, inputs: dict[str, Array], count: bool, watch: bool, forward: Callable[[str, Array], None]
     ) -> tuple[dict[str, Array], dict[str, list[int]]]:
         """One step: outputs by public name, counts by operation; ``forward`` gets each operation's integers."""
-        self._begin(branch, count, watch, inputs)
-        ops = self.program.branches[branch].ops
+        self._begin(phase, count, watch, inputs)
+        ops = self.program.phases[phase].ops
         if watch:
             # In execution order: a Process with a full pipe waits for earlier operations only, so never in a circle.
             for op in ops:
-                header, arrays = self.reports[self.home[branch][op.name]].recv()
+                header, arrays = self.reports[self.home[phase][op.name]].recv()
                 # The time that a reader takes is not the network's.
                 self._started = None
                 forward(header["op"], arrays["value"])
-                self._started = (branch, time.monotonic())
+                self._started = (phase, time.monotonic())
         counts: dict[str, list[int]] = {}
-        for name in dict.fromkeys(self.home[branch].values()):
+        for name in dict.fromkeys(self.home[phase].values()):
             counts.update(self.reports[name].recv()[0]["counts"])
         _, values = self.from_sink.recv()
         self._end()
-        outputs = self.program.branches[branch].outputs
+        outputs = self.program.phases[phase].outputs
         result = {name: values[name if name in self.plan.memories else value] for name, value in outputs.items()}
         return result, {op.name: counts[op.name] for op in ops if op.name in counts}
 

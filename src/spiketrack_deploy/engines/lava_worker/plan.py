@@ -1,9 +1,9 @@
 """Which Lava Processes a program becomes, and which channels join them.
 
-This module decides the cut of a program into Processes: one per block of the network, serving every branch in which the
-block occurs, and one per memory. It must not know Lava, nor how an operation computes. Within one step (one branch) the
+This module decides the cut of a program into Processes: one per block of the network, serving every phase in which the
+block occurs, and one per memory. It must not know Lava, nor how an operation computes. Within one step (one phase) the
 graph of Processes has no cycle, since no Process delays. A block that would close one is cut into consecutive segments
-``block#1``, ``block#2``. The memory, written in the template branch and read in the search branch, joins the two modes;
+``block#1``, ``block#2``. The memory, written in the template phase and read in the search phase, joins the two modes;
 that loop runs through its state, never within a step.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 
 from spiketrack_deploy.errors import EngineError
-from spiketrack_deploy.program.types import Branch, Op, Program
+from spiketrack_deploy.program.types import Op, Phase, Program
 
 SOURCE, SINK = "source", "sink"
 CHANNEL_SIZE = 2
@@ -25,7 +25,7 @@ LOAD = "load"
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One message per step of one mode (a branch, or :data:`LOAD`): a value of the program, whole."""
+    """One message per step of one mode (a phase, or :data:`LOAD`): a value of the program, whole."""
 
     mode: str
     value: str
@@ -43,7 +43,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Modes in their numbering, segments (name -> branch -> operations), memories (name -> shape), channels."""
+    """Modes in their numbering, segments (name -> phase -> operations), memories (name -> shape), channels."""
 
     modes: tuple[str, ...]
     segments: Mapping[str, Mapping[str, tuple[Op, ...]]]
@@ -80,24 +80,24 @@ def cyclic(edges: Iterable[tuple[str, str]]) -> set[str]:
         left = kept
 
 
-def _block_edges(branch: Branch, place: Mapping[str, str]) -> set[tuple[str, str]]:
-    pairs = ((place[i], place[op.name]) for op in branch.ops for i in op.inputs if i in place)
+def _block_edges(phase: Phase, place: Mapping[str, str]) -> set[tuple[str, str]]:
+    pairs = ((place[i], place[op.name]) for op in phase.ops for i in op.inputs if i in place)
     return {(a, b) for a, b in pairs if a != b}
 
 
 def segment_names(program: Program) -> dict[str, dict[str, str]]:
-    """Branch -> operation -> name of its Process; names are shared by the branches.
+    """Phase -> operation -> name of its Process; names are shared by the phases.
 
-    A block cut in one branch is numbered in all. EngineError where a cycle is left.
+    A block cut in one phase is numbered in all. EngineError where a cycle is left.
     """
-    blocks = {b.name: {op.name: op.block for op in b.ops} for b in program.branches.values()}
-    cut = {name for b in program.branches.values() for name in cyclic(_block_edges(b, blocks[b.name]))}
-    reserved = {SOURCE, SINK, *(i for b in program.branches.values() for i in b.inputs)}
+    blocks = {b.name: {op.name: op.block for op in b.ops} for b in program.phases.values()}
+    cut = {name for b in program.phases.values() for name in cyclic(_block_edges(b, blocks[b.name]))}
+    reserved = {SOURCE, SINK, *(i for b in program.phases.values() for i in b.inputs)}
     result: dict[str, dict[str, str]] = {}
-    for branch in program.branches.values():
+    for phase in program.phases.values():
         runs: dict[str, int] = {}
         previous, place = "", {}
-        for op in branch.ops:
+        for op in phase.ops:
             if op.block != previous:
                 runs[op.block] = runs.get(op.block, 0) + 1
             previous = op.block
@@ -105,42 +105,42 @@ def segment_names(program: Program) -> dict[str, dict[str, str]]:
                 place[op.name] = f"{op.block}#{runs[op.block]}"
             else:
                 place[op.name] = f"{op.block}#1" if op.block in reserved else op.block
-        stuck = cyclic(_block_edges(branch, place))
+        stuck = cyclic(_block_edges(phase, place))
         if stuck:
             raise EngineError(
-                f"lava: Processes {sorted(stuck)} of the {branch.name} branch wait for one another; use the sim engine"
+                f"lava: Processes {sorted(stuck)} of the {phase.name} phase wait for one another; use the sim engine"
             )
-        result[branch.name] = place
+        result[phase.name] = place
     return result
 
 
 def memory_shapes(program: Program) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every memory that some branch reads; EngineError where two branches disagree on it."""
+    """Name -> shape of every memory that some phase reads; EngineError where two phases disagree on it."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for branch in program.branches.values():
-        for name, spec in branch.inputs.items():
+    for phase in program.phases.values():
+        for name, spec in phase.inputs.items():
             if spec.kind == "memory" and shapes.setdefault(name, spec.shape) != spec.shape:
                 raise EngineError(
                     f"lava: {name} is read as {shapes[name]} and as {spec.shape}; export the bundle again"
                 )
-    for branch in program.branches.values():
-        for public, value in branch.outputs.items():
-            if public in shapes and (branch.spec(value).shape != shapes[public] or public in branch.inputs):
-                raise EngineError(f"lava: {branch.name} cannot write {public} as it is read; export the bundle again")
+    for phase in program.phases.values():
+        for public, value in phase.outputs.items():
+            if public in shapes and (phase.spec(value).shape != shapes[public] or public in phase.inputs):
+                raise EngineError(f"lava: {phase.name} cannot write {public} as it is read; export the bundle again")
     return shapes
 
 
-def _branch_wires(branch: Branch, place: Mapping[str, str], memories: Mapping[str, tuple[int, ...]]) -> Iterable[Wire]:
-    for op in branch.ops:
+def _phase_wires(phase: Phase, place: Mapping[str, str], memories: Mapping[str, tuple[int, ...]]) -> Iterable[Wire]:
+    for op in phase.ops:
         for name in op.inputs:
             origin = place.get(name, name if name in memories else SOURCE)
             if origin != place[op.name]:
-                yield Wire(origin, place[op.name], Port(branch.name, name, tuple(branch.spec(name).shape)))
-    for public, value in branch.outputs.items():
-        port = Port(branch.name, value, tuple(branch.spec(value).shape))
+                yield Wire(origin, place[op.name], Port(phase.name, name, tuple(phase.spec(name).shape)))
+    for public, value in phase.outputs.items():
+        port = Port(phase.name, value, tuple(phase.spec(value).shape))
         if public in memories:
             yield Wire(place[value], public, port)
-            yield Wire(public, SINK, Port(branch.name, public, port.shape))
+            yield Wire(public, SINK, Port(phase.name, public, port.shape))
         else:
             yield Wire(place[value], SINK, port)
 
@@ -150,12 +150,12 @@ def make_plan(program: Program) -> Plan:
     places = segment_names(program)
     memories = memory_shapes(program)
     segments: dict[str, dict[str, tuple[Op, ...]]] = {}
-    # The search branch visits every block but those that only write: its order is the order of the network.
-    for branch in sorted(program.branches.values(), key=lambda b: -len(b.ops)):
-        for op in branch.ops:
-            work = segments.setdefault(places[branch.name][op.name], {})
-            work[branch.name] = (*work.get(branch.name, ()), op)
+    # The search phase visits every block but those that only write: its order is the order of the network.
+    for phase in sorted(program.phases.values(), key=lambda b: -len(b.ops)):
+        for op in phase.ops:
+            work = segments.setdefault(places[phase.name][op.name], {})
+            work[phase.name] = (*work.get(phase.name, ()), op)
     wires = [Wire(SOURCE, name, Port(LOAD, name, shape)) for name, shape in memories.items()]
-    for branch in program.branches.values():
-        wires += _branch_wires(branch, places[branch.name], memories)
-    return Plan((LOAD, *program.branches), segments, memories, tuple(dict.fromkeys(wires)))
+    for phase in program.phases.values():
+        wires += _phase_wires(phase, places[phase.name], memories)
+    return Plan((LOAD, *program.phases), segments, memories, tuple(dict.fromkeys(wires)))

@@ -105,7 +105,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One Process: operations by branch, arrays, pipe for reports, row ``[stage, operation]`` of the state table."""
+    """One Process: operations by phase, arrays, pipe for reports, row ``[stage, operation]`` of the state table."""
 
     name: str
     work: Mapping[str, tuple[Op, ...]]
@@ -114,15 +114,15 @@ class Segment:
     state: AnyArray
     fault: Fault
 
-    def step(self, branch: str, count: bool, watch: bool, receive: Receive, send: Send, sent: frozenset[str]) -> None:
-        """Run one branch. ``sent``: values that leave the Process; they leave as soon as they exist.
+    def step(self, phase: str, count: bool, watch: bool, receive: Receive, send: Send, sent: frozenset[str]) -> None:
+        """Run one phase. ``sent``: values that leave the Process; they leave as soon as they exist.
 
         Reports over the pipe: every operation's integers if watched, in order; then one message with all counts.
         Errors carry the operation's name; the Process that raises ends the whole run.
         """
         values: dict[str, IntArray] = {}
         counts: dict[str, list[int]] = {}
-        ops = self.work.get(branch, ())
+        ops = self.work.get(phase, ())
         last = {name: index for index, op in enumerate(ops) for name in op.inputs}
         for index, op in enumerate(ops):
             self.state[:] = (WAITING, index)
@@ -149,14 +149,14 @@ class Segment:
         self.report.send({"done": self.name, "counts": counts})
 
 
-def describe(state: AnyArray, names: list[str], work: list[Mapping[str, tuple[Op, ...]]], branch: str) -> str:
+def describe(state: AnyArray, names: list[str], work: list[Mapping[str, tuple[Op, ...]]], phase: str) -> str:
     """Who is computing what, for the message of a hang: the Processes at work, else the first that waits."""
     busy: list[str] = []
     waiting: list[str] = []
     for row, name, ops in zip(state, names, work):
         stage, index = int(row[0]), int(row[1])
-        if stage and branch in ops:
-            place: Any = ops[branch][index]
+        if stage and phase in ops:
+            place: Any = ops[phase][index]
             (busy if stage == COMPUTING else waiting).append(f"{name} (operation {place.name})")
     if busy:
         return "at work: " + ", ".join(busy)

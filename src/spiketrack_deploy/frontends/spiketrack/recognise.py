@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.lowering.network import LEVELS, FloatBranch, FloatNetwork, FloatOp, check_network
+from spiketrack_deploy.lowering.network import LEVELS, FloatNetwork, FloatOp, FloatPhase, check_network
 from spiketrack_deploy.nir_graph.graph import Cut, Graph, constant_value
 from spiketrack_deploy.program.semantics import conv_size
 from spiketrack_deploy.program.types import AnyArray
@@ -58,11 +58,11 @@ def gain_of(params: Mapping[str, Any]) -> float | None:
 
 
 class _Reader:
-    """Reads one branch of the graph into steps."""
+    """Reads one phase of the graph into steps."""
 
-    def __init__(self, graph: Graph, cuts: Sequence[Cut], branch: str) -> None:
-        self.graph, self.branch = graph, branch
-        self.cuts = [c for c in cuts if c.id.startswith(branch + ".")]
+    def __init__(self, graph: Graph, cuts: Sequence[Cut], phase: str) -> None:
+        self.graph, self.phase = graph, phase
+        self.cuts = [c for c in cuts if c.id.startswith(phase + ".")]
         self.by_id = {c.id: c for c in self.cuts}
         self.source_cut = {name: c for c in self.cuts for name in c.outputs}
         self.preds: dict[str, list[str]] = {}
@@ -77,7 +77,7 @@ class _Reader:
     def parse(self, name: str) -> Ref:
         match = _NAME.match(name)
         if not match:
-            raise self.fail(name, "its name has no branch and step")
+            raise self.fail(name, "its name has no phase and step")
         return _STEP_LIST.sub(r"\1", match["stem"]), int(match["step"])
 
     def cut_ref(self, cut: Cut) -> Ref:
@@ -119,7 +119,7 @@ class _Reader:
         for cut in self.cuts:
             self.read_cut(cut)
         for name, node in self.graph.nodes.items():
-            if not name.startswith(self.branch + ".") or node.kind in ("Input", "Output", "Threshold"):
+            if not name.startswith(self.phase + ".") or node.kind in ("Input", "Output", "Threshold"):
                 continue
             self.read_node(name)
 
@@ -177,7 +177,7 @@ class _Reader:
         return self.constant(name) != 1.0 and kinds != {"Threshold"}
 
     def stream_first(self, name: str, sources: list[str]) -> list[str]:
-        """The residual stream, which is passed on, before the branch that is added to it: a sum's source that the
+        """The residual stream, which is passed on, before the phase that is added to it: a sum's source that the
         other needs.
         """
         if len(sources) != 2:
@@ -327,7 +327,7 @@ def _out_shape(kind: str, params: Mapping[str, Any], steps: int, shapes: list[tu
     return steps, c, h, w
 
 
-def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch:
+def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatPhase:
     """Group the steps of each stem, order them depth first from the outputs, infer shapes."""
     by_stem: dict[str, dict[int, Step]] = {}
     for (stem, step), item in reader.steps.items():
@@ -345,7 +345,7 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
             )
         if any(n != names[0] for n in names):
             raise InputError(
-                f"{reader.branch} {stem}: its steps read different values {sorted(set(names))}; the NIR graph is "
+                f"{reader.phase} {stem}: its steps read different values {sorted(set(names))}; the NIR graph is "
                 "not a SpikeTrack export"
             )
         return names[0]
@@ -355,7 +355,7 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
         kinds = {e.kind for e in entries}
         if len(kinds) != 1 or sorted(by_stem[stem]) != list(range(len(entries))):
             raise InputError(
-                f"{reader.branch} {stem}: its time steps are incomplete or of several kinds; the NIR graph is not a "
+                f"{reader.phase} {stem}: its time steps are incomplete or of several kinds; the NIR graph is not a "
                 "SpikeTrack export"
             )
         kind, names = entries[0].kind, input_names(stem)
@@ -374,7 +374,7 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
                 continue
             if stem not in by_stem:
                 raise InputError(
-                    f"{reader.branch} branch: {stem} is read but never computed; the NIR graph is not a SpikeTrack "
+                    f"{reader.phase} phase: {stem} is read but never computed; the NIR graph is not a SpikeTrack "
                     "export"
                 )
             if ready:
@@ -383,7 +383,7 @@ def _roll(reader: _Reader, inputs: Mapping[str, tuple[int, ...]]) -> FloatBranch
             else:
                 pending.append((stem, True))
                 pending.extend((n, False) for n in reversed(input_names(stem)) if n not in done)
-    return FloatBranch(reader.branch, inputs, tuple(ops), dict(reader.outputs))
+    return FloatPhase(reader.phase, inputs, tuple(ops), dict(reader.outputs))
 
 
 def _config(graph: Graph) -> Mapping[str, Any]:
@@ -407,7 +407,7 @@ def recognise(graph: Graph, cuts: Sequence[Cut]) -> FloatNetwork:
     readers = {name: _Reader(graph, cuts, name) for name in ("template", "search")}
     for reader in readers.values():
         reader.read()
-    branches = {}
+    phases = {}
     memory_shapes: dict[str, tuple[int, ...]] = {}
     for name, reader in readers.items():
         images = sum(1 for c in reader.cuts if c.op == "normalise")
@@ -419,12 +419,12 @@ def recognise(graph: Graph, cuts: Sequence[Cut]) -> FloatNetwork:
         )
         wanted = {f"memory.{int(c.params['memory'])}" for c in reader.cuts if c.op == "memory_read"}
         inputs = {"image": (images, *shape)} | {k: memory_shapes[k] for k in sorted(wanted)}
-        branches[name] = _roll(reader, inputs)
+        phases[name] = _roll(reader, inputs)
         if name == "template":
-            found = {op.name: op.shape for op in branches[name].ops}
-            memory_shapes = {public: found[value] for public, value in branches[name].outputs.items()}
+            found = {op.name: op.shape for op in phases[name].ops}
+            memory_shapes = {public: found[value] for public, value in phases[name].outputs.items()}
     network = FloatNetwork(
-        branches,
+        phases,
         np.asarray(normalise.params["mean"], dtype=np.float64),
         np.asarray(normalise.params["std"], dtype=np.float64),
         _config(graph),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.program.types import AnyArray, Branch, Op, Program
+from spiketrack_deploy.program.types import AnyArray, Op, Phase, Program
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 _CONVS = ("conv", "head_out", "image_conv")
@@ -37,8 +37,8 @@ class _PixelConv(nn.Module):
 def real_weights(program: Program, op: Op) -> tuple[AnyArray, AnyArray]:
     """``(weight [G,O,I,kh,kw], bias)`` in the tracker's units (spikes n/4; the image convolution: raw pixels)."""
     arrays = program.op_arrays(op)
-    branch = next(b for b in program.branches.values() if op.name in b.values)
-    unit = program.real_unit(branch.values[op.name])
+    phase = next(b for b in program.phases.values() if op.name in b.values)
+    unit = program.real_unit(phase.values[op.name])
     per_spike = 1.0 if op.kind == "image_conv" else 4.0
     scale = unit[None] * per_spike * 2.0 ** arrays["shift"].astype(np.float64)
     bias = arrays["bias"].astype(np.float64)
@@ -81,18 +81,18 @@ def _write_conv(twin: SpikeTrack, program: Program, op: Op) -> None:
     conv.bias = nn.Parameter(bias[0])
 
 
-def _write_offset(twin: SpikeTrack, program: Program, branch: Branch, op: Op) -> None:
-    source = branch.spec(op.inputs[0])
+def _write_offset(twin: SpikeTrack, program: Program, phase: Phase, op: Op) -> None:
+    source = phase.spec(op.inputs[0])
     offset = program.arrays[op.arrays["offset"]].astype(np.float64) * program.real_unit(source)[None, :, None, None]
     owner = twin.get_submodule(op.name.rpartition(".")[0])
-    key = "s_pos_embed" if branch.name == "search" else "t_pos_embeds.0"
+    key = "s_pos_embed" if phase.name == "search" else "t_pos_embeds.0"
     embedding = owner.get_parameter(key)
     with torch.no_grad():
         embedding.copy_(torch.from_numpy(offset).reshape(embedding.shape))
 
 
-def _write_requantise(twin: SpikeTrack, program: Program, branch: Branch, op: Op) -> None:
-    step = torch.from_numpy(program.real_unit(branch.values[op.name]))[None, None, :, None, None]
+def _write_requantise(twin: SpikeTrack, program: Program, phase: Phase, op: Op) -> None:
+    step = torch.from_numpy(program.real_unit(phase.values[op.name]))[None, None, :, None, None]
 
     def rounded(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return torch.floor(output / step + 0.5) * step
@@ -110,13 +110,13 @@ def dequantised_twin(model: SpikeTrack, program: Program) -> SpikeTrack:
     twin = copy.deepcopy(model).double().eval()
     written: set[str] = set()
     with torch.no_grad():
-        for branch in program.branches.values():
-            for op in branch.ops:
+        for phase in program.phases.values():
+            for op in phase.ops:
                 if op.kind in _CONVS and op.name not in written:
                     _write_conv(twin, program, op)
                     written.add(op.name)
                 elif op.kind == "ni_lif" and "offset" in op.arrays:
-                    _write_offset(twin, program, branch, op)
+                    _write_offset(twin, program, phase, op)
                 elif op.kind == "requantise":
-                    _write_requantise(twin, program, branch, op)
+                    _write_requantise(twin, program, phase, op)
     return twin

@@ -1,8 +1,8 @@
 """The four kinds of Lava Process: source, block, memory, sink; zero latency, int32 ports, fixed_pt.
 
 This module decides how a Process takes part in a step. It must not know how an operation computes (``segment``). A step
-is one run of one branch: the source tells every Process its mode first; a Process that has no part in the mode neither
-sends nor waits, so every channel is empty between steps. One step of the template branch holds all its T templates
+is one run of one phase: the source tells every Process its mode first; a Process that has no part in the mode neither
+sends nor waits, so every channel is empty between steps. One step of the template phase holds all its T templates
 (arrays ``[T,...]``): membranes live and die within a step, as in ``program.semantics.ni_lif``; the only state that
 survives a step is the memory's Var.
 """
@@ -100,7 +100,7 @@ class BlockModel(FusedModel):
     """A block of the network: its operations of this mode, through ``Segment.step``."""
 
     def act(self, mode: str, count: bool, watch: bool) -> None:
-        """Compute, if this block occurs in the branch."""
+        """Compute, if this block occurs in the phase."""
         segment = self.proc_params["work"]
         if mode in segment.work:
             sent = frozenset(p.value for p in self.proc_params["sent"] if p.mode == mode)
@@ -124,7 +124,7 @@ class MemoryModel(FusedModel):
 
 
 class SinkModel(FusedModel):
-    """Hands the outputs of a branch to the host's pipe."""
+    """Hands the outputs of a phase to the host's pipe."""
 
     def act(self, mode: str, count: bool, watch: bool) -> None:
         """Collect and report; in :data:`LOAD` mode there is nothing to collect."""
