@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from spiketrack_deploy.engines.base import Engine, ReferenceEngine  # noqa: E402
+from spiketrack_deploy.engines.base import BaseEngine, Engine, ReferenceEngine  # noqa: E402
 from spiketrack_deploy.engines.factory import make_engine  # noqa: E402
 from spiketrack_deploy.engines.parity import ParityResult, Run, compare  # noqa: E402
 from spiketrack_deploy.errors import EngineError, SpiketrackError  # noqa: E402
@@ -39,12 +39,13 @@ INTERVAL = 5
 START = (60.0, 50.0, 60.0, 45.0)
 
 
-class Repeated:
+class Repeated(BaseEngine):
     """The reference engine, which is slow: one computation of a run serves all comparisons of that run."""
 
     name, can_replace = "reference", False
 
     def __init__(self, program: Program) -> None:
+        super().__init__(program)
         self.engine = ReferenceEngine(program)
         self._key: tuple[str, int] | None = None
 
@@ -63,10 +64,11 @@ class Repeated:
         self._key = None
 
 
-class Recorder:
+class Recorder(BaseEngine):
     """An engine that keeps what it was asked, for a tracker to drive."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.program)
         self.engine, self.name, self.can_replace = engine, engine.name, False
         self.runs: list[Run] = []
 

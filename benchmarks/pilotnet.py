@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import EngineError, InputError, VerificationError
-from spiketrack_deploy.program.counts import OpCounts, conv_counts
-from spiketrack_deploy.program.semantics import conv_size, weighted_sum
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.ops.conv import conv_counts, conv_size, weighted_sum
 from spiketrack_deploy.program.types import IntArray, Op
 
 REQUIREMENT = "lava-dl==0.6.0"

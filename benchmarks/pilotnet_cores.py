@@ -25,7 +25,7 @@ from spiketrack_deploy.mapping.placement import place
 from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.traffic import traffic
 from spiketrack_deploy.mapping.types import ChipMapping, CoreLoads, Network, Population, Synapses
-from spiketrack_deploy.program.semantics import taps
+from spiketrack_deploy.program.ops.conv import taps
 from spiketrack_deploy.units import Interval
 
 PUBLISHED = {

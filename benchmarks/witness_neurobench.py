@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "src")
 from witness_process import Witness, report  # noqa: E402
 from witness_tiles import Tile  # noqa: E402
 
-from spiketrack_deploy.program.semantics import weighted_sum  # noqa: E402
+from spiketrack_deploy.program.ops.conv import weighted_sum  # noqa: E402
 from spiketrack_deploy.program.types import IntArray, Op  # noqa: E402
 
 NEUROBENCH = Witness("NeuroBench", "neurobench==2.3.0", "SPIKETRACK_NEUROBENCH_PYTHON", "neurobench_worker.py")

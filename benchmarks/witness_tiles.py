@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.lowering.lower import lower
-from spiketrack_deploy.program.counts import OpCounts, conv_counts
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.ops.conv import conv_counts, conv_size
 from spiketrack_deploy.program.run import iterate
-from spiketrack_deploy.program.semantics import conv_size
 from spiketrack_deploy.program.types import IntArray, Op, Program
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 

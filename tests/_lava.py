@@ -79,13 +79,13 @@ def chain_program(blocks: tuple[str, str, str, str] = ("stem", "stem", "body", "
     )
     values = {
         "a": TensorSpec("stream", (1, 3, 6, 5), "unit.3"),
-        "s": TensorSpec("spikes", (1, 3, 6, 5)),
+        "s": TensorSpec("spikes", (1, 3, 6, 5), scale=0.25, top=4),
         "b": TensorSpec("stream", (1, 2, 6, 5), "unit.2"),
-        "s2": TensorSpec("spikes", (1, 2, 6, 5)),
+        "s2": TensorSpec("spikes", (1, 2, 6, 5), scale=0.25, top=4),
         "head": TensorSpec("logits", (1, 1, 6, 5), "unit.1"),
     }
-    inputs = {"image": TensorSpec("image", (1, 3, 6, 5))}
-    return Program({"search": Phase("search", inputs, ops, values, {"ctr": "head"})}, arrays, {})
+    inputs = {"image": TensorSpec("image", (1, 3, 6, 5), top=255)}
+    return Program({"search": Phase("search", inputs, ops, values, {"ctr": "head"})}, arrays)
 
 
 def chain_inputs(seed: int = 0) -> dict[str, AnyArray]:

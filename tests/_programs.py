@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spiketrack_deploy.program.semantics import conv_size
+from spiketrack_deploy.lowering.emit import memory_spec
+from spiketrack_deploy.program.ops.conv import conv_size
 from spiketrack_deploy.program.types import (
     GATE_BITS,
     INT24_MAX,
@@ -22,6 +23,7 @@ from spiketrack_deploy.program.types import (
     Phase,
     Program,
     TensorSpec,
+    states_of,
 )
 
 STREAM_BITS = 11
@@ -31,6 +33,11 @@ OFFICIAL_STAGES = (
     "ConvBlock2_2.0", "downsample3", "mrm.2", "block3.0", "block3.1", "block3.2", "mrm.3", "block3.3", "block3.4",
     "block3.5", "downsample4", "mrm.4", "block4.0", "block4.1", "mrm.5",
 )  # fmt: skip
+
+
+def spikes(shape: tuple[int, ...]) -> TensorSpec:
+    """Graded spikes 0..4, quarters."""
+    return TensorSpec("spikes", shape, scale=0.25, top=SPIKE_MAX)
 
 
 def conv_attrs(stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1) -> dict[str, int]:
@@ -148,7 +155,7 @@ class PhaseBuilder:
                 f"{name}.decay.{steps}", self.rng.integers(700, 1500, steps - 1).astype(np.uint16)
             )
         return self.op(
-            name, "ni_lif", [x], block, TensorSpec("spikes", (steps, *spec.shape[1:])), {"steps": steps}, arrays
+            name, "ni_lif", [x], block, spikes((steps, *spec.shape[1:])), {"steps": steps}, arrays
         )
 
     def add(self, name: str, a: str, b: str, block: str) -> str:
@@ -186,7 +193,7 @@ class PhaseBuilder:
     def key_value(self, name: str, k: str, v: str, heads: int, block: str) -> str:
         t, c, _, _ = self.spec(k).shape
         shape = (t, heads, c // heads, self.spec(v).shape[1] // heads)
-        return self.op(name, "key_value", [k, v], block, TensorSpec("memory", shape), {"heads": heads})
+        return self.op(name, "key_value", [k, v], block, memory_spec(shape), {"heads": heads})
 
     def query(self, name: str, q: str, memory: str, heads: int, block: str, shift: int) -> str:
         t, _, h, w = self.spec(q).shape
@@ -207,7 +214,7 @@ class PhaseBuilder:
             arrays["decay"] = self.put(
                 f"{name}.decay.{steps}", self.rng.integers(700, 1500, steps - 1).astype(np.uint16)
             )
-        return self.op(name, "ni_lif", [x], block, TensorSpec("spikes", spec.shape), {"steps": steps}, arrays)
+        return self.op(name, "ni_lif", [x], block, spikes(spec.shape), {"steps": steps}, arrays)
 
     def finish(self) -> Phase:
         return Phase(self.name, self.inputs, tuple(self.ops), self.values, self.outputs)
@@ -309,7 +316,7 @@ class _Walk:
         b, path, c, t = self.b, f"encoder.{name}.retriever", self.b.spec(x).shape[1], self.steps
         unit, level = b.spec(x).unit, self.attention_level(c)
         memory = f"memory.{name.split('.')[1]}"
-        b.inputs[memory] = TensorSpec("memory", (t, self.heads, c // self.heads, 4 * c // self.heads))
+        b.inputs[memory] = memory_spec((t, self.heads, c // self.heads, 4 * c // self.heads))
         z, factor = self.pooled(path, x, name)
         s = b.ni_lif(path + ".head_spike", z, name, offset=path + ".s_pos")
         u = b.conv(path + ".q_conv", s, c, name, gain=1.0)
@@ -339,7 +346,7 @@ class _Walk:
     def gate(self, path: str, s: str, block: str) -> str:
         b = self.b
         t, c, h, w = b.spec(s).shape
-        moved = b.op(path + ".gate.transpose", "gate_transpose", [s], block, TensorSpec("spikes", (t, h * w, 1, c)))
+        moved = b.op(path + ".gate.transpose", "gate_transpose", [s], block, spikes((t, h * w, 1, c)))
         y = b.conv(path + ".gate.mlp.0", moved, h * w // 2, block)
         n = b.ni_lif(path + ".gate.mlp.1", y, block)
         y = b.conv(path + ".gate.mlp.2", n, 1, block)
@@ -354,7 +361,7 @@ class _Walk:
             "ni_lif",
             [g],
             block,
-            TensorSpec("spikes", (1, c, h, w)),
+            spikes((1, c, h, w)),
             {"steps": 1},
             {"thresholds": key},
         )
@@ -372,7 +379,8 @@ class _Walk:
 
     def run(self, stages: Sequence[str]) -> Phase:
         b, d = self.b, self.dims
-        b.inputs["image"] = TensorSpec("image", (1 if self.search else self.steps, 3, self.resolution, self.resolution))
+        images = 1 if self.search else self.steps
+        b.inputs["image"] = TensorSpec("image", (images, 3, self.resolution, self.resolution), top=255)
         x = b.conv("encoder.downsample1_1.encode_conv", "image", d[0] // 2, "downsample1_1", 7, 2, 3, kind="image_conv")
         widths = {"downsample1_2": d[0], "downsample2": d[1], "downsample3": d[2], "downsample4": d[3]}
         for name in stages:
@@ -422,7 +430,7 @@ def tracker_program(
     for name in ("template", "search"):
         walk = _Walk(PhaseBuilder(name, rng, arrays), dims, resolution, steps, head, heads, grid, dilation)
         phases[name] = _prune(walk.run(stages))
-    return Program(phases, arrays, {"origin": "drawn", "seed": seed})
+    return Program(phases, arrays, states_of(phases), meta={"origin": "drawn", "seed": seed})
 
 
 def random_program(seed: int, steps: int = 3) -> Program:

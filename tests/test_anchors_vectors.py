@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.semantics import conv_size
-from spiketrack_deploy.program.table import OP_TABLE
+from spiketrack_deploy.program.ops import OP_TABLE
+from spiketrack_deploy.program.ops.conv import conv_size
 from spiketrack_deploy.program.types import AnyArray, Op
 
 Events = Mapping[tuple[int, int, int], int]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spiketrack_deploy.program.table import OP_TABLE
+from spiketrack_deploy.program.ops import OP_TABLE
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- operation table -->\n", "<!-- end of operation table -->"
@@ -16,9 +16,10 @@ START, END = "<!-- operation table -->\n", "<!-- end of operation table -->"
 
 def operation_table() -> str:
     """The rows of the operation table as Markdown."""
-    lines = ["| op | from -> to | equation |", "| --- | --- | --- |"]
+    lines = ["| op | from -> to | equation | what |", "| --- | --- | --- | --- |"]
     for row in OP_TABLE.values():
-        lines.append(f"| {row.name} | {', '.join(row.inputs)} -> {row.output} | `{row.equation}` |".replace("||", "|"))
+        kinds = f"{', '.join(row.inputs)} -> {row.output}"
+        lines.append(f"| {row.name} | {kinds} | `{row.equation}` | {row.text} |")
     return "\n".join(lines) + "\n"
 
 

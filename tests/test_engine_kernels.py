@@ -15,7 +15,7 @@ from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
 from spiketrack_deploy.engines.sim_kernels import fire_kernel
-from spiketrack_deploy.program import semantics
+from spiketrack_deploy.program.ops import stream
 from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, UNREACHABLE
 
 from _programs import random_inputs, random_program, round_thresholds  # isort: skip
@@ -141,6 +141,6 @@ def test_upsampling_weights_equal_the_reference_matrix() -> None:
 
     for factor in (2, 4, 8):
         for size in (1, 2, 3, 16):
-            expected = semantics.upsample_matrix(size, factor)
+            expected = stream.upsample_matrix(size, factor)
             assert np.array_equal(interpolation(size, factor).numpy(), expected)
             assert np.array_equal(_interpolation(size, factor), expected)

@@ -65,9 +65,9 @@ def test_loop_counts_every_frame_and_every_update(templates: int) -> None:
         steps = [tracker.track(frame) for frame in frames[1:]]
         boxes[name] = [step.box for step in steps]
         updates = 1 + sum(step.updated for step in steps)
-        assert len(network.frame_counts) == 5 and len(network.update_counts) == updates
+        assert len(network.counts["search"]) == 5 and len(network.counts["template"]) == updates
         assert updates == (1 if templates == 1 else 3), "every second frame updates three templates"
-        assert all(list(c) == [op.name for op in program.phases["search"].ops] for c in network.frame_counts)
+        assert all(list(c) == [op.name for op in program.phases["search"].ops] for c in network.counts["search"])
         assert all(0 < activity < 1 for activity in network.activity)
     assert boxes["sim"] == boxes["reference"]
 

@@ -14,7 +14,7 @@ from spiketrack_deploy.engines.onnx_engine import OnnxEngine
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
 from spiketrack_deploy.errors import EngineError, InputError, VerificationError
-from spiketrack_deploy.program.table import OP_TABLE
+from spiketrack_deploy.program.ops import OP_TABLE
 
 from _programs import random_inputs, random_program, tracker_program  # isort: skip
 

@@ -455,7 +455,7 @@ def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None
     tracker.init(frames[0], boxes(4)[0])
     steps = [tracker.track(frame) for frame in frames[1:]]
     assert record["boxes"][1:] == [list(step.box) for step in steps]
-    for phase, runs in (("search", network.frame_counts), ("template", network.update_counts)):
+    for phase, runs in network.counts.items():
         for op in program.phases[phase].ops:
             expected = {}
             for counts in runs:

@@ -20,7 +20,7 @@ from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.lava_engine import LavaEngine, group_members
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.errors import EngineError, InputError
-from spiketrack_deploy.program import semantics
+from spiketrack_deploy.program.ops import conv, neuron
 from spiketrack_deploy.program.run import PhaseResult
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
@@ -306,8 +306,8 @@ def test_stock_lava_processes_agree_with_the_reference(
     weight = rng.integers(-127, 128, (1, 4, 3, 3, 2)).astype(np.int8)
     shift, bias = np.full((1, 4), 1, dtype=np.int8), rng.integers(-900, 900, (1, 4)).astype(np.int32)
     thresholds = np.array([[-300, 501, 1500, 2001]], dtype=np.int32)
-    stream = semantics.conv(x, weight, bias, shift, stride, padding, (1, 1), 1)
-    expected = np.stack([semantics.fire(v, thresholds, None) for v in stream])
+    stream = conv.conv(x, weight, bias, shift, stride, padding, (1, 1), 1)
+    expected = np.stack([neuron.fire(v, thresholds, None) for v in stream])
     assert set(np.unique(expected)) == {0, 1, 2, 3, 4}, "the case must show every spike"
     given, result = tmp_path / "in.npz", tmp_path / "out.npz"
     shifted = weight[0].astype(np.int32) << 1

@@ -20,7 +20,7 @@ from spiketrack_deploy.engines.lava_worker.frames import Channel
 from spiketrack_deploy.engines.lava_worker.plan import LOAD, SINK, SOURCE, cyclic, make_plan
 from spiketrack_deploy.engines.lava_worker.segment import Fault, Segment, check_range, describe, weighted_sum
 from spiketrack_deploy.errors import EngineError
-from spiketrack_deploy.program import semantics
+from spiketrack_deploy.program.ops import conv
 from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, Program
 
@@ -87,7 +87,7 @@ def test_a_block_named_as_a_fixed_process_is_renamed() -> None:
 def test_memories_of_two_shapes_are_refused() -> None:
     program = random_program(1)
     other = random_program(1, steps=1)
-    mixed = Program({"template": other.phases["template"], "search": program.phases["search"]}, program.arrays, {})
+    mixed = Program({"template": other.phases["template"], "search": program.phases["search"]}, program.arrays)
     with pytest.raises(EngineError, match=r"memory\.\d"):
         make_plan(mixed)
 
@@ -104,7 +104,7 @@ def test_weighted_sum_equals_the_reference(seed: int) -> None:
     x = rng.integers(0, 256, (steps, groups * fan_in, *rng.integers(5, 9, 2))).astype(np.int64)
     pairs = [tuple(int(n) for n in rng.integers(low, high, 2)) for low, high in ((1, 3), (0, 3), (1, 3))]
     got = weighted_sum(x, weight, *pairs, groups)
-    assert np.array_equal(got, semantics.weighted_sum(x, weight, *pairs, groups))
+    assert np.array_equal(got, conv.weighted_sum(x, weight, *pairs, groups))
 
 
 def test_weighted_sum_is_exact_where_float32_is_not() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spiketrack_deploy.lowering.emit import GATE_INDEX_BITS, gate_table
 from spiketrack_deploy.lowering.thresholds import dyadic_thresholds, gain_thresholds
-from spiketrack_deploy.program import semantics
+from spiketrack_deploy.program.ops import gate
 
 getcontext().prec = 60
 
@@ -65,7 +65,7 @@ def test_gate_without_division_equals_the_weighted_mean() -> None:
     spikes = rng.integers(0, 5, (steps, channels, 4, 4))
     table = gate_table()
     shift = bits - GATE_INDEX_BITS
-    mine = semantics.gate(logits, spikes, table, shift)[0] > 0
+    mine = gate.gate(logits, spikes, table, shift)[0] > 0
     level = logits[:, 0, 0]
     weights = table.astype(np.int64)[np.minimum((level.max(axis=0) - level) >> shift, table.size - 1)]
     for c in range(channels):

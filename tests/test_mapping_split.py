@@ -18,8 +18,8 @@ from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import split
-from spiketrack_deploy.program.counts import fan_out
-from spiketrack_deploy.program.table import OP_TABLE, conv_geometry
+from spiketrack_deploy.program.ops import OP_TABLE
+from spiketrack_deploy.program.ops.conv import conv_geometry, fan_out
 
 PHASES = ("search", "template")
 

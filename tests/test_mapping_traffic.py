@@ -16,7 +16,7 @@ from spiketrack_deploy.mapping.placement import mesh, place
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.traffic import traffic
 from spiketrack_deploy.mapping.types import CoreLimits, Traffic
-from spiketrack_deploy.program.semantics import upsample_matrix
+from spiketrack_deploy.program.ops.stream import upsample_matrix
 
 
 def reached(network, s, owner, c, y, x):

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from spiketrack_deploy.program import counts
+from spiketrack_deploy.program.ops.attention import key_value_counts
+from spiketrack_deploy.program.ops.conv import conv_counts, fan_out
 from spiketrack_deploy.program.types import Op, Phase, Program, TensorSpec
 
 LAYERS = 200
@@ -19,9 +20,9 @@ def layer(weight, size, stride, padding, dilation, groups, steps):
     for name, pair in (("stride", stride), ("padding", padding), ("dilation", dilation)):
         attrs |= {f"{name}_h": pair[0], f"{name}_w": pair[1]}
     op = Op("layer", "conv", ("x",), "block", {**attrs, "groups": groups}, {"weight": "w"})
-    x = TensorSpec("spikes", (steps, weight.shape[2] * groups, *size))
+    x = TensorSpec("spikes", (steps, weight.shape[2] * groups, *size), scale=0.25, top=4)
     phase = Phase("search", {"x": x}, (op,), {}, {})
-    return op, phase, Program({"search": phase}, {"w": weight}, {})
+    return op, phase, Program({"search": phase}, {"w": weight})
 
 
 def walk(x, weight, stride, padding, dilation, groups) -> tuple[int, int, int]:
@@ -79,7 +80,7 @@ def test_drawn_layers(seed: int) -> None:
     geometry = (stride, padding, dilation, groups)
     op, phase, program = layer(weight, size, *geometry, steps)
     expected = walk(x, weight, *geometry)
-    found = counts.conv_counts(op, {"weight": weight}, [x], np.zeros(1, dtype=np.int64))
+    found = conv_counts(op, {"weight": weight}, [x], np.zeros(1, dtype=np.int64))
     assert (found.events, found.synops, found.unit_ops) == expected, f"reference counts of layer {seed}"
     assert census(program, phase, x) == expected, f"census of layer {seed}"
     assert (found.input_sum, found.input_size) == (int(x.sum()), x.size)
@@ -120,13 +121,13 @@ def test_known_vectors(name: str) -> None:
         one = np.zeros_like(x)
         one[(0, *place)] = value
         x += one
-        assert counts.conv_counts(op, {"weight": weight}, [one], one).synops == visits, f"{name} event {place}"
+        assert conv_counts(op, {"weight": weight}, [one], one).synops == visits, f"{name} event {place}"
     out = (size + 2 * padding - k) // stride + 1
-    found = counts.conv_counts(op, {"weight": weight}, [x], np.zeros((1, outputs, out, out), dtype=np.int64))
+    found = conv_counts(op, {"weight": weight}, [x], np.zeros((1, outputs, out, out), dtype=np.int64))
     assert (found.events, found.synops, found.unit_ops) == (len(events), sum(synops), unit_ops)
     assert found.dense_macs == naive
     ones = np.ones_like(x)
-    assert counts.conv_counts(op, {"weight": weight}, [ones], ones).synops == real
+    assert conv_counts(op, {"weight": weight}, [ones], ones).synops == real
     assert census(program, phase, x) == (len(events), sum(synops), unit_ops)
 
 
@@ -134,7 +135,7 @@ def test_known_vector_v7_key_value() -> None:
     k = np.array([[0, 1, 0, 2], [3, 0, 0, 0], [0, 0, 0, 0], [1, 1, 4, 0]]).T.reshape(1, 4, 2, 2)
     v = np.array([[1, 0], [2, 2], [4, 1], [0, 3]]).T.reshape(1, 2, 2, 2)
     op = Op("kv", "key_value", ("k", "v"), "block", {"heads": 1})
-    found = counts.key_value_counts(op, {}, [k, v], np.zeros((1, 1, 4, 2), dtype=np.int64))
+    found = key_value_counts(op, {}, [k, v], np.zeros((1, 1, 4, 2), dtype=np.int64))
     assert (found.synops, found.unit_ops, found.dense_macs) == (7, 33, 32)
 
 
@@ -148,7 +149,7 @@ def test_known_vector_v7_key_value() -> None:
     ],
 )
 def test_known_vector_v8_border_factor(size, k, stride, padding, real, naive) -> None:
-    fan = counts.fan_out(np.ones((1, 1, 1, k, k), np.int8), (size, size), (stride,) * 2, (padding,) * 2, (1, 1), 1)
+    fan = fan_out(np.ones((1, 1, 1, k, k), np.int8), (size, size), (stride,) * 2, (padding,) * 2, (1, 1), 1)
     total = int(fan.sum())
     everything = ((size + 2 * padding - k) // stride + 1) ** 2 * k * k
     if real is not None:

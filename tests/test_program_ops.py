@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spiketrack_deploy.program import semantics
-from spiketrack_deploy.program.table import OP_TABLE
+from spiketrack_deploy.program.ops import OP_TABLE, attention, conv, gate, neuron, stream
 
 from _programs import round_thresholds  # isort: skip
 
@@ -85,7 +84,7 @@ def conv_loop(x, weight, shift, g):
 def test_conv(g, seed: int) -> None:
     x, weight, shift, rng = drawn_conv(g, seed, 4)
     bias = rng.integers(-(10**6), 10**6, (g["shared"], g["outputs"])).astype(np.int32)
-    found = semantics.conv(x, weight, bias, shift, g["stride"], g["padding"], g["dilation"], g["groups"])
+    found = conv.conv(x, weight, bias, shift, g["stride"], g["padding"], g["dilation"], g["groups"])
     assert np.array_equal(found, conv_loop(x, weight, shift, g) + bias[:, :, None, None])
 
 
@@ -96,7 +95,7 @@ def test_image_conv_with_a_bias_map(g, seed: int) -> None:
     x, weight, shift, rng = drawn_conv(g, seed, 255)
     expected = conv_loop(x, weight, shift, g)
     bias = rng.integers(-(10**6), 10**6, expected.shape[1:]).astype(np.int32)
-    found = semantics.conv(x, weight, bias, shift, g["stride"], g["padding"], g["dilation"], g["groups"])
+    found = conv.conv(x, weight, bias, shift, g["stride"], g["padding"], g["dilation"], g["groups"])
     assert np.array_equal(found, expected + bias[None])
 
 
@@ -105,7 +104,7 @@ def test_image_conv_with_a_bias_map(g, seed: int) -> None:
 def test_add_broadcasts_one_step(steps: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.integers(-(2**22), 2**22, (1, 2, 2, 3)), rng.integers(-(2**22), 2**22, (steps, 2, 2, 3))
-    found = semantics.add(a, b)
+    found = stream.add(a, b)
     for t, c, i, j in np.ndindex(*b.shape):
         assert found[t, c, i, j] == int(a[0, c, i, j]) + int(b[t, c, i, j])
 
@@ -137,13 +136,13 @@ def test_ni_lif(steps: int, one_input: bool, with_offset: bool, seed: int) -> No
     x = np.rint(rng.normal(1, 2, (1 if one_input else steps, 3, 2, 3)) * scale).astype(np.int64)
     offset = np.rint(rng.normal(0, 1, (steps, 3, 2, 3)) * scale).astype(np.int64) if with_offset else None
     decay, reset = rng.integers(0, 4096, steps - 1), (1 << (bits - 2)).astype(np.int64)
-    found = semantics.ni_lif(x, steps, round_thresholds(bits), offset, decay, reset)
+    found = neuron.ni_lif(x, steps, round_thresholds(bits), offset, decay, reset)
     assert np.array_equal(found, ni_lif_loop(x, steps, round_thresholds(bits), offset, decay, reset))
 
 
 @given(st.integers(1, 12), st.integers(-(2**20), 2**20))
 def test_rounding_thresholds_are_round_half_to_even(bits: int, value: int) -> None:
-    found = int(semantics.fire(np.array([[[value]]]), round_thresholds(np.array([bits])), None)[0, 0, 0])
+    found = int(neuron.fire(np.array([[[value]]]), round_thresholds(np.array([bits])), None)[0, 0, 0])
     # Python's round of a Fraction is half to even.
     assert found == round(min(max(Fraction(value, 2**bits), Fraction(0)), Fraction(4)))
 
@@ -152,7 +151,7 @@ def test_rounding_thresholds_are_round_half_to_even(bits: int, value: int) -> No
 @given(st.integers(1, 4), SEEDS)
 def test_avg_pool(kernel: int, seed: int) -> None:
     x = np.random.default_rng(seed).integers(-1000, 1000, (2, 2, 2 * kernel, 3 * kernel))
-    found = semantics.avg_pool(x, kernel)
+    found = stream.avg_pool(x, kernel)
     for t, c, i, j in np.ndindex(*found.shape):
         window = x[t, c, i * kernel : (i + 1) * kernel, j * kernel : (j + 1) * kernel]
         assert found[t, c, i, j] == sum(int(v) for v in window.ravel())
@@ -172,7 +171,7 @@ def interpolation_weight(j: int, i: int, size: int, factor: int) -> Fraction:
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_upsample(factor: int, size: int) -> None:
     x = np.random.default_rng(size).integers(-1000, 1000, (1, 2, size, size + 1))
-    found = semantics.upsample(x, factor)
+    found = stream.upsample(x, factor)
     assert found.shape == (1, 2, size * factor, (size + 1) * factor)
     for c, i, j in np.ndindex(*found.shape[1:]):
         exact = Fraction(0)
@@ -185,7 +184,7 @@ def test_upsample(factor: int, size: int) -> None:
 @QUICK
 @given(st.integers(0, 9), st.integers(-(2**22), 2**22))
 def test_requantise_rounds_half_up(shift: int, value: int) -> None:
-    found = semantics.requantise(np.full((1, 1, 1, 1), value), np.array([shift], dtype=np.int8))
+    found = stream.requantise(np.full((1, 1, 1, 1), value), np.array([shift], dtype=np.int8))
     assert found.item() == floor(Fraction(value, 2**shift) + Fraction(1, 2))
 
 
@@ -196,11 +195,11 @@ def test_key_value_and_query(heads: int, depth: int, seed: int) -> None:
     steps, height, width, wide, shift = 2, 2, 3, 2, int(rng.integers(0, 4))
     k, q = rng.integers(0, 5, (2, steps, heads * depth, height, width))
     v = rng.integers(0, 5, (steps, heads * wide, height, width))
-    memory = semantics.key_value(k, v, heads)
+    memory = attention.key_value(k, v, heads)
     for t, h, a, b in np.ndindex(*memory.shape):
         products = k[t, h * depth + a].ravel() * v[t, h * wide + b].ravel()
         assert memory[t, h, a, b] == sum(int(p) for p in products)
-    found = semantics.query(q, memory, heads, shift)
+    found = attention.query(q, memory, heads, shift)
     for t, c, i, j in np.ndindex(*found.shape):
         h, b = divmod(c, wide)
         total = sum(int(q[t, h * depth + a, i, j]) * int(memory[t, h, a, b]) for a in range(depth))
@@ -209,7 +208,7 @@ def test_key_value_and_query(heads: int, depth: int, seed: int) -> None:
 
 def test_gate_transpose() -> None:
     x = np.random.default_rng(0).integers(0, 5, (2, 3, 2, 4))
-    found = semantics.gate_transpose(x)
+    found = gate.gate_transpose(x)
     assert found.shape == (2, 8, 1, 3)
     for t, c, i, j in np.ndindex(*x.shape):
         assert found[t, i * 4 + j, 0, c] == x[t, c, i, j]
@@ -221,7 +220,7 @@ def test_gate(steps: int, shift: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = np.sort(rng.integers(0, 2**15, 9))[::-1]
     logits, spikes = rng.integers(-500, 500, (steps, 1, 1, 3)), rng.integers(0, 5, (steps, 3, 2, 2))
-    found = semantics.gate(logits, spikes, table, shift)
+    found = gate.gate(logits, spikes, table, shift)
     for c, i, j in np.ndindex(3, 2, 2):
         top = max(int(v) for v in logits[:, 0, 0, c])
         steps_down = [min((top - int(logits[t, 0, 0, c])) // 2**shift, 8) for t in range(steps)]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.errors import InputError, SpiketrackError, VerificationError
-from spiketrack_deploy.program.run import check_program, run_phase
+from spiketrack_deploy.program.legality import check_program
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.store import ARRAYS_NAME, JSON_NAME, content_hash, load_program, save_program
 
 from _programs import random_inputs, random_program  # isort: skip
@@ -118,8 +119,12 @@ def test_header_that_claims_a_huge_array(folder: Path) -> None:
         load_program(folder)
 
 
+def search(data):
+    return next(phase for phase in data["phases"] if phase["name"] == "search")
+
+
 def first(data, kind: str):
-    return next(op for op in data["phases"]["search"]["ops"] if op["kind"] == kind)
+    return next(op for op in search(data)["ops"] if op["kind"] == kind)
 
 
 CHANGES = {
@@ -148,12 +153,23 @@ CHANGES = {
     "query of negative shift": lambda d: first(d, "query")["attrs"].update(shift=-1),
     "unit that nobody has": lambda d: first(d, "conv")["value"].update(unit="nobody.has.this"),
     "unit of another length": lambda d: first(d, "conv")["value"].update(unit="decoder.conv1_ctr.weight"),
-    "output that nothing computes": lambda d: d["phases"]["search"]["outputs"].update(ctr="nothing"),
-    "operation twice": lambda d: d["phases"]["search"]["ops"].append(d["phases"]["search"]["ops"][-1]),
+    "output that nothing computes": lambda d: search(d)["outputs"].append(["ctr", "nothing"]),
+    "operation twice": lambda d: search(d)["ops"].append(search(d)["ops"][-1]),
     "phases as a list": lambda d: d.update(phases=[1]),
     "no phases key": lambda d: d.pop("phases"),
     "other schema": lambda d: d.update(schema="spiketrack-program/999"),
-    "operations as text": lambda d: d["phases"]["search"].update(ops="abc"),
+    "state that nobody writes": lambda d: d["states"].append(["lost", d["states"][0][1]]),
+    "state of another shape": lambda d: d["states"][0][1]["spec"].update(shape=[1, 2, 3, 4]),
+    "state that is none": lambda d: d["states"].pop(),
+    "state with content of another shape": lambda d: d["states"][0][1].update(initial="decoder.conv1_ctr.weight"),
+    "accumulators of no width": lambda d: d.update(width=0),
+    "accumulators of any width": lambda d: d.update(width=4000),
+    "spikes without a level": lambda d: first(d, "ni_lif")["value"].update(top=0),
+    "more levels than thresholds": lambda d: first(d, "ni_lif")["value"].update(top=5),
+    "streams with a level": lambda d: first(d, "conv")["value"].update(top=4),
+    "a phase that runs every 0 results": lambda d: search(d)["cadence"].update(every=0),
+    "a cadence in words": lambda d: search(d)["cadence"].update(every="often"),
+    "operations as text": lambda d: search(d).update(ops="abc"),
 }
 
 

@@ -202,8 +202,8 @@ def run_program(
     steps = follow(network, frames, clip.init, "integer tracker", tell)
     return ProgramRun(
         tuple(steps),
-        tuple(layer_counts(program.phases["search"].ops, counts) for counts in network.frame_counts),
-        tuple(layer_counts(program.phases["template"].ops, counts) for counts in network.update_counts if counts),
+        tuple(layer_counts(program.phases["search"].ops, counts) for counts in network.counts["search"]),
+        tuple(layer_counts(program.phases["template"].ops, counts) for counts in network.counts.get("template", ())),
     )
 
 

@@ -14,9 +14,8 @@ from typing import Any
 from spiketrack_deploy.bundle import answers, layout
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.errors import VerificationError
-from spiketrack_deploy.program.bounds import prove_ranges
+from spiketrack_deploy.program.bounds import demand_ranges
 from spiketrack_deploy.program.store import content_hash, load_program
-from spiketrack_deploy.program.table import BOUND_RULES
 from spiketrack_deploy.program.types import Program
 
 Tell = Callable[[str, int, int], None]
@@ -63,13 +62,9 @@ def verify_bundle(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
 
 
 def _prove(program: Program, folder: Path) -> int:
-    """Every accumulator within signed 24 bits for any input; the number of operations proved."""
-    ranges = prove_ranges(program, BOUND_RULES)
-    for phase, entries in ranges.items():
-        for entry in entries:
-            if not entry.fits:
-                raise VerificationError(
-                    f"{folder / layout.PROGRAM}: {phase} phase, {entry.op} may leave signed 24 bits "
-                    f"({entry.low}..{entry.high}); export again"
-                )
+    """Every accumulator within its width for any input; the number of operations proved."""
+    try:
+        ranges = demand_ranges(program, "export again")
+    except VerificationError as error:
+        raise VerificationError(f"{folder / layout.PROGRAM}: {error}") from None
     return sum(len(entries) for entries in ranges.values())

@@ -27,12 +27,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from spiketrack_deploy.engines.base import BaseEngine
 from spiketrack_deploy.engines.lava_interpreter import VARIABLE, lava_python
 from spiketrack_deploy.engines.lava_worker.frames import Array, Channel
 from spiketrack_deploy.engines.lava_worker.plan import make_plan
 from spiketrack_deploy.errors import EngineError, SpiketrackError
 from spiketrack_deploy.program.counts import COUNT_FIELDS, OpCounts
-from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs, check_program
+from spiketrack_deploy.program.legality import check_program
+from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import AnyArray, Op, Program
 
@@ -45,7 +47,7 @@ _SOCKET_ROOM = 70
 """A socket's path holds 107 characters; Python appends 32 to the temporary folder."""
 
 
-class LavaEngine:
+class LavaEngine(BaseEngine):
     """Runs a program as a network of Lava Processes, one per block and one per memory (``lava_worker.plan``).
 
     ``python``: interpreter of the worker (see :func:`lava_python`). ``step_timeout``: seconds for one phase run
@@ -124,9 +126,6 @@ class LavaEngine:
         if worker is not None:
             atexit.unregister(self.close)
             worker.end(orderly)
-
-    def __enter__(self) -> LavaEngine:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

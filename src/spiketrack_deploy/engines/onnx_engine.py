@@ -7,23 +7,23 @@ made from the values that the runtime returns, by the reference rules.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from spiketrack_deploy.engines.base import BaseEngine
 from spiketrack_deploy.engines.onnx_export import build_model
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.ops import OP_TABLE
 from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
-from spiketrack_deploy.program.table import OP_TABLE
 from spiketrack_deploy.program.types import AnyArray, IntArray, Phase, Program
 
 _QUIET = 3
 """ONNX Runtime's log level for errors."""
 
 
-class OnnxEngine:
+class OnnxEngine(BaseEngine):
     """Runs a program's phases as ONNX models on ONNX Runtime's CPU provider.
 
     ``threads``: intra-operator threads, ``None`` leaves the runtime's choice. It can be watched; it cannot take
@@ -93,14 +93,6 @@ class OnnxEngine:
     def close(self) -> None:
         """Release the sessions; the next run loads them again."""
         self._sessions.clear()
-
-    def __enter__(self) -> OnnxEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _runtime() -> Any:

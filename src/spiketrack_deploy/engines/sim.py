@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spiketrack_deploy.errors import EngineError, InputError, VerificationError
-from spiketrack_deploy.program.bounds import input_bounds, prove_ranges
+from spiketrack_deploy.engines.base import BaseEngine
+from spiketrack_deploy.errors import EngineError, InputError
+from spiketrack_deploy.program.bounds import demand_ranges, state_bounds
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
-from spiketrack_deploy.program.table import BOUND_RULES
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
 if TYPE_CHECKING:
@@ -65,21 +64,6 @@ class _Plan:
     tops: Mapping[str, int]
 
 
-def check_ranges(program: Program) -> None:
-    """VerificationError naming the first operations whose range proof fails: float32 would not be exact there."""
-    failed = [
-        f"{name} {e.op} [{e.low}, {e.high}]"
-        for name, entries in prove_ranges(program, BOUND_RULES).items()
-        for e in entries
-        if not e.fits
-    ]
-    if failed:
-        raise VerificationError(
-            f"program: {len(failed)} operations may leave signed 24 bits ({'; '.join(failed[:3])}); the simulator is "
-            "exact only inside, so use --engine reference or export again"
-        )
-
-
 def _in_place(phase: Phase, index: int, held: Mapping[str, Held], readers: Mapping[str, int]) -> bool:
     """Whether an addition may write into its second operand: a fresh value of its shape and unit that ends here."""
     op = phase.ops[index]
@@ -118,7 +102,8 @@ def _compile_phase(program: Program, phase: Phase, int8: bool) -> _Plan:
     steps = _steps(phase, nodes, pairs)
     made = [*phase.inputs, *(node.op.name for step in steps for node in step.nodes)]
     counted = [name for name in made if held[name].spec.kind in ("image", "spikes")]
-    tops = {name: int(high.max()) for name, (_, high) in input_bounds(phase).items()}
+    states = state_bounds(program)
+    tops = {name: int(states[name][1].max()) if name in states else spec.top for name, spec in phase.inputs.items()}
     return _Plan(phase, held, steps, Census(program, phase, counted), frozenset(counted), tops)
 
 
@@ -178,7 +163,7 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class SimEngine:
+class SimEngine(BaseEngine):
     """Runs a program exactly and fast (design 3.5).
 
     ``threads``: PyTorch threads while a phase runs, ``None`` leaves PyTorch's own; results do not depend on it.
@@ -202,7 +187,7 @@ class SimEngine:
             ) from None
         from spiketrack_deploy.engines.sim_conv import int8_available
 
-        check_ranges(program)
+        demand_ranges(program, "the simulator is exact only inside, so use --engine reference or export again")
         self.program = program
         self.threads = threads
         self.int8 = kernels == "auto" and int8_available()
@@ -225,14 +210,6 @@ class SimEngine:
     def close(self) -> None:
         """Drop the compiled phases; the next run compiles again."""
         self._plans.clear()
-
-    def __enter__(self) -> SimEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Run:

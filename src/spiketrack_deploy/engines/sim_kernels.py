@@ -1,7 +1,7 @@
 """Exact PyTorch kernels of the operations, on streams held as float32 real values.
 
 This module decides how the simulator computes one operation; it must not know phases, counts or files, and shares no
-arithmetic with ``program.semantics``. Convolutions are in ``sim_conv``, the form of values in ``sim_tensors``.
+arithmetic with ``program.ops``. Convolutions are in ``sim_conv``, the form of values in ``sim_tensors``.
 """
 
 from __future__ import annotations

@@ -140,15 +140,15 @@ class SpikeTracker:
         """Move the counts of the last run into sums: a long video has too many frames to keep them apart."""
         if activity is None or self._engine is None:
             return
-        for counts in self._network.frame_counts:
+        for counts in self._network.counts["search"]:
             activity.frames += 1
             _add(activity.search, counts)
         # A network without retrievers has no template phase, hence no counts.
-        for counts in self._network.update_counts:
+        for counts in self._network.counts.get("template", ()):
             activity.updates += 1
             _add(activity.template, counts)
-        self._network.frame_counts.clear()
-        self._network.update_counts.clear()
+        for runs in self._network.counts.values():
+            runs.clear()
 
     def close(self) -> None:
         """See :class:`SequenceTracker`."""

@@ -15,7 +15,7 @@ import numpy as np
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.frontends.spiketrack.recorded import as_value
 from spiketrack_deploy.lowering.network import FloatNetwork, FloatOp, FloatPhase
-from spiketrack_deploy.program.semantics import gate_transpose
+from spiketrack_deploy.program.ops.gate import gate_transpose
 from spiketrack_deploy.program.types import AnyArray
 
 WEIGHT_MAX = 127

@@ -30,10 +30,17 @@ from spiketrack_deploy.program.types import (
     Phase,
     Program,
     TensorSpec,
+    states_of,
 )
 
 GATE_INDEX_BITS = 8
+PIXEL_MAX = 255
 _QUERY_SHIFT_MAX = 6
+
+
+def memory_spec(shape: tuple[int, ...]) -> TensorSpec:
+    """A product of two spikes: sixteenths."""
+    return TensorSpec("memory", shape, scale=1.0 / SPIKE_MAX**2)
 
 
 def gate_table() -> AnyArray:
@@ -116,7 +123,7 @@ class PhaseEmitter:
         for op in self.phase.ops:
             getattr(self, f"emit_{op.kind}")(op)
         inputs = {
-            name: TensorSpec("image" if name == "image" else "memory", shape)
+            name: TensorSpec("image", shape, top=PIXEL_MAX) if name == "image" else memory_spec(shape)
             for name, shape in self.phase.inputs.items()
         }
         return Phase(self.phase.name, inputs, tuple(self.ops), self.values, dict(self.phase.outputs))
@@ -139,7 +146,13 @@ class PhaseEmitter:
         unit = None
         if value_kind in ("stream", "logits"):
             unit = self.shared.put(self.phase.name, f"{own}.unit", self.units[own].astype(np.int8))
-        self.values[own] = TensorSpec(value_kind, op.shape if shape is None else shape, unit, self.scales.get(own, 1.0))
+        held = op.shape if shape is None else shape
+        if value_kind == "spikes":
+            self.values[own] = TensorSpec("spikes", held, scale=1.0 / SPIKE_MAX, top=SPIKE_MAX)
+        elif value_kind == "memory":
+            self.values[own] = memory_spec(held)
+        else:
+            self.values[own] = TensorSpec(value_kind, held, unit, self.scales.get(own, 1.0))
 
     def group_bits(self, name: str) -> AnyArray:
         return self.shared.bits[self.shared.streams.group[(self.phase.name, name)]]
@@ -268,4 +281,4 @@ def emit(
     used = {key for b in phases.values() for op in b.ops for key in op.arrays.values()} | {
         s.unit for b in phases.values() for s in b.values.values() if s.unit
     }
-    return Program(phases, {key: shared.arrays[key] for key in sorted(used)}, meta)
+    return Program(phases, {key: shared.arrays[key] for key in sorted(used)}, states_of(phases), meta=meta)

@@ -26,9 +26,8 @@ from spiketrack_deploy.lowering.network import FloatNetwork, FloatOp, check_netw
 from spiketrack_deploy.lowering.units import CONVS, Streams, plan
 from spiketrack_deploy.nir_graph.graph import Cut, Graph
 from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges
-from spiketrack_deploy.program.run import check_program
-from spiketrack_deploy.program.semantics import taps
-from spiketrack_deploy.program.table import BOUND_RULES
+from spiketrack_deploy.program.legality import check_program
+from spiketrack_deploy.program.ops.conv import taps
 from spiketrack_deploy.program.types import AnyArray, Program
 
 _TRIES = 4
@@ -151,7 +150,7 @@ def lower_network(
     for penalty in range(_TRIES):
         program, choices = _attempt(network, calibration, meta, penalty, progress)
         check_program(program)
-        ranges = prove_ranges(program, BOUND_RULES)
+        ranges = prove_ranges(program)
         beyond = [entry for entries in ranges.values() for entry in entries if not entry.fits]
         if not beyond:
             requantised = tuple(

@@ -11,7 +11,7 @@ import numpy as np
 
 from spiketrack_deploy.mapping.memory import input_channels, input_size, valid_taps
 from spiketrack_deploy.mapping.types import IntArray, Network, Synapses
-from spiketrack_deploy.program.semantics import upsample_matrix
+from spiketrack_deploy.program.ops.stream import upsample_matrix
 from spiketrack_deploy.program.types import Arrays
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.mapping.types import CoreLimits, IntArray, Population, Synapses
-from spiketrack_deploy.program.semantics import upsample_matrix
+from spiketrack_deploy.program.ops.stream import upsample_matrix
 
 HEADER_BITS = 10
 WORD_BITS = 64

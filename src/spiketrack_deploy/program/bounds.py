@@ -1,185 +1,123 @@
 """Interval arithmetic over a program: what no input can exceed.
 
-This module decides what is provable about ranges for *any* image and any spikes 0..4 (design 3.3). It must not run
-anything. A bound is a pair of int64 arrays ``(low, high)`` of shape ``[C]`` (or broadcastable to the value's channels).
-Every partial sum of a weighted sum lies between the sum of its negative and the sum of its positive terms, so the
-bounds of the full sum without bias hold for every order of summation too.
+This module decides what is provable about ranges for *any* image and any spikes up to their largest level. It must not
+run anything, nor know what an operation does: its row bounds it. A bound is a pair of int64 arrays ``(low, high)`` per
+channel. A state is bounded by what its phase writes and by its initial content; phases that feed themselves are
+repeated until nothing grows, and what keeps growing is not proved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.program.semantics import trunc_shift, upsample_matrix
-from spiketrack_deploy.program.types import (
-    INT24_MAX,
-    INT24_MIN,
-    SPIKE_MAX,
-    Arrays,
-    IntArray,
-    Op,
-    Phase,
-    Program,
-    TensorSpec,
-)
+from spiketrack_deploy.errors import VerificationError
+from spiketrack_deploy.program.ops import OP_TABLE
+from spiketrack_deploy.program.ops.row import Bound, bound_of
+from spiketrack_deploy.program.types import Phase, Program, State
 
-Bound = tuple[IntArray, IntArray]
-BoundRule = Callable[[Op, Arrays, "Sequence[Bound]", "Sequence[TensorSpec]"], Bound]
-
-
-def _channels(low: IntArray, high: IntArray) -> Bound:
-    return np.atleast_1d(low).astype(np.int64), np.atleast_1d(high).astype(np.int64)
-
-
-def conv_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Inputs are never negative: the positive weights bound the sum above, the negative ones below; then shift and
-    bias.
-    """
-    high_in = 255 if op.kind == "image_conv" else SPIKE_MAX
-    w = arrays["weight"].astype(np.int64)
-    shift = arrays["shift"].astype(np.int64)
-    low = (np.minimum(w, 0).sum(axis=(2, 3, 4)) * high_in) << shift
-    high = (np.maximum(w, 0).sum(axis=(2, 3, 4)) * high_in) << shift
-    bias = arrays["bias"].astype(np.int64)
-    if bias.ndim == 3:
-        bias_low, bias_high = bias.min(axis=(1, 2))[None], bias.max(axis=(1, 2))[None]
-    else:
-        bias_low = bias_high = bias
-    # The accumulator passes through the sum before the bias as well as after it.
-    return _channels((low + np.minimum(bias_low, 0)).min(axis=0), (high + np.maximum(bias_high, 0)).max(axis=0))
-
-
-def add_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Interval sum."""
-    return inputs[0][0] + inputs[1][0], inputs[0][1] + inputs[1][1]
-
-
-def ni_lif_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Spikes 0..4 (the membrane has a bound of its own: :func:`membrane_bound`)."""
-    return _channels(np.array([0]), np.array([SPIKE_MAX]))
-
-
-def membrane_bound(op: Op, arrays: Arrays, x: Bound) -> Bound:
-    """Bound of ``v + offset`` over all steps. The reset only lowers a positive membrane and never below 0.
-
-    n >= 1 requires ``v + offset`` above half a step, and n quarters are at most what was reached, so ``v - n*reset``
-    may go below ``v`` by one full step (4 quarters) where an offset lifted the neuron over its thresholds.
-    """
-    low, high = x
-    v_low, v_high = low, high
-    steps = op.attrs["steps"]
-    all_low, all_high = low, high
-    offset = arrays.get("offset")
-    for t in range(1, steps):
-        reset = SPIKE_MAX * arrays["reset"].astype(np.int64)
-        decay = int(arrays["decay"][t - 1])
-        v_low = trunc_shift(decay * np.minimum(v_low - reset, v_low), 12) + low
-        v_high = trunc_shift(decay * np.maximum(v_high, 0), 12) + high
-        all_low, all_high = np.minimum(all_low, v_low), np.maximum(all_high, v_high)
-    if offset is not None:
-        o = offset.astype(np.int64)
-        all_low = all_low + np.minimum(o.min(axis=(0, 2, 3)), 0)
-        all_high = all_high + np.maximum(o.max(axis=(0, 2, 3)), 0)
-    return _channels(all_low, all_high)
-
-
-def avg_pool_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """A sum over the window."""
-    area = op.attrs["kernel"] ** 2
-    low, high = inputs[0]
-    return np.minimum(low, 0) * area, np.maximum(high, 0) * area
-
-
-def upsample_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Interpolation weights are not negative and add up to ``(2*factor)**2``."""
-    gain = int(upsample_matrix(specs[0].shape[2], op.attrs["factor"]).sum(axis=1).max()) ** 2
-    low, high = inputs[0]
-    return np.minimum(low, 0) * gain, np.maximum(high, 0) * gain
-
-
-def requantise_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Monotone: the bounds are requantised."""
-    s = arrays["shift"].astype(np.int64)
-    half = np.where(s > 0, 1 << np.maximum(s - 1, 0), 0)
-    return (inputs[0][0] + half) >> s, (inputs[0][1] + half) >> s
-
-
-def key_value_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """At most 16 per token."""
-    tokens = specs[0].shape[2] * specs[0].shape[3]
-    return _channels(np.array([0]), np.array([SPIKE_MAX**2 * tokens]))
-
-
-def query_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """At most 4 * d entries of a matrix that is itself bounded."""
-    return _channels(np.array([0]), (inputs[1][1] * SPIKE_MAX * specs[1].shape[2]) << op.attrs["shift"])
-
-
-def gate_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Every term lies between -2 and +2 times the largest table entry."""
-    top = 2 * int(arrays["table"].max()) * specs[1].shape[0]
-    return _channels(np.array([-top]), np.array([top]))
-
-
-def same_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Sequence[TensorSpec]) -> Bound:
-    """Moves data only."""
-    return _channels(np.array([0]), np.array([SPIKE_MAX]))
+_ROUNDS = 64
+"""Passes over the phases before a state that still grows is called unbounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeEntry:
-    """Worst case of one operation's accumulator: ``low``/``high`` over its channels, ``margin_bits`` left of signed
-    24.
-    """
+    """Worst case of one operation's accumulator: ``low``/``high`` over its channels, ``margin_bits`` left of ``width``
+    signed bits."""
 
     op: str
     low: int
     high: int
-    margin_bits: float
+    width: int
+
+    @property
+    def margin_bits(self) -> float:
+        """Bits between the worst case and the accumulator's largest value; negative where it leaves the width."""
+        return self.width - 1 - float(np.log2(max(abs(self.low), abs(self.high), 1)))
 
     @property
     def fits(self) -> bool:
-        """Within signed 24 bits."""
-        return INT24_MIN <= self.low and self.high <= INT24_MAX
+        """Within the signed width."""
+        return -(1 << (self.width - 1)) <= self.low and self.high < 1 << (self.width - 1)
 
 
-def input_bounds(phase: Phase) -> dict[str, Bound]:
-    """Bounds of a phase's inputs: pixels 0..255; a memory entry at most 16 per template token."""
-    result = {}
-    grid = next((phase.spec(op.inputs[0]).shape for op in phase.ops if op.kind == "query"), None)
-    for name, spec in phase.inputs.items():
-        if spec.kind == "image":
-            high = 255
-        else:
-            if grid is None:
-                raise InputError(f"program: phase {phase.name} has a memory input that nothing queries; export again")
-            high = SPIKE_MAX**2 * grid[2] * grid[3]
-        result[name] = _channels(np.array([0]), np.array([high]))
-    return result
+def _hull(a: Bound | None, b: Bound) -> Bound:
+    return b if a is None else (np.minimum(a[0], b[0]), np.maximum(a[1], b[1]))
 
 
-def prove_ranges(program: Program, rules: Mapping[str, BoundRule]) -> dict[str, list[RangeEntry]]:
+def _same(a: Bound | None, b: Bound) -> bool:
+    return a is not None and all(bool(np.array_equal(x, y)) for x, y in zip(a, b))
+
+
+def _initial(program: Program, state: State) -> Bound | None:
+    if state.initial is None:
+        return None
+    content = np.asarray(program.arrays[state.initial] if isinstance(state.initial, str) else state.initial)
+    return bound_of(content.min(), content.max())
+
+
+def _walk(program: Program, phase: Phase, states: Mapping[str, Bound]) -> tuple[list[RangeEntry], dict[str, Bound]]:
+    """The phase's accumulators, and bounds of its outputs by public name."""
+    bounds = {name: bound_of(0, spec.top) for name, spec in program.external(phase).items()}
+    bounds |= {name: states[name] for name in phase.inputs if name in states}
+    entries = []
+    for op in phase.ops:
+        row, arrays = OP_TABLE[op.kind], program.op_arrays(op)
+        specs, inputs = [phase.spec(i) for i in op.inputs], [bounds[i] for i in op.inputs]
+        bounds[op.name] = row.bound(op, arrays, inputs, specs)
+        low, high = row.accumulator(op, arrays, inputs, specs) if row.accumulator else bounds[op.name]
+        entries.append(RangeEntry(op.name, int(low.min()), int(high.max()), program.width))
+    return entries, {public: bounds[value] for public, value in phase.outputs.items()}
+
+
+def state_bounds(program: Program) -> dict[str, Bound]:
+    """Bound of every state, whatever has happened before. A state that never stops growing gets a bound that no
+    accumulator holds."""
+    found: dict[str, Bound] = {}
+    for name, state in program.states.items():
+        initial = _initial(program, state)
+        if initial is not None:
+            found[name] = initial
+    for _ in range(_ROUNDS):
+        grown: set[str] = set()
+        for phase in program.phases.values():
+            if any(name in program.states and name not in found for name in phase.inputs):
+                continue  # a state it reads has no bound yet: the phase that writes it comes first
+            for public, bound in _walk(program, phase, found)[1].items():
+                if public in program.states:
+                    hull = _hull(found.get(public), bound)
+                    if not _same(found.get(public), hull):
+                        found[public] = hull
+                        grown.add(public)
+        if not grown:
+            return found
+        if any(int(np.abs(found[name]).max()) > 2 ** (program.width + 8) for name in grown):
+            break
+    beyond = 2 ** (program.width + 1)
+    return found | {name: bound_of(-beyond, beyond) for name in grown}
+
+
+def prove_ranges(program: Program) -> dict[str, list[RangeEntry]]:
     """Bounds of every accumulator, stream, membrane and memory, phase by phase, in execution order.
 
-    ``rules``: operation kind -> bound function (``table.OP_TABLE`` passes its own). Proves nothing by itself: the
-    caller looks at :attr:`RangeEntry.fits`.
+    Proves nothing by itself: the caller looks at :attr:`RangeEntry.fits`, or asks :func:`demand_ranges`.
     """
-    report = {}
-    for phase in program.phases.values():
-        bounds = input_bounds(phase)
-        entries = []
-        for op in phase.ops:
-            arrays = program.op_arrays(op)
-            specs = [phase.spec(i) for i in op.inputs]
-            bound = rules[op.kind](op, arrays, [bounds[i] for i in op.inputs], specs)
-            bounds[op.name] = bound
-            shown = membrane_bound(op, arrays, bounds[op.inputs[0]]) if op.kind == "ni_lif" else bound
-            low, high = int(shown[0].min()), int(shown[1].max())
-            largest = max(abs(low), abs(high), 1)
-            entries.append(RangeEntry(op.name, low, high, 23.0 - float(np.log2(largest))))
-        report[phase.name] = entries
-    return report
+    states = state_bounds(program)
+    return {name: _walk(program, phase, states)[0] for name, phase in program.phases.items()}
+
+
+def demand_ranges(program: Program, because: str) -> Mapping[str, Sequence[RangeEntry]]:
+    """The proof, where it holds. VerificationError naming the first operations that may leave the width; ``because``:
+    what relies on it and what to do, the end of the sentence."""
+    ranges = prove_ranges(program)
+    failed = [
+        f"{name} {e.op} [{e.low}, {e.high}]" for name, entries in ranges.items() for e in entries if not e.fits
+    ]
+    if failed:
+        raise VerificationError(
+            f"program: {len(failed)} operations may leave signed {program.width} bits ({'; '.join(failed[:3])}); "
+            f"{because}"
+        )
+    return ranges

@@ -11,21 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges
-from spiketrack_deploy.program.table import BOUND_RULES, OP_TABLE
+from spiketrack_deploy.program.ops import OP_TABLE
 from spiketrack_deploy.program.types import Phase, Program
 
 
 def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
     """Operations by kind, blocks in order, neurons (NI-LIF elements, all time steps), memory words read or written."""
     neurons = sum(phase.values[op.name].size for op in phase.ops if op.kind == "ni_lif")
-    memory = [phase.spec(name) for name in phase.inputs if name.startswith("memory.")]
     return {
         "operations": len(phase.ops),
         "by_kind": dict(sorted(Counter(op.kind for op in phase.ops).items())),
         "blocks": list(dict.fromkeys(op.block for op in phase.ops)),
         "neurons": neurons,
-        "memory_words_in": sum(spec.size for spec in memory),
-        "memory_words_out": sum(phase.spec(v).size for k, v in phase.outputs.items() if k.startswith("memory.")),
+        "memory_words_in": sum(spec.size for name, spec in phase.inputs.items() if name in program.states),
+        "memory_words_out": sum(phase.spec(v).size for k, v in phase.outputs.items() if k in program.states),
         "inputs": {name: list(spec.shape) for name, spec in phase.inputs.items()},
         "outputs": {name: list(phase.spec(value).shape) for name, value in phase.outputs.items()},
     }
@@ -62,7 +61,7 @@ def describe_ranges(ranges: Mapping[str, Sequence[RangeEntry]]) -> dict[str, lis
 
 def range_margins(program: Program) -> dict[str, list[dict[str, Any]]]:
     """:func:`describe_ranges` of a fresh range proof."""
-    return describe_ranges(prove_ranges(program, BOUND_RULES))
+    return describe_ranges(prove_ranges(program))
 
 
 def tightest(ranges: Mapping[str, Sequence[Mapping[str, Any]]], count: int) -> list[tuple[str, Mapping[str, Any]]]:

@@ -1,56 +1,37 @@
-"""What makes an operation legal: kinds, attributes, shapes, dtypes and arrays, before anything computes with them.
+"""What makes a program legal: wiring, states, kinds, attributes, shapes, dtypes and arrays, before anything computes.
 
 This module decides what is refused and says it in words. Programs come from files that anybody may have written, so no
-attribute or array is used before its range and type are known. It must not run anything.
+attribute or array is used before its range and type are known. It must not run anything; what only one operation knows
+stands in its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from spiketrack_deploy.program.table import OP_TABLE, OpKind
-from spiketrack_deploy.program.types import (
-    DECAY_BITS,
-    SPIKE_MAX,
-    VALUE_KINDS,
-    AnyArray,
-    Arrays,
-    Op,
-    Phase,
-    Program,
-    TensorSpec,
-)
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.program.ops import OP_TABLE
+from spiketrack_deploy.program.ops.row import OpKind
+from spiketrack_deploy.program.types import LEVELLED, VALUE_KINDS, Arrays, Op, Phase, Program, TensorSpec
 
-LEAST = {
-    "stride_h": 1,
-    "stride_w": 1,
-    "padding_h": 0,
-    "padding_w": 0,
-    "dilation_h": 1,
-    "dilation_w": 1,
-    "groups": 1,
-    "steps": 1,
-    "kernel": 1,
-    "factor": 1,
-    "heads": 1,
-    "shift": 0,
-}
-"""Smallest legal value of every attribute."""
-MOST = {"shift": 24}
-MOST_OTHERS = 1 << 16
-"""Larger attributes have no meaning for an image and would only exhaust memory."""
+WIDTHS = (8, 32)
+"""Least and largest accumulator width; wider ones have no kernel whose sums are exact."""
+LARGEST_TOP = 255
+_AGAIN = "export the bundle again"
 
 
 def spec_defect(spec: TensorSpec, program: Program) -> str | None:
     """What is illegal about a value's specification, in words; ``None`` if nothing is."""
     if spec.kind not in VALUE_KINDS:
         return f"has unknown kind {spec.kind!r}"
-    if len(spec.shape) != 4 or any(n < 1 for n in spec.shape):
-        return f"has shape {spec.shape}; a value has four sizes of 1 or more"
+    if len(spec.shape) < 2 or any(n < 1 for n in spec.shape):
+        return f"has shape {spec.shape}; a value has time steps, channels and perhaps more, each 1 or more"
     if not (np.isfinite(spec.scale) and spec.scale > 0):
         return f"has scale {spec.scale}; it must be finite and above 0"
+    if not (1 <= spec.top <= LARGEST_TOP if spec.kind in LEVELLED else spec.top == 0):
+        return f"has a largest level of {spec.top}; images and spikes have 1 to {LARGEST_TOP}, other values none"
     if spec.unit is None:
         return None
     if spec.kind not in ("stream", "logits"):
@@ -72,20 +53,22 @@ def op_defect(op: Op, phase: Phase, program: Program) -> str | None:
     defect = spec_defect(output, program) or _row_defect(op, row, arrays, specs, output)
     if defect:
         return defect
-    if op.kind in _INPUT_RULES:
-        defect = _INPUT_RULES[op.kind](op, arrays, specs)
-        if defect:
-            return defect
+    defect = row.inputs_legal(op, arrays, specs)
+    if defect:
+        return defect
     shape = row.shape(op, arrays, specs)
     if tuple(shape) != tuple(output.shape):
         return f"writes shape {tuple(output.shape)}, its inputs give {tuple(shape)}"
-    return _ARRAY_RULES[op.kind](op, arrays, specs, output) if op.kind in _ARRAY_RULES else None
+    return row.arrays_legal(op, arrays, specs, output)
 
 
 def _row_defect(op: Op, row: OpKind, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
-    """Kinds, names of arrays and attributes, ranges of attributes, integer arrays."""
+    """Kinds, ranks, names of arrays and attributes, ranges of attributes, integer arrays."""
     if tuple(s.kind for s in specs) != row.inputs:
         return f"reads {[s.kind for s in specs]}, a {op.kind} reads {list(row.inputs)}"
+    flat = next((s.shape for s in (*specs, output) if len(s.shape) != row.rank), None)
+    if flat is not None:
+        return f"has a value of shape {flat}; a {op.kind} works on {row.rank} axes"
     required = {r for r in row.roles if not r.endswith("?")}
     allowed = {r.rstrip("?") for r in row.roles}
     if not required <= set(op.arrays) <= allowed:
@@ -94,121 +77,69 @@ def _row_defect(op: Op, row: OpKind, arrays: Arrays, specs: Sequence[TensorSpec]
         return f"has attributes {sorted(op.attrs)}, a {op.kind} has {list(row.attrs)}"
     if output.kind != row.output:
         return f"writes {output.kind}, a {op.kind} writes {row.output}"
-    for name, value in op.attrs.items():
-        if not LEAST.get(name, 0) <= value <= MOST.get(name, MOST_OTHERS):
-            return f"has {name} {value}; it must be {LEAST.get(name, 0)} to {MOST.get(name, MOST_OTHERS)}"
+    for name, (least, most) in row.attrs.items():
+        if not least <= op.attrs[name] <= most:
+            return f"has {name} {op.attrs[name]}; it must be {least} to {most}"
     for role, array in arrays.items():
         if not np.issubdtype(array.dtype, np.integer):
             return f"has {role} of {array.dtype}; arrays of a program are integers"
     return None
 
 
-def _conv_inputs(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> str | None:
-    weight, groups = arrays["weight"], op.attrs["groups"]
-    steps, channels, height, width = specs[0].shape
-    shared = (1,) if op.kind == "image_conv" else (1, steps)
-    if weight.dtype != np.int8 or weight.ndim != 5 or weight.shape[0] not in shared or 0 in weight.shape:
-        return f"weight must be int8 [{' or '.join(map(str, shared))}, O, I, kh, kw], is {weight.dtype} {weight.shape}"
-    if weight.shape[2] * groups != channels or weight.shape[1] % groups:
-        return f"weight {weight.shape} with {groups} groups does not fit {channels} input channels"
-    for name, size, kernel in (("h", height, weight.shape[3]), ("w", width, weight.shape[4])):
-        if size + 2 * op.attrs[f"padding_{name}"] < op.attrs[f"dilation_{name}"] * (kernel - 1) + 1:
-            return f"kernel {weight.shape[3:]} is larger than its padded input {height} x {width}"
-    return None
+def check_program(program: Program) -> None:
+    """Raise InputError naming phase and operation where the program is not legal."""
+    if not WIDTHS[0] <= program.width <= WIDTHS[1]:
+        raise InputError(
+            f"program: accumulators of {program.width} bits; {WIDTHS[0]} to {WIDTHS[1]} are possible; {_AGAIN}"
+        )
+    for phase in program.phases.values():
+        _check_phase(phase, program)
+    _check_states(program)
 
 
-def _conv_arrays(op: Op, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
-    weight, shift, bias = arrays["weight"], arrays["shift"], arrays["bias"]
-    if shift.shape != weight.shape[:2] or shift.min() < 0 or shift.max() > MOST["shift"]:
-        return f"shift must be {weight.shape[:2]} and 0 to {MOST['shift']}"
-    want = output.shape[1:] if op.kind == "image_conv" else weight.shape[:2]
-    return None if bias.shape == want else f"bias must be {want}, is {bias.shape}"
+def _check_phase(phase: Phase, program: Program) -> None:
+    for name, spec in phase.inputs.items():
+        defect = spec_defect(spec, program)
+        if defect is None and name not in program.states and spec.kind not in LEVELLED:
+            defect = f"is {spec.kind} and no state; what comes from outside is an image or spikes"
+        if defect:
+            raise InputError(f"program: {phase.name} input {name} {defect}; {_AGAIN}")
+    known = set(phase.inputs)
+    for op in phase.ops:
+        missing = [i for i in op.inputs if i not in known]
+        absent = [key for key in op.arrays.values() if key not in program.arrays]
+        if missing or absent or op.name in known or op.name not in phase.values:
+            raise InputError(
+                f"program: {phase.name} {op.name} reads {missing or absent or 'its own name'}, which does not "
+                f"exist before it; {_AGAIN}"
+            )
+        defect = op_defect(op, phase, program)
+        if defect:
+            raise InputError(f"program: {phase.name} {op.name} {defect}; {_AGAIN}")
+        known.add(op.name)
+    lost = [v for v in phase.outputs.values() if v not in known]
+    if lost:
+        raise InputError(f"program: {phase.name} has outputs {lost} that nothing computes; {_AGAIN}")
+    if phase.cadence.every is not None and phase.cadence.every < 1:
+        raise InputError(f"program: {phase.name} runs every {phase.cadence.every} results; at least 1 is possible")
 
 
-def _add_inputs(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> str | None:
-    a, b = (s.shape for s in specs)
-    if a[1:] != b[1:] or (a[0] != b[0] and 1 not in (a[0], b[0])):
-        return f"adds {a} and {b}; sizes must agree, and steps too unless one operand has a single step"
-    return None
-
-
-def _ni_lif_arrays(op: Op, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
-    steps, channels, thresholds = op.attrs["steps"], output.shape[1], arrays["thresholds"]
-    if thresholds.shape not in ((1, SPIKE_MAX), (channels, SPIKE_MAX)):
-        return f"thresholds must be [1 or {channels}, {SPIKE_MAX}], are {thresholds.shape}"
-    if np.any(np.diff(thresholds.astype(np.int64), axis=1) < 0):
-        return "thresholds must not fall"
-    if specs[0].shape[0] not in (1, steps):
-        return f"has {steps} steps and cannot read a stream of {specs[0].shape[0]} steps"
-    if "offset" in arrays and arrays["offset"].shape != output.shape:
-        return f"offset must be {output.shape}, is {arrays['offset'].shape}"
-    if steps == 1:
-        return None
-    if not {"decay", "reset"} <= set(arrays):
-        return f"has {steps} steps, which need reset and decay"
-    decay, reset = arrays["decay"], arrays["reset"]
-    if decay.shape != (steps - 1,) or decay.min() < 0 or decay.max() > 1 << DECAY_BITS:
-        return f"decay must be {steps - 1} numbers 0 to {1 << DECAY_BITS}"
-    if reset.shape not in ((1,), (channels,)) or reset.min() < 0:
-        return f"reset must be [1 or {channels}] and not negative"
-    return None
-
-
-def _pool_inputs(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> str | None:
-    kernel, (height, width) = op.attrs["kernel"], specs[0].shape[2:]
-    return f"windows of {kernel} do not divide {height} x {width}" if height % kernel or width % kernel else None
-
-
-def _requantise_arrays(op: Op, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
-    shift: AnyArray = arrays["shift"]
-    if shift.shape != (output.shape[1],) or shift.min() < 0 or shift.max() > MOST["shift"]:
-        return f"shift must be [{output.shape[1]}] and 0 to {MOST['shift']}"
-    return None
-
-
-def _key_value_inputs(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> str | None:
-    (k, v), heads = (s.shape for s in specs), op.attrs["heads"]
-    if k[0] != v[0] or k[2:] != v[2:]:
-        return f"reads keys {k} and values {v}; steps and positions must agree"
-    return (
-        f"has {heads} heads, which do not divide {k[1]} and {v[1]} channels" if k[1] % heads or v[1] % heads else None
-    )
-
-
-def _query_inputs(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> str | None:
-    (q, memory), heads = (s.shape for s in specs), op.attrs["heads"]
-    if memory[1] != heads or q[1] != heads * memory[2] or q[0] != memory[0]:
-        return f"reads queries {q} and a memory {memory}, which do not fit {heads} heads"
-    return None
-
-
-def _gate_inputs(op: Op, arrays: Arrays, specs: Sequence[TensorSpec]) -> str | None:
-    logits, spikes = (s.shape for s in specs)
-    if logits != (spikes[0], 1, 1, spikes[1]):
-        return f"reads logits {logits}, needs {(spikes[0], 1, 1, spikes[1])}"
-    table = arrays["table"]
-    if table.ndim != 1 or not table.size or table.min() < 0:
-        return "table must be a list of numbers that are not negative"
-    return None
-
-
-InputRule = Callable[[Op, Arrays, Sequence[TensorSpec]], "str | None"]
-ArrayRule = Callable[[Op, Arrays, Sequence[TensorSpec], TensorSpec], "str | None"]
-_INPUT_RULES: dict[str, InputRule] = {
-    "image_conv": _conv_inputs,
-    "conv": _conv_inputs,
-    "head_out": _conv_inputs,
-    "add": _add_inputs,
-    "avg_pool": _pool_inputs,
-    "key_value": _key_value_inputs,
-    "query": _query_inputs,
-    "gate": _gate_inputs,
-}
-"""What the inputs must satisfy before the shape rule may look at them."""
-_ARRAY_RULES: dict[str, ArrayRule] = {
-    "image_conv": _conv_arrays,
-    "conv": _conv_arrays,
-    "head_out": _conv_arrays,
-    "ni_lif": _ni_lif_arrays,
-    "requantise": _requantise_arrays,
-}
+def _check_states(program: Program) -> None:
+    """Every state is written by one phase, and what is read and written has its kind and shape."""
+    for name, state in program.states.items():
+        writers = program.writers(name)
+        if len(writers) != 1 or not program.readers(name):
+            raise InputError(
+                f"program: state {name} is written by {list(writers)} and read by {list(program.readers(name))}; one "
+                f"phase writes a state and at least one reads it; {_AGAIN}"
+            )
+        writer = program.phases[writers[0]]
+        read = [program.phases[reader].inputs[name] for reader in program.readers(name)]
+        seen = [writer.values.get(writer.outputs[name]), *read]
+        for spec in seen:
+            if spec is None or (spec.kind, spec.shape) != (state.spec.kind, state.spec.shape):
+                raise InputError(f"program: state {name} is not everywhere of its kind and shape; {_AGAIN}")
+        if isinstance(state.initial, str):
+            content = program.arrays.get(state.initial)
+            if content is None or content.shape != state.spec.shape or not np.issubdtype(content.dtype, np.integer):
+                raise InputError(f"program: state {name} begins with {state.initial!r}, not of its shape; {_AGAIN}")

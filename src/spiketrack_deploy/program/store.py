@@ -1,7 +1,8 @@
 """Program files: ``program.json`` (structure, digests) beside ``arrays.npz`` (plain arrays); no pickles.
 
-This module decides bytes and digests. It must not know what an operation computes. The content hash is SHA-256 over the
-canonical JSON, which holds the digest of every array, so it depends neither on the zip container nor on the machine.
+This module decides bytes and digests. It must not know what an operation computes. The program's hash is SHA-256 over
+the canonical JSON of integers, shapes and wiring, which holds the digest of every array: it depends neither on the zip
+container nor on the machine, nor on where the program came from, what it is called or how often its phases run.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import IO, Any
 import numpy as np
 
 from spiketrack_deploy.errors import InputError, VerificationError
-from spiketrack_deploy.program.run import check_program
-from spiketrack_deploy.program.types import AnyArray, Op, Phase, Program, TensorSpec
+from spiketrack_deploy.program.legality import check_program
+from spiketrack_deploy.program.types import AnyArray, Cadence, Op, Phase, Program, State, TensorSpec
 
-SCHEMA = "spiketrack-program/1"
+SCHEMA = "spiketrack-program/2"
 JSON_NAME, ARRAYS_NAME = "program.json", "arrays.npz"
 _MAX_BYTES = 4 * 2**30
 
@@ -40,36 +41,56 @@ def canonical_json(data: Any) -> bytes:
 
 
 def _spec_dict(spec: TensorSpec) -> dict[str, Any]:
-    return {"kind": spec.kind, "shape": list(spec.shape), "unit": spec.unit, "scale": spec.scale}
+    return {"kind": spec.kind, "shape": list(spec.shape), "unit": spec.unit, "scale": spec.scale, "top": spec.top}
+
+
+def _phase_dict(phase: Phase) -> dict[str, Any]:
+    return {
+        "name": phase.name,
+        "cadence": {"start": phase.cadence.start, "every": phase.cadence.every},
+        "inputs": [[name, _spec_dict(spec)] for name, spec in phase.inputs.items()],
+        "ops": [
+            {
+                "name": o.name,
+                "kind": o.kind,
+                "inputs": list(o.inputs),
+                "block": o.block,
+                "attrs": dict(o.attrs),
+                "arrays": dict(o.arrays),
+                "value": _spec_dict(phase.values[o.name]),
+            }
+            for o in phase.ops
+        ],
+        "outputs": [[public, value] for public, value in phase.outputs.items()],
+    }
 
 
 def to_dict(program: Program) -> dict[str, Any]:
-    """The JSON form, digests of all arrays included."""
-    phases = {}
-    for name, phase in program.phases.items():
-        phases[name] = {
-            "inputs": {k: _spec_dict(s) for k, s in phase.inputs.items()},
-            "ops": [
-                {
-                    "name": o.name,
-                    "kind": o.kind,
-                    "inputs": list(o.inputs),
-                    "block": o.block,
-                    "attrs": dict(o.attrs),
-                    "arrays": dict(o.arrays),
-                    "value": _spec_dict(phase.values[o.name]),
-                }
-                for o in phase.ops
-            ],
-            "outputs": dict(phase.outputs),
-        }
-    digests = {key: array_digest(program.arrays[key]) for key in sorted(program.arrays)}
-    return {"schema": SCHEMA, "meta": dict(program.meta), "phases": phases, "arrays": digests}
+    """The JSON form, digests of all arrays included. Phases, inputs and outputs are lists: their order counts."""
+    return {
+        "schema": SCHEMA,
+        "meta": dict(program.meta),
+        "width": program.width,
+        "states": [[n, {"spec": _spec_dict(s.spec), "initial": s.initial}] for n, s in program.states.items()],
+        "phases": [_phase_dict(phase) for phase in program.phases.values()],
+        "arrays": {key: array_digest(program.arrays[key]) for key in sorted(program.arrays)},
+    }
+
+
+_BESIDE = ("schema", "meta", "cadence", "block", "scale")
+"""What is no integer, shape or wiring: it stands in the file and not in the hash."""
+
+
+def _integers(data: Any) -> Any:
+    """The JSON form without what the hash does not cover."""
+    if isinstance(data, Mapping):
+        return {key: _integers(value) for key, value in data.items() if key not in _BESIDE}
+    return [_integers(item) for item in data] if isinstance(data, list) else data
 
 
 def content_hash(program: Program) -> str:
-    """SHA-256 over the canonical JSON form."""
-    return hashlib.sha256(canonical_json(to_dict(program))).hexdigest()
+    """SHA-256 over integers, shapes and wiring: the same network compiled anywhere has the same hash."""
+    return hashlib.sha256(canonical_json(_integers(to_dict(program)))).hexdigest()
 
 
 def save_program(program: Program, folder: Path) -> str:
@@ -80,14 +101,15 @@ def save_program(program: Program, folder: Path) -> str:
     with (folder / ARRAYS_NAME).open("wb") as stream:
         arrays: dict[str, Any] = {key: np.ascontiguousarray(program.arrays[key]) for key in sorted(program.arrays)}
         np.savez(stream, **arrays)
-    return hashlib.sha256(canonical_json(data)).hexdigest()
+    return hashlib.sha256(canonical_json(_integers(data))).hexdigest()
 
 
 def _read_spec(data: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(str(data["kind"]), tuple(int(n) for n in data["shape"]), data["unit"], float(data["scale"]))
+    shape = tuple(int(n) for n in data["shape"])
+    return TensorSpec(str(data["kind"]), shape, data["unit"], float(data["scale"]), int(data["top"]))
 
 
-def _read_phase(name: str, data: Mapping[str, Any]) -> Phase:
+def _read_phase(data: Mapping[str, Any]) -> Phase:
     ops = tuple(
         Op(
             o["name"],
@@ -100,13 +122,16 @@ def _read_phase(name: str, data: Mapping[str, Any]) -> Phase:
         for o in data["ops"]
     )
     values = {o["name"]: _read_spec(o["value"]) for o in data["ops"]}
-    return Phase(name, {k: _read_spec(s) for k, s in data["inputs"].items()}, ops, values, dict(data["outputs"]))
+    inputs = {name: _read_spec(spec) for name, spec in data["inputs"]}
+    every = data["cadence"]["every"]
+    cadence = Cadence(bool(data["cadence"]["start"]), None if every is None else int(every))
+    return Phase(str(data["name"]), inputs, ops, values, dict(data["outputs"]), cadence)
 
 
 def _owner(data: Mapping[str, Any], key: str) -> str:
     users = {
         f"{op['name']} ({role})"
-        for b in data["phases"].values()
+        for b in data["phases"]
         for op in b["ops"]
         for role, k in op["arrays"].items()
         if k == key
@@ -161,8 +186,9 @@ def load_program(folder: Path) -> Program:
             raise InputError(
                 f"{json_path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version"
             )
-        phases = {name: _read_phase(name, b) for name, b in data["phases"].items()}
-        keys, meta = list(data["arrays"]), data["meta"]
+        phases = {phase.name: phase for phase in map(_read_phase, data["phases"])}
+        states = {n: State(_read_spec(s["spec"]), s["initial"]) for n, s in data["states"]}
+        keys, meta, width = list(data["arrays"]), data["meta"], int(data["width"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{json_path}: not a program file ({type(error).__name__}: {error}); export the bundle again"
@@ -175,6 +201,6 @@ def load_program(folder: Path) -> Program:
         if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
             raise InputError(f"{array_path}: declares more than {_MAX_BYTES} bytes; refused")
         arrays = {key: _read_array(archive, key, array_path, data) for key in keys}
-    program = Program(phases, arrays, meta)
+    program = Program(phases, arrays, states, width, meta)
     check_program(program)
     return program

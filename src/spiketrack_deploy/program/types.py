@@ -1,12 +1,13 @@
-"""What an integer program is made of: values with a shape and a unit, operations, phases.
+"""What an integer program is made of: values with a shape and a unit, operations, phases, states.
 
-This module decides the data; it must not know how an operation computes (``semantics``), what it costs (``counts``)
-or who runs it (``engines``). A value is ``[T, C, H, W]`` (a memory ``[T, heads, d, dv]``), T the network's time steps.
+This module decides the data; it must not know how an operation computes (``ops``), who runs it (``engines``), or what a
+phase means to anybody. The first axis of a value is the network's time steps T, the second its channels; maps are
+``[T, C, H, W]``, a memory is ``[T, heads, d, dv]``.
 
-    image    uint8 0..255           raw RGB pixels
-    spikes   uint8 0..4             graded spikes n; the tracker's value is n / 4
-    stream   int32 in signed 24 bit the tracker's value is integer * scale * 2**-unit[c], channel by channel
-    memory   int32                  k^T v of a template, in units of 1/16
+    image    uint8                  raw pixels, 0 to ``top``
+    spikes   uint8                  graded spikes n, 0 to ``top`` (4 for a NI-LIF neuron); their real value is n * scale
+    stream   int32 in the width     real value: integer * scale * 2**-unit[c], channel by channel
+    memory   int32                  k^T v, real value: integer * scale
     logits   int32                  as stream; leaves the program for the host
 """
 
@@ -24,7 +25,12 @@ AnyArray = NDArray[Any]
 Arrays = Mapping[str, AnyArray]
 
 VALUE_KINDS = ("image", "spikes", "stream", "memory", "logits")
+LEVELLED = ("image", "spikes")
+"""Kinds of value that run from 0 to a largest level."""
+ACCUMULATOR_BITS = 24
+"""Signed bits of an accumulator unless a program says otherwise (Loihi's membranes have 24)."""
 SPIKE_MAX = 4
+"""Largest spike of a NI-LIF neuron."""
 INT24_MIN, INT24_MAX = -(2**23), 2**23 - 1
 UNREACHABLE = 2**23
 """A threshold that no signed 24-bit value reaches."""
@@ -36,14 +42,16 @@ GATE_BITS = 15
 class TensorSpec:
     """Kind, shape and unit of a value.
 
-    ``unit`` is the key of an int8 array ``[C]`` of fraction bits (streams and logits only, else ``None``); ``scale``
-    is a factor common to all channels: 1 except behind a ``query``, whose attention gain may be irrational.
+    ``unit``: key of an int8 array ``[C]`` of fraction bits (streams and logits only, else ``None``). ``scale``: a
+    factor common to all channels, 1 except for spikes (a quarter), memories (products of spikes) and behind a
+    ``query``, whose attention gain may be irrational. ``top``: largest value of an image or of spikes, else 0.
     """
 
     kind: str
     shape: tuple[int, ...]
     unit: str | None = None
     scale: float = 1.0
+    top: int = 0
 
     @property
     def size(self) -> int:
@@ -53,10 +61,10 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation. Its output value has its own name: the module path of the tracker it came from.
+    """One operation. Its output value has its own name: the module path of the network it came from.
 
-    ``inputs``: names of operations or phase inputs. ``block``: the block of the network it belongs to (reports, Lava
-    Processes). ``attrs``: small integers of the operation's row in the table. ``arrays``: role -> key in the program.
+    ``inputs``: names of operations, phase inputs or states. ``block``: the block of the network it belongs to (reports,
+    Lava Processes). ``attrs``: small integers of the operation's row. ``arrays``: role -> key in the program.
     """
 
     name: str
@@ -68,11 +76,27 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
-    """A feed-forward list of operations in execution order.
+class Cadence:
+    """How often a phase runs. A *result* is what the program is run for: a tracked frame, a classified step.
 
-    ``inputs``: ``image`` and, in the search phase, ``memory.<i>``. ``outputs``: public name -> operation
-    (``memory.<i>`` in the template phase; ``ctr``, ``offset``, ``size`` in the search phase).
+    ``start``: once when a session begins. ``every``: then before or with every so many results; ``None``: never again.
+    """
+
+    start: bool = False
+    every: int | None = 1
+
+    @property
+    def per_result(self) -> float:
+        """Runs per result in the long run; what happens at the start alone does not count."""
+        return 0.0 if self.every is None else 1.0 / self.every
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A feed-forward list of operations in execution order: a pure function of its inputs.
+
+    ``inputs``: name -> value; a name that the program declares as a state is read from it. ``outputs``: public name ->
+    operation; a name that the program declares as a state is written to it when the phase has run.
     """
 
     name: str
@@ -80,6 +104,7 @@ class Phase:
     ops: tuple[Op, ...]
     values: Mapping[str, TensorSpec]
     outputs: Mapping[str, str]
+    cadence: Cadence = Cadence()
 
     def spec(self, name: str) -> TensorSpec:
         """Spec of a phase input or of an operation's output."""
@@ -92,25 +117,63 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """Template phase, search phase, and the arrays both use.
+class State:
+    """A value that outlives a run: a template's memory, a membrane. Phases that have its name among their inputs read
+    it, the one that has it among its outputs writes it.
 
-    ``meta`` is JSON data that the program carries along (tracker configuration, recipe of the quantisation); it takes
-    part in the content hash and decides nothing here.
+    ``initial``: what it holds when a session begins, a number everywhere or the key of an array of its shape; ``None``:
+    nothing, so that it must be written before it is read.
+    """
+
+    spec: TensorSpec
+    initial: int | str | None = None
+
+
+def states_of(phases: Mapping[str, Phase]) -> dict[str, State]:
+    """The names that one phase writes and another (or the same) reads, as states without initial content."""
+    written = {name: phase.spec(value) for phase in phases.values() for name, value in phase.outputs.items()}
+    read = dict.fromkeys(name for phase in phases.values() for name in phase.inputs if name in written)
+    return {name: State(written[name]) for name in read}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Phases, the states that they hand to one another, and the arrays that all of them use.
+
+    ``width``: signed bits of every accumulator, stream and membrane, on which the range proof and the choice of kernels
+    rest. ``meta``: JSON data carried along (workload, recipe of the quantisation); it decides nothing here, and the
+    program's hash does not cover it.
     """
 
     phases: Mapping[str, Phase]
     arrays: Arrays
-    meta: Mapping[str, Any]
+    states: Mapping[str, State] = field(default_factory=dict)
+    width: int = ACCUMULATOR_BITS
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Least and largest integer of the accumulator width."""
+        return -(2 ** (self.width - 1)), 2 ** (self.width - 1) - 1
 
     def op_arrays(self, op: Op) -> dict[str, AnyArray]:
         """Role -> array of one operation."""
         return {role: self.arrays[key] for role, key in op.arrays.items()}
 
     def real_unit(self, spec: TensorSpec) -> NDArray[np.float64]:
-        """Real value of one integer step, per channel ``[C]`` (spikes 1/4, memory 1/16, image 1)."""
-        if spec.kind in ("stream", "logits"):
-            if spec.unit is None:
-                return np.array([spec.scale])
-            return spec.scale * 2.0 ** -self.arrays[spec.unit].astype(np.float64)
-        return np.array([{"image": 1.0, "spikes": 0.25, "memory": 1.0 / 16.0}[spec.kind]])
+        """Real value of one integer step, per channel ``[C]``, or ``[1]`` where all channels have the same."""
+        if spec.unit is None:
+            return np.array([spec.scale])
+        return spec.scale * 2.0 ** -self.arrays[spec.unit].astype(np.float64)
+
+    def external(self, phase: Phase) -> dict[str, TensorSpec]:
+        """Inputs of a phase that come from outside: those that are no states."""
+        return {name: spec for name, spec in phase.inputs.items() if name not in self.states}
+
+    def readers(self, state: str) -> tuple[str, ...]:
+        """Names of the phases that read a state."""
+        return tuple(name for name, phase in self.phases.items() if state in phase.inputs)
+
+    def writers(self, state: str) -> tuple[str, ...]:
+        """Names of the phases that write a state; a legal program has exactly one."""
+        return tuple(name for name, phase in self.phases.items() if state in phase.outputs)

@@ -1,7 +1,7 @@
 """A program behind the tracking loop: crops in, maps out, counts kept.
 
-This module decides how crops become a phase's inputs and where memories live between frames. It must not know boxes or
-how an engine computes. NumPy only.
+This module decides how crops become a phase's inputs and logits become maps. It must not know boxes or how an engine
+computes; its session keeps the memories. NumPy only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.types import AnyArray, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Program
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.crop import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, maps_from_logits
@@ -30,9 +30,8 @@ def spike_activity(counts: Mapping[str, OpCounts]) -> float | None:
 class ProgramNetwork:
     """The loop's ``Network`` (``tracking.loop``) on any engine.
 
-    ``frame_counts``: counts of every search run, by operation; ``update_counts``: of every template update, empty for a
-    network without retrievers, which has no template phase. Both may be cleared by the caller. ``memories``: int64
-    ``[T,heads,d,dv]`` in 1/16 by ``memory.<i>``. InputError: the program is not of ``config``'s shape.
+    ``counts``: phase -> counts of every run of it so far, by operation; a network without retrievers has no template
+    phase. The caller may clear the lists. InputError: the program is not of ``config``'s shape.
     """
 
     def __init__(self, program: Program, engine: Engine, config: TrackerConfig, count: bool = True) -> None:
@@ -44,11 +43,10 @@ class ProgramNetwork:
         )
         if found != wanted:
             raise InputError(f"program: its search image is {found}, the configuration {config.name} needs {wanted}")
-        self.program, self.engine = program, engine
-        self.frame_counts: list[Mapping[str, OpCounts]] = []
-        self.update_counts: list[Mapping[str, OpCounts]] = []
-        self.memories: Mapping[str, AnyArray] | None = None
+        self.program, self._session = program, engine.session()
+        self.counts: dict[str, list[Mapping[str, OpCounts]]] = {name: [] for name in program.phases}
         self._config, self._count = config, count
+        self._ready = False
 
     @property
     def config(self) -> TrackerConfig:
@@ -58,7 +56,7 @@ class ProgramNetwork:
     @property
     def activity(self) -> list[float | None]:
         """Share of spiking neurons of every counted search frame."""
-        return [spike_activity(counts) for counts in self.frame_counts]
+        return [spike_activity(counts) for counts in self.counts[SEARCH]]
 
     def set_templates(self, crops: Sequence[Image]) -> None:
         """Run the template phase on T crops (uint8 ``[r,r,3]``) and keep its memories."""
@@ -67,26 +65,25 @@ class ProgramNetwork:
                 f"network {self._config.name} takes {self._config.templates} template crops, not {len(crops)}"
             )
         images = np.stack([self._planar(crop) for crop in crops])
-        if TEMPLATE not in self.program.phases:
-            self.memories = {}
-            self.update_counts.append({})
-            return
-        result = self.engine.run(TEMPLATE, {"image": images}, count=self._count)
-        self.memories = dict(result.outputs)
-        self.update_counts.append(result.counts)
+        if TEMPLATE in self.program.phases:
+            self._step(TEMPLATE, images)
+        self._ready = True
+
+    def _step(self, phase: str, images: AnyArray) -> Mapping[str, IntArray]:
+        result = self._session.step(phase, {"image": images}, count=self._count)
+        self.counts[phase].append(result.counts)
+        return result.outputs
 
     def search(self, crop: Image) -> HeadMaps:
         """Maps of one search crop (uint8 ``[r,r,3]``); sigmoid and clamp on the host in float64."""
-        if self.memories is None:
+        if not self._ready:
             raise InputError("the network has no templates yet; call set_templates first")
         phase = self.program.phases[SEARCH]
-        memories = {name: self.memories[name] for name in phase.inputs if name != "image"}
-        result = self.engine.run(SEARCH, {"image": self._planar(crop)[None], **memories}, count=self._count)
-        self.frame_counts.append(result.counts)
+        outputs = self._step(SEARCH, self._planar(crop)[None])
         logits = {}
         for name in ("ctr", "offset", "size"):
             unit = self.program.real_unit(phase.spec(phase.outputs[name]))
-            logits[name] = result.outputs[name][0].astype(np.float64) * unit[:, None, None]
+            logits[name] = outputs[name][0].astype(np.float64) * unit[:, None, None]
         return maps_from_logits(logits["ctr"], logits["offset"], logits["size"])
 
     def _planar(self, crop: Image) -> AnyArray:

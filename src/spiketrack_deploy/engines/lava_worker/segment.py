@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.engines.lava_worker.frames import Channel
-from spiketrack_deploy.program.semantics import Pair, conv_size, taps
-from spiketrack_deploy.program.table import OP_TABLE, conv_geometry
+from spiketrack_deploy.program.ops import OP_TABLE
+from spiketrack_deploy.program.ops.conv import Pair, conv_geometry, conv_size, taps
 from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, AnyArray, IntArray, Op
 
 Receive = Callable[[str], IntArray]
@@ -29,7 +29,7 @@ WAITING, COMPUTING = 1, 2
 
 
 def weighted_sum(x: IntArray, weight: AnyArray, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> IntArray:
-    """``program.semantics.weighted_sum`` (same arguments) in floating point, exactly.
+    """``program.ops.conv.weighted_sum`` (same arguments) in floating point, exactly.
 
     NumPy multiplies int64 matrices without BLAS, about forty times slower. Every partial sum is an integer of at most
     ``max(sum |w|) * max |x|``; below 2^24 float32 holds all of them, below 2^53 float64 does (facts/kernels.md).

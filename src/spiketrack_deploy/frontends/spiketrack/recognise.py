@@ -19,7 +19,7 @@ import numpy as np
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.lowering.network import LEVELS, FloatNetwork, FloatOp, FloatPhase, check_network
 from spiketrack_deploy.nir_graph.graph import Cut, Graph, constant_value
-from spiketrack_deploy.program.semantics import conv_size
+from spiketrack_deploy.program.ops.conv import conv_size
 from spiketrack_deploy.program.types import AnyArray
 
 _NAME = re.compile(r"^(template|search)\.(?P<stem>.+)@t(?P<step>\d+)(?:\.(?P<part>.+))?$")

@@ -3,7 +3,7 @@
 This module decides how a Process takes part in a step. It must not know how an operation computes (``segment``). A step
 is one run of one phase: the source tells every Process its mode first; a Process that has no part in the mode neither
 sends nor waits, so every channel is empty between steps. One step of the template phase holds all its T templates
-(arrays ``[T,...]``): membranes live and die within a step, as in ``program.semantics.ni_lif``; the only state that
+(arrays ``[T,...]``): membranes live and die within a step, as in ``program.ops.neuron.ni_lif``; the only state that
 survives a step is the memory's Var.
 """
 
