@@ -2,7 +2,7 @@
 
     python benchmarks/mapping_sizes.py [--size NAME ...] [--target NAME] [--density SHARE] [--json]
 
-Weights are drawn in the layer shapes of each configuration (facts/energy.md 5.1 estimates the same sizes from neurons
+Weights are drawn in the layer shapes of each configuration (docs/spiketrack.md has their neurons
 alone): cores, words and hops depend on shapes, times and dynamic energies on the assumed spike density. ``nano`` is the
 nano model's configuration. Without --size all of them; the largest takes about half a minute.
 """

@@ -422,7 +422,7 @@ def tracker_program(
     stages: Sequence[str] = OFFICIAL_STAGES,
     dilation: int = 1,
 ) -> Program:
-    """A drawn program with the operations and shapes of a SpikeTrack configuration (facts: sections 1 to 5)."""
+    """A drawn program with the operations and shapes of a SpikeTrack configuration."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, AnyArray] = {}
     grid = resolution // 2 ** (1 + sum(s in ("downsample1_2", "downsample2", "downsample3") for s in stages))

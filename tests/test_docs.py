@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_operation_table_in_the_documents_is_the_code_s() -> None:
     assert body == operation_table(), "run `make golden`"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/exactness.md", "docs/energy.md"])
+@pytest.mark.parametrize("name", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:tests|benchmarks|docs|scripts)/[\w/]+\.(?:py|md|png|svg|sh)", text))
@@ -43,3 +44,42 @@ def test_files_that_documents_name_exist(name: str) -> None:
     missing = sorted(n for n in named if not (ROOT / n).exists() and not (ROOT / name).parent.joinpath(n).exists())
     assert not missing, f"{name} names files that do not exist: {missing}"
     assert named
+
+
+def sources() -> list[Path]:
+    """Python files, documents and price lists of the project."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.md", "*.toml", "*.sh"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file()]
+
+
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git checkout")
+
+
+@needs_git
+def test_no_text_cites_a_document_that_a_reader_does_not_have() -> None:
+    elsewhere = re.compile(
+        r"\bfacts/|\bfacts[,:]? sections?|\bof the facts\b|\(design|\bdesign(\.md| [0-9]| sections?)\b|\breview\.md"
+    )
+    guilty = []
+    for path in sources():
+        if path != Path(__file__).resolve():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            guilty += [f"{path.relative_to(ROOT)}:{i}" for i, line in enumerate(lines, 1) if elsewhere.search(line)]
+    assert not guilty, f"cite a paper, an equation or a file of this repository instead: {guilty}"
+
+
+@needs_git
+def test_sections_that_are_cited_exist() -> None:
+    cited = set()
+    for path in sources():
+        cited |= set(re.findall(r'(docs/\w+\.md)(?:,\s+"([^"]+)")?', path.read_text(encoding="utf-8")))
+    missing = []
+    for document, section in sorted(cited):
+        if not (ROOT / document).is_file():
+            missing.append(document)
+        elif section and f"\n## {section}\n" not in (ROOT / document).read_text(encoding="utf-8"):
+            missing.append(f'{document}, "{section}"')
+    assert len(cited) > 10 and not missing, f"cited, but not there: {missing}"

@@ -110,7 +110,7 @@ def test_counts_of_another_program_are_refused():
 
 
 def test_neuron_slots_of_the_smallest_official_size():
-    """17,070,080 slots: facts/energy.md 5.1."""
+    """17,070,080 slots: docs/spiketrack.md, "Size on a chip", counted on the published graph."""
     assert populations(official_program("s256_t1"), "search").slots["neurons"] == 17_070_080
 
 

@@ -267,7 +267,7 @@ def test_a_cycle_is_named() -> None:
 
 
 def test_the_summary_counts_the_neurons_of_the_published_network() -> None:
-    """17,070,080 neurons in S256's search branch at T = 1: the figure of facts/training.md, section 2."""
+    """17,070,080 neurons in S256's search branch at T = 1: counted on the published network."""
     import torch
 
     from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack

@@ -110,7 +110,7 @@ def test_add_broadcasts_one_step(steps: int, seed: int) -> None:
 
 
 def ni_lif_loop(x, steps, thresholds, offset, decay, reset):
-    """The equation of facts/spiketrack.md section 2, neuron by neuron, in exact rationals."""
+    """The equation of docs/spiketrack.md, "Neuron", neuron by neuron, in exact rationals."""
     _, channels, height, width = x.shape
     n = np.zeros((steps, channels, height, width), dtype=np.int64)
     for c, i, j in np.ndindex(channels, height, width):

@@ -37,7 +37,7 @@ ONE_CHIP = TrackerConfig(
 )
 """The layout of a tracker for one chip: r/4 and r/8 conv block, mrm.2, one block, mrm.3, no downsample4."""
 
-# Tensors, counters, parameters, buffer elements of the published models (facts/spiketrack.md, section 7).
+# Tensors, counters, parameters, buffer elements of the published models (docs/spiketrack.md, "Checkpoint").
 PUBLISHED = {
     "s256_t1": (1215, 66, 11_760_130, 115_826),
     "s256_t3": (1359, 90, 12_720_770, 130_570),

@@ -23,13 +23,13 @@ def test_the_limits_are_the_profiles() -> None:
 
 
 def test_official_small_layout_is_counted_exactly() -> None:
-    """17,070,080 neuron slots and 3,524.8 MMAC: facts/training.md section 2 and facts/energy.md section 5.1."""
+    """17,070,080 neuron slots and 3,524.8 MMAC: counted on the published network."""
     found = budget(TrackerConfig.official("s256_t1"), LIMITS)
     assert found.slots == 17_070_080 and found.macs == pytest.approx(3524.8e6, rel=1e-5)
     assert not found.fits(LIMITS)
 
 
-def test_three_templates_need_the_slots_of_the_facts() -> None:
+def test_three_templates_need_the_slots_of_the_published_network() -> None:
     assert budget(TrackerConfig.official("s256_t3"), LIMITS).slots == pytest.approx(24.61e6, rel=1e-3)
 
 
@@ -40,7 +40,7 @@ def test_the_bundled_nano_model_fits_one_chip_relays_included() -> None:
 
 
 def test_words_follow_the_published_rows() -> None:
-    """Rows of facts/energy.md section 5: 28 x 28 x 256 from 128 channels, 1,152 rows of 37 words at 9 bits."""
+    """The rule of docs/loihi.md on the row 28 x 28 x 256 from 128 channels, 1,152 rows of 37 words at 9 bits."""
     dense = Operation("conv", channels=256, positions=784, rows=9 * 128, fan=256)
     assert dense.words(256) == 1152 * 37 and dense.words(64) == 1152 * 10
     depthwise = Operation("dw", channels=96, positions=144, rows=49 * 96, fan=1)

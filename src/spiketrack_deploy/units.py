@@ -27,7 +27,7 @@ class Interval:
     """``low <= nominal <= high``, all finite, in one unit that the holder names.
 
     Sums and products by a non-negative number are taken end by end: coefficients that several terms share are fully
-    correlated, so bands add linearly and never in quadrature (facts/energy.md, section 8, rule 11).
+    correlated, so bands add linearly and never in quadrature (docs/energy.md).
     """
 
     low: float

@@ -114,7 +114,7 @@ class EnergyReport:
         return (*_CAVEATS, *self.profile.assumptions)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``energy.json`` (design 3.4): plain JSON data, energies in nanojoules."""
+        """The content of ``energy.json``: plain JSON data, energies in nanojoules."""
         return {
             "schema": SCHEMA,
             "profile": self._profile(),

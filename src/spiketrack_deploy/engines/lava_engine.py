@@ -2,9 +2,9 @@
 
 This module decides how the worker is started, asked and ended, seen from the parent. It must not know Lava
 (``lava_worker`` does) and imports NumPy and the standard library only. Lava's runtime hangs without a word on any fault
-and leaves processes and shared memory behind (facts/lava.md section 4); so the worker leads a process group of its own,
-every wait has a wall-clock limit, and the whole group is killed on every way out: error, time limit, Ctrl-C, end of the
-interpreter. Where the parent itself is killed, the worker notices and kills the group.
+and leaves processes and shared memory behind (docs/loihi.md, "Running Lava"); so the worker leads a process group of
+its own, every wait has a wall-clock limit, and the whole group is killed on every way out: error, time limit, Ctrl-C,
+end of the interpreter. Where the parent itself is killed, the worker notices and kills the group.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which Python runs Lava.
 
 This module decides the search order and the sentence for who has none. It must not start anything. lava-nc 0.10.0, the
-last release, declares Python 3.10 only, so Lava lives in an environment of its own (design section 4).
+last release, declares Python 3.10 only, so Lava lives in an environment of its own.
 """
 
 from __future__ import annotations

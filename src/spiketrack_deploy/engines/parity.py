@@ -1,6 +1,6 @@
 """Any two engines, operation by operation, integer by integer.
 
-This module decides what counts as a difference and how the first one is named (design 3.5). It must not know how an
+This module decides what counts as a difference and how the first one is named. It must not know how an
 engine computes.
 """
 

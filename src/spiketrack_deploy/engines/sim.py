@@ -164,7 +164,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 class SimEngine(BaseEngine):
-    """Runs a program exactly and fast (design 3.5).
+    """Runs a program exactly and fast.
 
     ``threads``: PyTorch threads while a phase runs, ``None`` leaves PyTorch's own; results do not depend on it.
     ``kernels``: ``auto`` takes int8 convolutions where a probe finds them equal to float32 ones, ``float32`` never.

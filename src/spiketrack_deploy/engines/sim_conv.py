@@ -1,7 +1,8 @@
-"""Exact convolutions: oneDNN int8 where a probe shows it equal to float32 convolution, else float32 (facts/kernels.md).
+"""Exact convolutions: oneDNN int8 where a probe shows it equal to float32 convolution, else float32.
 
 This module decides which library kernel a convolution runs on and proves it equal; it must not know phases or counts.
-Both kernels form sums of integers below 2**24, which int32 and float32 hold exactly.
+Both kernels form sums of integers below 2**24, which int32 and float32 hold exactly
+(docs/loihi.md, "Sums that a float holds").
 """
 
 from __future__ import annotations

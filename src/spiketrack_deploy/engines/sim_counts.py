@@ -1,6 +1,6 @@
 """Event counts of every operation kind, from the sums of the census.
 
-This module decides which sums make up which count (design 3.4); it must not know how values or sums were computed,
+This module decides which sums make up which count; it must not know how values or sums were computed,
 and shares no arithmetic with ``program.counts``. A counter has two halves: ``observe`` looks at the operation's inputs
 while they live, ``finish`` makes the counts when the phase has run.
 """

@@ -16,7 +16,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.types import AnyArray
 
 LEVELS = (0.5, float(np.nextafter(1.5, -np.inf)), 2.5, float(np.nextafter(3.5, -np.inf)))
-"""Strict thresholds of round-half-even(clamp(v, 0, 4)) (facts/nir.md section 5)."""
+"""Strict thresholds of round-half-even(clamp(v, 0, 4)): a tie rounds to the even neighbour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 This module decides at which integer a spike grows by one: ``n = round_half_even(clamp(v, 0, 4))`` of a real value
 that is an integer times a unit. It must not know where the integer comes from. Exact rational arithmetic throughout;
-for the official gain ``2 / sqrt(d)`` both sides are squared (facts/spiketrack.md section 9).
+for the official gain ``2 / sqrt(d)`` both sides are squared (docs/spiketrack.md, "Exactness").
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from spiketrack_deploy.mapping.types import FloatArray, IntArray, Network, Synap
 from spiketrack_deploy.program.types import Arrays
 
 ASSUMED_DENSITY = 0.5
-"""Share of neurons that spike in a frame where nothing was measured: in the middle of 0.23 to 0.91 of facts/energy.md
-5.1; a figure made with it is labelled as assumed."""
+"""Share of neurons that spike in a frame where nothing was measured: in the middle of the 0.23 to 0.91
+that the energies of the SpikeTrack paper imply (docs/loihi.md, "What a chip counts"); a figure made with it is labelled
+as assumed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def _words(mapping: ChipMapping) -> list[str]:
 
 
 def _bundle_words(mapping: ChipMapping, synapses: Synapses, channels: set[int]) -> int:
-    """facts/energy.md section 5, written out once more."""
+    """The rules of :mod:`memory` (docs/loihi.md, "A core's memory"), written out once more."""
     if synapses.form in ("product", "host"):
         return 0
     source: Population = mapping.network.populations[synapses.source]

@@ -2,7 +2,7 @@
 
 This module decides the memory model. It must not know how a population is split, nor any profile.
 
-Where spikes are graded (Loihi 2; facts/energy.md section 5, a fit of 16 rows that public compiler logs printed), a core
+Where spikes are graded (Loihi 2; docs/loihi.md: a fit of 16 rows that public compiler logs printed), a core
 stores the kernel of its output channels once, however many positions it holds::
 
     words = kh kw C_in ceil((C_out_core b + h) / 64)        b = nominal bits + 1 (conservative), h = 10
@@ -43,7 +43,7 @@ class MemoryModel:
     """Words and axons of a bundle of synapses. ``graded``: spikes carry a payload (Loihi 2 rule, else Loihi 1 rule).
 
     ``weight_bits``: widest native weight; wider ones are chained. ``neurons``: neurons of a core, which index bits
-    address. ``extra_bits``: added to a weight's nominal bits (1 is the conservative default of the facts).
+    address. ``extra_bits``: added to a weight's nominal bits (1 is the careful choice, docs/loihi.md).
     """
 
     graded: bool

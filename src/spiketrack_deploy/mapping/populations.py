@@ -6,7 +6,7 @@ template memories and host operations appear on a chip. It must not know limits,
 A stream that one population alone reads is summed in that population's neurons: a convolution is synapses, not neurons.
 A stream that several operations read (a residual stream), that a pool, an upsampling or the host reads, or that is
 rounded before it is added to another, needs a population of its own, whose neurons accumulate it and pass it on as a
-graded message (design 3.4: a residual stream is a chain of accumulator populations). Time steps are unrolled in space,
+graded message: a residual stream is a chain of accumulator populations. Time steps are unrolled in space,
 as in the NIR graph; a membrane is handed to the next step's neurons by one synapse each.
 """
 
@@ -26,7 +26,7 @@ UPSAMPLE_BITS = 7
 def populations(program: Program, phase: str) -> Network:
     """The network of one phase (``search`` or ``template``) as populations and synapses.
 
-    Every NI-LIF output is a neuron, every time step apart (facts/energy.md 5.1 counts the same slots). Raises
+    Every NI-LIF output is a neuron, every time step apart (docs/spiketrack.md has the official sizes). Raises
     InputError for an unknown phase or an operation that this module does not know.
     """
     if phase not in program.phases:

@@ -13,7 +13,7 @@ does less, and more cores are used: a unit above the cap still gets a core to it
 
 ``power_of_two`` is the other rule: rows per core are powers of two, channels are halved until they fit, and cores are
 not shared, as public logs of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59;
-facts/energy.md section 5).
+docs/loihi.md).
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 This module decides the verdict and its reason. It must not know how much of anything there is.
 
 ``native``: standard synapses and accumulation. ``microcode``: a programmable neuron (Loihi 2) must be written for it;
-no such program was run on a chip here. ``host``: leaves the chip. Sources: facts/energy.md section 2.1 (graded payload,
-8-bit weights, programmable neurons), 1.3 (Loihi 1: binary spikes, fixed neuron model).
+no such program was run on a chip here. ``host``: leaves the chip. Sources: Intel Loihi 2 technology brief 2021 (graded
+payload, 8-bit weights, programmable neurons); Davies 2018, 10.1109/MM.2018.112130359 (Loihi 1: binary spikes, fixed
+neuron model).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How often things happen in an operation: the names of the counts, exact integers.
 
 This module decides what is counted; each operation's row says how. It must not know prices. A *synaptic operation* is
-one non-zero weight visited by one non-zero spike, what Loihi 2's own counters count; borders, stride, groups and
+one non-zero weight visited by one non-zero spike (docs/loihi.md, "What a chip counts"); borders, stride, groups and
 dilation are respected; biases are not synapses.
 """
 

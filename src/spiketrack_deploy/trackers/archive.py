@@ -1,7 +1,7 @@
 """Tensor files: PyTorch zip archives and safetensors, opened without executing anything and read tensor by tensor.
 
 This module decides which bytes make up which tensor and refuses whatever does not fit the file. It must not know
-SpikeTrack: names and shapes are judged by :mod:`checkpoint`. Source of the layout: facts/spiketrack.md, section 7.
+SpikeTrack: names and shapes are judged by :mod:`checkpoint`. The layout: docs/spiketrack.md, "Checkpoint".
 """
 
 from __future__ import annotations

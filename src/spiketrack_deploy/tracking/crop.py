@@ -1,6 +1,6 @@
 """Cutting a square crop around a box, normalising it, and the two box helpers of the loop.
 
-This module decides the pixels that enter a network (facts/spiketrack.md, section 6); OpenCV's bilinear resize defines
+This module decides the pixels that enter a network (docs/spiketrack.md, "Loop"); OpenCV's bilinear resize defines
 them. It must not know PyTorch nor the network.
 """
 

@@ -1,6 +1,6 @@
 """The tracking loop: window, decoding, box arithmetic and template update, over any engine that yields maps.
 
-This module decides the box of a frame and when templates change (facts/spiketrack.md, sections 5 and 6). It must not
+This module decides the box of a frame and when templates change (docs/spiketrack.md, "Loop"). It must not
 know how maps are computed: the float network, the integer engines and Lava all stand behind :class:`Network`.
 """
 

@@ -1,7 +1,7 @@
 """What is done to crops besides cutting them: light, blur, pasted targets, distractors and occluders.
 
 This module decides pixels only; boxes do not move here. It must not know where crops come from. Black padding stays
-black, as the tracker's padding does (facts/training.md, section 7).
+black, as the tracker's padding does (docs/training.md).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What a configuration needs of a chip, before anything is trained: slots, relays, words, cores, multiply-accumulates.
 
 This module decides how a search phase is counted against a chip's limits; the limits come from a hardware profile. The
-network is walked with shapes only, so that the count cannot drift from the tracker. Rules: facts/training.md,
-        section 2,
-and facts/energy.md, sections 2.1 and 5. It must not know weights nor where a core lies (``mapping``).
+network is walked with shapes only, so that the count cannot drift from the tracker. Rules:
+docs/training.md, docs/loihi.md. It must not know weights nor where a core lies (``mapping``).
 
     slots   one per output of every NI-LIF neuron call of a search frame
     relays  one per element of every residual sum ``x + f(x)``, where a stream is passed on as graded neurons
@@ -33,7 +32,7 @@ from spiketrack_deploy.trackers.spiketrack.neuron import NILIF
 
 WEIGHT_BITS, ROW_BITS, WORD_BITS = 9, 10, 64
 FREE_SHARE = 0.15
-"""Share of the slots to keep free for what a real mapping adds (facts/training.md, section 2)."""
+"""Share of the slots to keep free for what a real mapping adds (docs/training.md)."""
 
 
 @dataclass(frozen=True, slots=True)

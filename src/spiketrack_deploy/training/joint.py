@@ -1,7 +1,7 @@
 """Runs templates and search crops through the shared layers as one batch, as float training does.
 
 This module decides only how batches meet: with ordinary batch norm both branches must share one statistic, because they
-share one set of weights at deployment (facts/training.md, section 6). The layers are the tracker's own.
+share one set of weights at deployment (docs/training.md). The layers are the tracker's own.
 """
 
 from __future__ import annotations

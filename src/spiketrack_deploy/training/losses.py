@@ -1,7 +1,7 @@
 """What the head should answer for a box, and how far its answer is off.
 
 This module decides the training loss: focal loss on the score map, L1, GIoU and log-size error on the boxes
-(facts/training.md, section 6). It must not know crops nor the network.
+(docs/training.md). It must not know crops nor the network.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every number of a training run that is a choice, in one frozen value.
 
 This module decides which choices exist, their defaults and their legal ranges. It must not know PyTorch nor the data.
-Defaults follow facts/training.md, section 6.
+Where the defaults come from: docs/training.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How well a half-trained network does on clips that are held out of training: one step at a time, and in the loop.
 
-This module decides the validation figures (facts/training.md, sections 1 and 3). It never sees test sequences. It must
+This module decides the validation figures (docs/training.md). It never sees test sequences. It must
 not know optimisers.
 """
 

@@ -43,7 +43,7 @@ class View:
 
 
 def view_around(box: Sequence[float], factor: float, mirrored: bool = False) -> View:
-    """The tracker's crop window: side ``ceil(sqrt(w h) factor)``, corner rounded to whole pixels (facts, section 6)."""
+    """The tracker's crop window (docs/spiketrack.md, "Loop"): side ``ceil(sqrt(w h) factor)``, corner rounded."""
     x, y, w, h = box
     side = max(math.ceil(math.sqrt(w * h) * factor), 1)
     return View(round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side), side, side, mirrored)

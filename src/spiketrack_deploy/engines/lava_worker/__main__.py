@@ -38,7 +38,7 @@ def adopt_package() -> None:
 
 
 def adapt_lava() -> None:
-    """Python 3.11 refuses one dataclass of lava-nc 0.10.0 unless it is hashable (facts/lava.md section 1)."""
+    """Python 3.11 refuses one dataclass of lava-nc 0.10.0 unless it is hashable (docs/loihi.md)."""
     if sys.version_info < (3, 11):
         return
     import dataclasses

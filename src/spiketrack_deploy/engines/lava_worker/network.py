@@ -1,8 +1,8 @@
 """The running network: Processes built once, one Lava step per run of a phase, faults found while it runs.
 
 This module decides how the worker drives Lava's runtime. It must not know the parent. Lava reports nothing when a
-Process raises, dies or hangs: every other Process waits for ever (facts/lava.md section 4). So a thread looks at the
-actors and at the state table, and says which Process failed, with the exception that its actor left behind.
+Process raises, dies or hangs: every other Process waits for ever (docs/loihi.md, "Running Lava"). So a thread looks at
+the actors and at the state table, and says which Process failed, with the exception that its actor left behind.
 """
 
 from __future__ import annotations

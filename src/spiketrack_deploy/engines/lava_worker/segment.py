@@ -3,7 +3,7 @@
 This module decides the order of receives and sends and what is reported of an operation. It must not know Lava: the
 Process hands in two functions. Arithmetic is the program's own integer rule (``program.table``), except that weighted
 sums go through BLAS (see :func:`weighted_sum`); what the Lava engine proves is that the network works as communicating
-Processes with a rewritable memory (design 3.5).
+Processes with a rewritable memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def weighted_sum(x: IntArray, weight: AnyArray, stride: Pair, padding: Pair, dil
     """``program.ops.conv.weighted_sum`` (same arguments) in floating point, exactly.
 
     NumPy multiplies int64 matrices without BLAS, about forty times slower. Every partial sum is an integer of at most
-    ``max(sum |w|) * max |x|``; below 2^24 float32 holds all of them, below 2^53 float64 does (facts/kernels.md).
+    ``max(sum |w|) * max |x|``; below 2^24 float32 holds all of them, below 2^53 float64 does.
     """
     steps, _, height, width = x.shape
     shared, outputs, fan_in, kh, kw = weight.shape
@@ -70,7 +70,7 @@ def compute(op: Op, arrays: Mapping[str, AnyArray], inputs: list[IntArray]) -> I
 def check_range(name: str, value: IntArray) -> None:
     """OverflowError naming value and operation where a message would not survive a signed 24-bit channel.
 
-    A Lava channel casts to the port's dtype without a word (facts/lava.md section 5).
+    A Lava channel casts to the port's dtype without a word (docs/loihi.md, "Fixed point").
     """
     low, high = int(value.min(initial=0)), int(value.max(initial=0))
     if low < INT24_MIN or high > INT24_MAX:

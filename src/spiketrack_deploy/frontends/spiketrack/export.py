@@ -1,7 +1,8 @@
 """The tracker as one graph: which layer follows which, in the template branch and in the search branch.
 
 Decides the walk from a state dict and a configuration to nodes and cuts. Must not know HDF5, PyTorch or the
-tracker's modules: the state-dict keys are the contract. Source: SpikeTrack (CVPR 2026), facts sections 1 to 5.
+tracker's modules: the state-dict keys are the contract. Source: SpikeTrack, CVPR 2026 (arXiv
+2602.23963); docs/spiketrack.md.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from spiketrack_deploy.program.types import AnyArray
 def as_value(name: str, recorded: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     """A recorded spike tensor in the program's ``[T,C,H,W]`` order; InputError where the sizes differ.
 
-    The tracker records ``[T,1,C,H,W]``, ``[T,1,C,N]`` or, in the gate, ``[C,N/2,T]`` (facts/spiketrack.md section 2).
+    The tracker records ``[T,1,C,H,W]``, ``[T,1,C,N]`` or, in the gate, ``[C,N/2,T]`` (docs/spiketrack.md, "Neuron").
     """
     if recorded.size != int(np.prod(shape)):
         raise InputError(

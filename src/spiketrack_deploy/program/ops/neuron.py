@@ -15,7 +15,7 @@ from spiketrack_deploy.program.types import DECAY_BITS, AnyArray, Arrays, IntArr
 
 
 def trunc_shift(x: IntArray, bits: int) -> IntArray:
-    """``x / 2**bits`` rounded toward zero, the rule of Loihi's decays (lava-nc, ``lif`` models of ``fixed_pt``)."""
+    """``x / 2**bits`` rounded toward zero, the rule of Loihi's decays (docs/loihi.md)."""
     y: IntArray = np.sign(x) * (np.abs(x) >> bits)
     return y
 
@@ -48,7 +48,7 @@ def ni_lif(
     decay: AnyArray | None,
     reset: AnyArray | None,
 ) -> IntArray:
-    """``v[0] = x[0]; v[t] = leak(v[t-1], n[t-1]) + x[t]; n[t] = fire(v[t])`` (SpikeTrack's ``mem_update`` in integers).
+    """``v[0] = x[0]; v[t] = leak(v[t-1], n[t-1]) + x[t]; n[t] = fire(v[t])`` (docs/spiketrack.md, "Neuron").
 
     ``x`` has ``steps`` steps, or one that every step receives. ``thresholds`` int32 ``[C or 1, top]``, ``offset`` int32
     ``[steps,C,H,W]``, ``decay`` uint16 ``[steps-1]`` in 1/4096, ``reset`` int32 ``[C or 1]``. Stateless at one step.

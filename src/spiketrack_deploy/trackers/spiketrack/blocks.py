@@ -1,6 +1,6 @@
 """The blocks that both branches share: downsampling, conv block, transformer block and their parts.
 
-This module decides the arithmetic between the neurons of one block (facts/spiketrack.md, section 3). It must not know
+This module decides the arithmetic between the neurons of one block (docs/spiketrack.md, "Blocks"). It must not know
 the order of blocks nor the tracker. Attribute names are the published state-dict keys. Tensors are ``[T,B,C,H,W]``;
 convolutions and norms fold T and B together, because none of them mixes time.
 """

@@ -1,7 +1,7 @@
 """Loading and saving of networks: strict, and without executing anything from a file.
 
 This module decides whether a set of tensors is exactly one configuration's network. It must not know the file formats
-(:mod:`archive`) nor the network's arithmetic. Source: facts/spiketrack.md, section 7.
+(:mod:`archive`) nor the network's arithmetic. Source: docs/spiketrack.md, "Checkpoint".
 """
 
 from __future__ import annotations

@@ -38,12 +38,12 @@ OFFICIAL_WALK: tuple[str, ...] = (
     "block4.1",
     "mrm.5",
 )
-"""Stage names in execution order; both branches walk it (facts/spiketrack.md, section 1)."""
+"""Stage names in execution order; both branches walk it (docs/spiketrack.md, "Walk")."""
 
 REQUIRED_STAGES = ("downsample1_1", "downsample1_2", "downsample2", "downsample3")
 AFTER_DOWNSAMPLE4 = OFFICIAL_WALK[OFFICIAL_WALK.index("downsample4") + 1 :]
 MAX_TEMPLATES = 3
-"""The neuron guesses its time axis from the first axis and reads up to 3 as time (facts/spiketrack.md, section 2)."""
+"""The neuron guesses its time axis from the first axis and reads up to 3 as time (docs/spiketrack.md, "Neuron")."""
 
 # Resolution divided by the side of the features behind each downsampling stage.
 _STRIDE = {"downsample1_1": 2, "downsample1_2": 4, "downsample2": 8, "downsample3": 16, "downsample4": 16}
@@ -161,7 +161,7 @@ class TrackerConfig:
 
 
 def update_rule(dataset: str) -> tuple[int, float]:
-    """(interval in frames, confidence threshold) of the official template update for a data set name (section 6)."""
+    """(interval in frames, confidence threshold) of the official template update for a data set name."""
     return (40, 0.8) if "lasot" in dataset else (25, 0.7)
 
 

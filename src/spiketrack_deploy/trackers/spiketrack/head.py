@@ -1,6 +1,6 @@
 """The head (``decoder``): three equal convolution stacks for score, offset and size.
 
-This module decides the logits of the maps (facts/spiketrack.md, section 5). It must not know how maps become boxes.
+This module decides the logits of the maps (docs/spiketrack.md, "Head"). It must not know how maps become boxes.
 """
 
 from __future__ import annotations

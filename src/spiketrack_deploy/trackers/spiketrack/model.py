@@ -1,7 +1,7 @@
 """SpikeTrack as one weight set with two branches: templates write memories, the search region reads them.
 
 This module decides the order of stages (the configuration's walk) and nothing inside them. It must not know frames,
-boxes or files. Source: SpikeTrack, CVPR 2026 (arXiv 2602.23963); facts/spiketrack.md, sections 1 and 7.
+boxes or files. Source: SpikeTrack, CVPR 2026 (arXiv 2602.23963); docs/spiketrack.md.
 """
 
 from __future__ import annotations

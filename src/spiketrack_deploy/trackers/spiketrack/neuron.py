@@ -23,7 +23,7 @@ LOGIT_QUARTER = -1.0986122886681098
 
 
 class _GradedSpike(torch.autograd.Function):
-    """n / 4 with n = round_half_even(clamp(m, 0, 4)); gradient 1/4 inside [0, 4], else 0 (facts/training.md)."""
+    """n / 4 with n = round_half_even(clamp(m, 0, 4)); gradient 1/4 inside [0, 4], else 0 (straight through)."""
 
     @staticmethod
     def forward(ctx: Any, membrane: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def graded_spike(membrane: Tensor) -> Tensor:
 
 
 class NILIF(nn.Module):
-    """``mem_update`` of the published code (facts/spiketrack.md, section 2).
+    """``mem_update`` of the published code (docs/spiketrack.md, "Neuron").
 
     m[0] = x[0];  m[t] = (m[t-1] - s[t-1]) * sigmoid(decay[t-1]) + x[t];  n[t] = round_half_even(clamp(m[t], 0, 4));
     s[t] = n[t] / 4 is both the output and what the reset removes. State starts at 0 in every call.

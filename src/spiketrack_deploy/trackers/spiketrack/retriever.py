@@ -1,6 +1,6 @@
 """Memory retrieval (``mrm.i``): what a template writes and how the search branch reads it.
 
-This module decides the memory's arithmetic (facts/spiketrack.md, section 4). It must not know where in the walk a
+This module decides the memory's arithmetic (docs/spiketrack.md, "Retrieval"). It must not know where in the walk a
 retriever stands nor when templates change.
 """
 
