@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from spiketrack_deploy import api
+from spiketrack_deploy.api import results as api_results
 from spiketrack_deploy.program.ops import OP_TABLE
 
 ROOT = Path(__file__).parent.parent
-START, END = "<!-- operation table -->\n", "<!-- end of operation table -->"
 
 
 def operation_table() -> str:
@@ -24,16 +28,40 @@ def operation_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def result_table() -> str:
+    """The results of the verbs as Markdown."""
+    lines = ["| verb | returns | keys |", "| --- | --- | --- |"]
+    for verb, result in results().items():
+        keys = ", ".join(f"`{key}`" for key in get_type_hints(result))
+        text = " ".join((result.__doc__ or "").replace("``", "`").split())
+        lines.append(f"| `{verb}` | {text} | {keys} |")
+    return "\n".join(lines) + "\n"
+
+
+def results() -> dict[str, type]:
+    """Verb -> the type of what it returns, of all functions of the api that return one."""
+    found = {}
+    for name in api.__all__:
+        hint = get_type_hints(getattr(api, name)).get("return") if inspect.isfunction(getattr(api, name)) else None
+        if getattr(hint, "__module__", None) == api_results.__name__:
+            found[name] = hint
+    return found
+
+
 @pytest.mark.golden
-def test_operation_table_in_the_documents_is_the_code_s() -> None:
-    path = ROOT / "docs" / "exactness.md"
-    text = path.read_text(encoding="utf-8")
-    head, rest = text.split(START)
-    body, tail = rest.split(END)
+@pytest.mark.parametrize(
+    ("document", "what", "table"),
+    [("exactness.md", "operation", operation_table), ("python.md", "result", result_table)],
+)
+def test_tables_in_the_documents_are_the_code_s(document: str, what: str, table: Callable[[], str]) -> None:
+    path = ROOT / "docs" / document
+    start, end = f"<!-- {what} table -->\n", f"<!-- end of {what} table -->"
+    head, rest = path.read_text(encoding="utf-8").split(start)
+    body, tail = rest.split(end)
     if os.environ.get("SPIKETRACK_UPDATE_GOLDEN"):
-        path.write_text(head + START + operation_table() + END + tail, encoding="utf-8")
-        body = operation_table()
-    assert body == operation_table(), "run `make golden`"
+        path.write_text(head + start + table() + end + tail, encoding="utf-8")
+        body = table()
+    assert body == table(), "run `make golden`"
 
 
 @pytest.mark.parametrize("name", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])

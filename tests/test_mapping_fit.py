@@ -14,7 +14,7 @@ import pytest
 from _mapping import loihi2, nano_program, official_program, small_program
 from _programs import random_inputs
 
-from spiketrack_deploy.cli import map as cli_map
+from spiketrack_deploy.api import chips
 from spiketrack_deploy.cli.main import run
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.energy.layers import layer_counts
@@ -195,12 +195,12 @@ def test_no_turns_where_it_fits_at_once():
 @pytest.fixture(scope="module")
 def loaded():
     """Lowering a model takes seconds; once is enough."""
-    return functools.lru_cache(maxsize=8)(cli_map._load)
+    return functools.lru_cache(maxsize=8)(chips.program_and_counts)
 
 
 @pytest.fixture(autouse=True)
 def _lowered_once(loaded, monkeypatch):
-    monkeypatch.setattr(cli_map, "_load", loaded)
+    monkeypatch.setattr(chips, "program_and_counts", loaded)
 
 
 def call(capsys, *args):

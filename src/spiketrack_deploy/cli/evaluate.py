@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from spiketrack_deploy import api
 from spiketrack_deploy.cli import options, printing
 from spiketrack_deploy.errors import EXIT_INTERRUPTED
 
@@ -32,11 +33,6 @@ Examples:
   spiketrack evaluate --compare export/evaluate-a export/evaluate-b
   spiketrack evaluate --compare nano@float nano@sim small@sim csrt LaSOT -o export/compare
 """
-
-
-def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(name for name in value.replace(" ", "").split(",") if name)
 
 
 @click.command(
@@ -60,7 +56,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--baselines",
     metavar="A,B,C",
     default="",
-    callback=_names,
+    callback=options.names,
     help="Run these too, by the same protocol: kcf, csrt (OpenCV contrib), static (keeps the first box).",
 )
 @click.option("--sequence", "sequences", multiple=True, metavar="NAME", help="Only this sequence; repeat for several.")
@@ -98,14 +94,10 @@ def evaluate(
     goes on where it stopped. Sequences that cannot be used are named, the rest is scored, and the exit code says so.
     """
     trackers, dataset = _split(subjects, compare)
-
-    from spiketrack_deploy.evaluation.evaluate import EvaluationRequest
-    from spiketrack_deploy.evaluation.evaluate import evaluate as run
-
     names = (*trackers, *(name for name in baselines if name not in trackers))
     try:
         with printing.progress(quiet) as tell:
-            result = run(EvaluationRequest(trackers=names, dataset=dataset, **settings), tell)
+            result = api.evaluate(names, dataset, tell=tell, **settings)
     except KeyboardInterrupt:
         print("interrupted; finished sequences are kept, the same command goes on from there", file=sys.stderr)
         click.get_current_context().exit(EXIT_INTERRUPTED)
@@ -117,10 +109,7 @@ def evaluate(
 
 def _split(subjects: tuple[str, ...], compare: bool) -> tuple[tuple[str, ...], Path | None]:
     """Trackers and data set of the positional arguments."""
-    from spiketrack_deploy.evaluation.store import is_run
-    from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
-
-    earlier = [is_run(Path(s)) for s in subjects]
+    earlier = [api.is_evaluation(s) for s in subjects]
     if compare:
         if all(earlier):
             return subjects, None
@@ -131,7 +120,7 @@ def _split(subjects: tuple[str, ...], compare: bool) -> tuple[tuple[str, ...], P
         raise click.UsageError("one MODEL and one DATASET, please; --compare takes several trackers")
     if any(earlier):
         raise click.UsageError("that is the folder of an earlier evaluation; --compare shows it")
-    return (subjects[:1] if len(subjects) == 2 else (DEFAULT_MODEL,)), Path(subjects[-1])
+    return (subjects[:1] if len(subjects) == 2 else (api.DEFAULT_MODEL,)), Path(subjects[-1])
 
 
 def _complain(result: Result) -> None:

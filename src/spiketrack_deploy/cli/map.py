@@ -1,24 +1,20 @@
-"""``spiketrack map``: parse, map, print tables; exit code 4 after the whole report where the network does not fit.
+"""``spiketrack map``: parse, call the verb, print tables; exit code 4 after the report where it does not fit.
 
 This module decides options and how a mapping looks on a terminal. It must not compute a figure.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from spiketrack_deploy import api
 from spiketrack_deploy.cli import options, printing
 from spiketrack_deploy.errors import FitError
 from spiketrack_deploy.units import Interval, si, si_interval
-
-if TYPE_CHECKING:
-    from spiketrack_deploy.energy.layers import Mean
-    from spiketrack_deploy.program.types import Program
 
 Result = Mapping[str, Any]
 _EPILOG = """
@@ -67,80 +63,18 @@ Examples:
     help="Also draw the chips: floorplan.svg and floorplan.png, every core by block, load, work and energy.",
 )
 @options.output
-def map_command(
-    subject: str,
-    target: str,
-    phase: str,
-    density: float | None,
-    rule: str,
-    balance: float | None,
-    pictures: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def map_command(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of a target.
 
     Prints chips, cores, limits exceeded and what would help, time per step and frame, energy with static power. Exit
     code 4 after the report where it does not fit.
     """
-    from spiketrack_deploy.mapping.limits import resolve_target
-    from spiketrack_deploy.mapping.report import mapping_report
-
-    profile, chips = resolve_target(target)
-    program, counts = _load(subject, phase if density is None else None)
-    mapping, report = mapping_report(
-        program,
-        profile,
-        target=target,
-        chips_available=chips,
-        phase=phase,
-        counts=counts,
-        density=density,
-        rule=rule,
-        balance=balance,
-    )
-    if pictures is not None:
-        from spiketrack_deploy.report.floorplan import floorplan, write_pictures
-
-        write_pictures(floorplan(mapping, profile), pictures)
-    result = {"subject": subject, **report}
-    if as_json:
-        print(json.dumps(result, indent=1, allow_nan=False))
-    elif not quiet:
-        map_summary(result)
+    result = api.map(subject, **settings)
+    printing.show(result, map_summary, as_json, quiet)
     if not result["fits"]:
         # The report is the answer; a second JSON object or a FitError's rendering on stdout would spoil it.
         click.echo(f"error: {_verdict(result)}", err=True)
         raise click.exceptions.Exit(FitError.exit_code)
-
-
-def _load(subject: str, phase: str | None) -> tuple[Program, list[Mean] | None]:
-    """The program, and with ``phase`` the mean counts that a bundle recorded for it."""
-    from spiketrack_deploy.inputs.sources import find_source, is_bundle
-
-    path = Path(subject)
-    if is_bundle(path):
-        from spiketrack_deploy.bundle import layout
-        from spiketrack_deploy.bundle.export import read_program
-        from spiketrack_deploy.bundle.recorded import recorded_counts
-        from spiketrack_deploy.energy.layers import Mean
-
-        layout.check_bundle(path)
-        program, _ = read_program(path)
-        if phase is None:
-            return program, None
-        recorded = recorded_counts(path / layout.ENERGY)
-        runs = recorded.frames if phase == "search" else recorded.updates
-        layers = recorded.search if phase == "search" else recorded.template
-        means = [Mean(x.name, x.kind, x.block, x.counts, runs) for x in layers]
-        return program, means or None
-    from spiketrack_deploy.frontends.spiketrack.export import build_graph
-    from spiketrack_deploy.lowering.lower import lower
-    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
-
-    model, config = load_checkpoint(find_source(subject).path)
-    state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-    return lower(*build_graph(state, config)).program, None
 
 
 def _verdict(result: Result) -> str:

@@ -37,6 +37,11 @@ class Box(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return numbers
 
 
+def names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name for part in value.split(",") if (name := part.strip()))
+
+
 def _path() -> click.Path:
     # Existence is checked where the file is used, so that a bad file ends with exit code 3 and a sentence about it.
     return click.Path(path_type=Path)

@@ -16,7 +16,7 @@ docs/training.md, docs/loihi.md. It must not know weights nor where a core lies 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -295,25 +295,3 @@ def search(base: TrackerConfig, limits: Limits, told: Callable[[int], None] = la
         if kind not in best or found.macs > best[kind].macs:
             best[kind] = found
     return sorted(best.values(), key=lambda b: -b.macs)
-
-
-def table(rows: Iterable[Budget], limits: Limits) -> str:
-    """The trade-off as a Markdown table."""
-    head = [
-        "configuration",
-        "slots k",
-        "relays k",
-        "free %",
-        "words k one copy / with copies",
-        "cores (alone)",
-        "MMAC",
-        "parameters k",
-        "one chip",
-    ]
-    lines: list[Sequence[str]] = [head, ["---"] * len(head)]
-    for b in rows:
-        cells = [b.name, f"{b.slots / 1e3:.0f}", f"{b.relays / 1e3:.0f}", f"{100 * b.free(limits):.0f}"]
-        cells += [f"{b.words / 1e3:.0f} / {b.words_with_copies / 1e3:.0f}", f"{b.cores} ({b.cores_alone})"]
-        cells += [f"{b.macs / 1e6:.1f}", f"{b.parameters / 1e3:.0f}", "yes" if b.fits(limits) else "no"]
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

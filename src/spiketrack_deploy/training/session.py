@@ -5,7 +5,6 @@ This module decides what a session needs and leaves behind. It must not know how
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,9 +121,3 @@ def _phase(model: SpikeTrack, recipe: Recipe, sampler: Sampler) -> Phase:
     if recipe.phase == "float":
         return FloatPhase(model)
     return IntegerPhase(model, [sampler.draw(0, i) for i in range(CALIBRATION_SAMPLES)])
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Comma-separated clip names."""
-    parts: Sequence[str] = [part.strip() for part in text.split(",")]
-    return tuple(part for part in parts if part)

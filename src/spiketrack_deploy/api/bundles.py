@@ -1,7 +1,6 @@
-"""The verbs as functions: everything the command line does, and nothing the command line decides.
+"""Models and bundles: made, run, priced, verified, described.
 
-This module decides defaults and what a verb returns (plain JSON data). It imports the heavy parts inside the functions,
-so that importing it costs nothing. Every failure is a :class:`~spiketrack_deploy.errors.SpiketrackError`.
+This module decides defaults and what a verb returns. It must not print; heavy parts are imported when a verb runs.
 """
 
 from __future__ import annotations
@@ -9,13 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from spiketrack_deploy.api.results import (
+    DoctorResult,
+    EnergyResult,
+    ExportResult,
+    InspectResult,
+    SimulateResult,
+    TargetsResult,
+    TrackResult,
+    VerifyResult,
+)
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import EngineError, UsageError
 
 Tell = Callable[[str, int, int], None]
 """``tell(what, done, total)``: progress; ``total`` is 0 where it is not known."""
+Place = str | Path
+"""A file or folder."""
+
+
+def as_path(place: Place | None) -> Path | None:
+    """``None`` stays what it is: the default."""
+    return None if place is None else Path(place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +42,19 @@ class ExportRequest:
     model: str | None = None
     target: str = "loihi2"
     profile: str | None = None
-    video: Path | None = None
-    frames: Path | None = None
+    video: Place | None = None
+    frames: Place | None = None
     init: tuple[float, ...] | None = None
     max_frames: int | None = None
     engine: str = "sim"
     threads: int | None = None
-    out: Path | None = None
+    out: Place | None = None
     force: bool = False
     command: tuple[str, ...] = ()
 
 
-def export(request: ExportRequest, tell: Tell | None = None) -> dict[str, Any]:
-    """Checkpoint and clip to a bundle; returns its summary (bundle, content hash, energies, boxes, verdict).
+def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
+    """Checkpoint and clip to a bundle.
 
     UsageError (2), InputError (3), FitError (4), VerificationError (5), EngineError (6): then nothing is written.
     """
@@ -48,10 +64,10 @@ def export(request: ExportRequest, tell: Tell | None = None) -> dict[str, Any]:
 
     own_profile = target_profile(request.target)
     source = find_source(request.model)
-    out = request.out or Path("export") / f"{source.name}-{request.target}"
+    out = as_path(request.out) or Path("export") / f"{source.name}-{request.target}"
     layout.check_output(out, request.force)
     profile = load_profile(request.profile or own_profile)
-    clip = find_frames(request.video, request.frames, request.init)
+    clip = find_frames(as_path(request.video), as_path(request.frames), request.init)
     require_engine(request.engine)
 
     from spiketrack_deploy.bundle.export import Plan, export_bundle
@@ -106,29 +122,29 @@ def require_engine(name: str) -> None:
 
 
 def track(
-    model: str,
-    video: Path | None = None,
+    model: Place,
+    video: Place | None = None,
     *,
     init: Sequence[float] | None = None,
     max_frames: int | None = None,
     engine: str | None = None,
     threads: int | None = None,
-    out: Path | None = None,
+    out: Place | None = None,
     force: bool = False,
     tell: Tell | None = None,
-) -> dict[str, Any]:
+) -> TrackResult:
     """Boxes of a clip as ``boxes.csv`` and ``tracked.mp4``, by the float tracker (a model) or a program (a bundle)."""
     from spiketrack_deploy.inputs.sources import find_frames, find_source, is_bundle
 
-    clip = find_frames(video, None, init)
+    clip = find_frames(as_path(video), None, init)
     packed = is_bundle(Path(model))
-    source = None if packed else find_source(model)
+    source = None if packed else find_source(str(model))
     if source is not None and engine is not None:
         raise UsageError(
             f"--engine {engine} runs a bundle, but {model} is a model: drop the option, or export it first"
         )
     name = Path(model).resolve().name if source is None else source.name
-    target = out or Path("export") / f"{name}-{clip.path.stem}-track"
+    target = as_path(out) or Path("export") / f"{name}-{clip.path.stem}-track"
     layout.check_output(target, force, layout.BOXES)
     require_engine(engine or "sim")
 
@@ -179,22 +195,22 @@ def _track_bundle(
 
 
 def simulate(
-    folder: Path,
+    folder: Place,
     *,
-    video: Path | None = None,
-    frames: Path | None = None,
+    video: Place | None = None,
+    frames: Place | None = None,
     init: Sequence[float] | None = None,
     max_frames: int | None = None,
     engine: str = "sim",
     threads: int | None = None,
     tell: Tell | None = None,
-) -> dict[str, Any]:
+) -> SimulateResult:
     """Run a bundle's program on a clip: mean counts per layer of a search frame and a template update, boxes, time."""
     import time
 
     from spiketrack_deploy.inputs.sources import find_frames
 
-    clip = find_frames(video, frames, init)
+    clip, folder = find_frames(as_path(video), as_path(frames), init), Path(folder)
     layout.check_bundle(folder)
     require_engine(engine)
 
@@ -230,7 +246,7 @@ def simulate(
     }
 
 
-def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
+def energy(folder: Place, profiles: Sequence[str] = ()) -> EnergyResult:
     """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events,
     without boards), side by side and beside published trackers as dense networks."""
     from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
@@ -238,6 +254,7 @@ def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
     from spiketrack_deploy.hardware.profiles import load_profile
     from spiketrack_deploy.inputs.resources import profile_names
 
+    folder = Path(folder)
     layout.check_bundle(folder)
     recorded = recorded_counts(folder / layout.ENERGY)
     loaded = [load_profile(name) for name in profiles or default_profiles(profile_names())]
@@ -252,24 +269,24 @@ def energy(folder: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def verify(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
+def verify(folder: Place, tell: Tell | None = None) -> VerifyResult:
     """Digests of every file and array, range proof, then every operation of the known answers, with NumPy alone.
 
     VerificationError names the layer; InputError where the folder is not a whole bundle.
     """
     from spiketrack_deploy.bundle.verify import verify_bundle
 
-    return verify_bundle(folder, tell)
+    return cast(VerifyResult, verify_bundle(Path(folder), tell))
 
 
-def inspect(subject: str) -> dict[str, Any]:
+def inspect(subject: Place) -> InspectResult:
     """Structure of a model (its graph is built in memory) or of a bundle (read from its files), as JSON data."""
     from spiketrack_deploy.inputs.sources import find_source, is_bundle
 
     path = Path(subject)
     if is_bundle(path):
         return _inspect_bundle(path)
-    source = find_source(subject)
+    source = find_source(str(subject))
 
     from spiketrack_deploy.frontends.spiketrack.export import build_graph
     from spiketrack_deploy.nir_graph.summary import summary
@@ -288,7 +305,7 @@ def inspect(subject: str) -> dict[str, Any]:
     }
 
 
-def _inspect_bundle(folder: Path) -> dict[str, Any]:
+def _inspect_bundle(folder: Path) -> InspectResult:
     from spiketrack_deploy.bundle.export import read_program
     from spiketrack_deploy.nir_graph.cuts import read_cuts
     from spiketrack_deploy.nir_graph.reader import read_graph
@@ -313,7 +330,7 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
     }
 
 
-def targets() -> dict[str, Any]:
+def targets() -> TargetsResult:
     """Targets, the profile each is priced with, and all bundled profiles."""
     from spiketrack_deploy.hardware.profiles import list_profiles
     from spiketrack_deploy.inputs.sources import TARGETS
@@ -335,14 +352,8 @@ def target(name: str) -> dict[str, Any]:
     return found
 
 
-def doctor() -> dict[str, Any]:
+def doctor() -> DoctorResult:
     """Versions, engines, bundled data, and how to get what is missing."""
     from spiketrack_deploy.report.doctor import report
 
-    return report()
-
-
-__all__ = [
-    "ExportRequest", "Tell", "doctor", "energy", "export", "inspect", "require_engine", "simulate", "target",
-    "targets", "track", "verify",
-]  # fmt: skip
+    return cast(DoctorResult, report())

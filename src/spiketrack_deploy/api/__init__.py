@@ -1,0 +1,50 @@
+"""The verbs as functions: everything that the command line does, and nothing that the command line decides.
+
+    from spiketrack_deploy import api
+    fit = api.map("spiketrack-nano", target="oheo_gulch")
+
+This package decides defaults and what a verb returns (:mod:`results`: plain JSON data). Every failure is a
+:class:`~spiketrack_deploy.errors.SpiketrackError` that says what to do. Heavy libraries are imported when a verb runs,
+so that importing this package costs nothing. docs/python.md has what each verb returns.
+"""
+
+from spiketrack_deploy.api.bundles import (
+    ExportRequest,
+    Tell,
+    doctor,
+    energy,
+    export,
+    inspect,
+    require_engine,
+    simulate,
+    target,
+    targets,
+    track,
+    verify,
+)
+from spiketrack_deploy.api.chips import budget, map
+from spiketrack_deploy.api.scores import evaluate, is_evaluation
+from spiketrack_deploy.api.training import Say, train
+from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ExportRequest",
+    "Say",
+    "Tell",
+    "budget",
+    "doctor",
+    "energy",
+    "evaluate",
+    "export",
+    "inspect",
+    "is_evaluation",
+    "map",
+    "require_engine",
+    "simulate",
+    "target",
+    "targets",
+    "track",
+    "train",
+    "verify",
+]

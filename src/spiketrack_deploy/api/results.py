@@ -1,0 +1,185 @@
+"""What the verbs return: plain JSON data with these keys, the object that the command prints with ``--json``.
+
+This module decides the names of the results' keys. It must not compute. An *interval* is ``{"nominal", "low",
+"high"}``; keys that end in ``_nj`` hold nanojoules, in ``_s`` seconds. docs/python.md is printed from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class ExportResult(TypedDict):
+    """Where the bundle is, its hashes, the energy of a frame, the boxes, and the verdict in sentences."""
+
+    bundle: str
+    model: str
+    target: str
+    profile: str
+    engine: str
+    frames: int
+    content_hash: str
+    program_hash: str
+    energy: dict[str, Any]
+    boxes: dict[str, Any]
+    engines: dict[str, Any]
+    unpriced: list[dict[str, Any]]
+    verdict: list[str]
+    remarks: list[str]
+    files: list[str]
+    seconds: dict[str, float]
+
+
+class TrackResult(TypedDict):
+    """The folder with ``boxes.csv`` and ``tracked.mp4``, and how it went. ``last_box``: x, y, w, h in pixels."""
+
+    output: str
+    engine: str
+    frames: int
+    last_box: list[float]
+    mean_confidence: float
+    template_updates: int
+    remark: str | None
+
+
+class SimulateResult(TypedDict):
+    """Mean counts of a search frame and of a template update, in sum and layer by layer; ``boxes``: rows of frame, x,
+    y, w, h, confidence."""
+
+    bundle: str
+    engine: str
+    frames: int
+    template_updates: int
+    seconds_per_frame: float
+    counts: dict[str, dict[str, float]]
+    layers: list[dict[str, Any]]
+    boxes: list[list[float]]
+
+
+class EnergyResult(TypedDict):
+    """The same counts under each profile (``per_frame``, ``template_update``, ``static``, ``unpriced``,
+    ``uncertainty``, ``assumptions``), and beside published trackers as dense networks."""
+
+    bundle: str
+    frames: int
+    profiles: list[dict[str, Any]]
+    comparison: dict[str, Any]
+
+
+class VerifyResult(TypedDict):
+    """How much was checked: files, arrays, range proofs, runs, operations, integers. What is wrong is raised."""
+
+    bundle: str
+    ok: bool
+    content_hash: str
+    program_hash: str
+    files: int
+    arrays: int
+    ranges_proved: int
+    runs: int
+    operations: int
+    integers: int
+    without_torch: bool
+
+
+class _Inspected(TypedDict):
+    kind: str
+    name: str
+    remark: str | None
+    config: dict[str, Any]
+    nir: dict[str, Any]
+
+
+class InspectResult(_Inspected, total=False):
+    """Structure of a ``model`` (``parameters``, ``tensors``) or of a ``bundle`` (the other four); ``nir``: nodes by
+    kind and every cut."""
+
+    parameters: int
+    tensors: int
+    content_hash: str
+    changed_files: list[str]
+    program: dict[str, Any]
+    ranges: dict[str, Any]
+
+
+class TargetsResult(TypedDict):
+    """Targets with the profile that prices each, and all bundled profiles."""
+
+    targets: dict[str, str]
+    profiles: list[dict[str, Any]]
+
+
+class MapResult(TypedDict):
+    """Whether it fits, cores, chips, ``breaches`` with what would help (``fixes``), loads of a core, ``latency``, and
+    ``energy`` with hops and static power."""
+
+    subject: str
+    schema: str
+    target: str
+    profile: dict[str, str]
+    phase: str
+    fits: bool
+    cores: int
+    chips: int
+    chips_available: int | None
+    limits: dict[str, Any]
+    neurons: dict[str, int]
+    synapses: int
+    synaptic_words: int
+    loads: dict[str, Any]
+    balance: dict[str, Any]
+    breaches: list[dict[str, Any]]
+    fixes: list[dict[str, Any]]
+    in_turns: dict[str, Any] | None
+    verdicts: dict[str, Any]
+    largest_layers: list[dict[str, Any]]
+    other_phase: dict[str, Any] | None
+    placement: dict[str, Any]
+    pipeline: dict[str, Any]
+    latency: dict[str, Any]
+    energy: dict[str, Any]
+    assumptions: list[str]
+    unknown: list[str]
+
+
+class BudgetResult(TypedDict):
+    """Counts of the search phase against one chip: ``slots`` and ``words`` that the chip has, one row a configuration,
+    the one asked for first."""
+
+    target: str
+    cores: int
+    slots: int
+    words: int
+    rows: list[dict[str, Any]]
+
+
+class EvaluateResult(TypedDict):
+    """``results.json`` (means with 95 % intervals, by attribute, by sequence; shares 0..1), ``speed`` apart, and the
+    ``exit_code`` that the command would end with: not 0 where sequences failed."""
+
+    schema: str
+    dataset: dict[str, Any]
+    protocol: dict[str, Any]
+    trackers: dict[str, dict[str, Any]]
+    speed: dict[str, Any]
+    output: str
+    pictures: list[str]
+    exit_code: int
+
+
+class TrainResult(TypedDict):
+    """File of the trained network, the run's folder, the whole recipe, and the last row of the history."""
+
+    model: str
+    run: str
+    recipe: dict[str, Any]
+    last: dict[str, Any] | None
+
+
+class DoctorResult(TypedDict):
+    """Version, platform, and one entry a check with what to do where something is missing."""
+
+    version: str
+    platform: str
+    checks: list[dict[str, Any]]
+    ok: bool

@@ -1,0 +1,102 @@
+"""Making trackers.
+
+This module decides how a configuration and a recipe are named and what a training returns. It must not know how a step
+is made; heavy parts are imported when the verb runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spiketrack_deploy.api.bundles import Place, as_path
+from spiketrack_deploy.api.results import TrainResult
+from spiketrack_deploy.errors import InputError, UsageError
+from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+
+Say = Callable[[str], None]
+"""``say(sentence)``: what a training reports while it runs."""
+
+
+def train(
+    config: Place,
+    data: Sequence[Place],
+    out: Place,
+    *,
+    recipe: Place | Mapping[str, Any] | None = None,
+    entries: Mapping[str, Any] | None = None,
+    hold_out: Sequence[str] = (),
+    start: Place | None = None,
+    grow: bool = False,
+    say: Say | None = None,
+) -> TrainResult:
+    """Train the network of ``config`` on the folders ``data`` and leave it in the run folder ``out``.
+
+    ``config``: a ``config.json``, the name of a bundled model or an official layout such as ``s256_t1``. ``recipe``: a
+    JSON file or a mapping of recipe entries; ``entries`` go before it; the rest keep their defaults (docs/training.md).
+    ``hold_out``: clips for validation. ``start``: weights to begin from; with ``grow`` they may be of another crop size
+    or lack blocks. The same folder and settings resume an interrupted run; ``out`` then also holds ``history.json`` and
+    ``curves.png``. UsageError (2), InputError (3).
+    """
+    from spiketrack_deploy.report.training_curves import draw_curves
+    from spiketrack_deploy.training.recipe import Recipe
+    from spiketrack_deploy.training.runs import HISTORY_FILE
+    from spiketrack_deploy.training.session import Request
+    from spiketrack_deploy.training.session import train as run
+
+    if grow and start is None:
+        raise UsageError("--grow needs --start with the weights to grow from")
+    chosen = Recipe.from_dict({**_recipe_entries(recipe), **(entries or {})})
+    folder = Path(out)
+    folders = tuple(Path(one) for one in data)
+    request = Request(find_config(config), chosen, folders, folder, tuple(hold_out), as_path(start), grow)
+    try:
+        model = run(request, say or (lambda sentence: None))
+    finally:
+        history = _history(folder / HISTORY_FILE)
+        if history:
+            draw_curves(history, folder / "curves.png")
+    return {
+        "model": str(model),
+        "run": str(folder),
+        "recipe": chosen.to_dict(),
+        "last": history[-1] if history else None,
+    }
+
+
+def find_config(given: Place | None) -> TrackerConfig:
+    """The configuration that ``given`` names: a bundled model, an official layout, a file; None: the default model."""
+    from spiketrack_deploy.inputs.resources import models_dir
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
+    from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, TrackerConfig
+
+    name = str(DEFAULT_MODEL if given is None else given)
+    bundled = models_dir() / name / "config.json"
+    if Path(name).name == name and bundled.is_file():
+        return read_config(bundled)
+    return TrackerConfig.official(name) if name in OFFICIAL_CONFIGS else read_config(name)
+
+
+def _recipe_entries(recipe: Place | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if recipe is None or isinstance(recipe, Mapping):
+        return recipe or {}
+    try:
+        found = json.loads(Path(recipe).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"recipe {recipe} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"recipe {recipe} must be a JSON object")
+    return found
+
+
+def _history(file: Path) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return found
