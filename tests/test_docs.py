@@ -111,3 +111,17 @@ def test_sections_that_are_cited_exist() -> None:
         elif section and f"\n## {section}\n" not in (ROOT / document).read_text(encoding="utf-8"):
             missing.append(f'{document}, "{section}"')
     assert len(cited) > 10 and not missing, f"cited, but not there: {missing}"
+
+
+def test_the_glossary_explains_each_word_once() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = [
+        word
+        for row in re.findall(r"^\| (\*\*.*?) \|", text, re.MULTILINE)
+        for word in re.findall(r"\*\*(.+?)\*\*", row)
+    ]
+    assert len(words) > 40 and len(words) == len(set(words))
+    for document in ("README.md", "docs/architecture.md"):
+        assert "glossary.md)" in (ROOT / document).read_text(encoding="utf-8"), (
+            f"{document} does not lead to the glossary"
+        )
