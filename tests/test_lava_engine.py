@@ -70,7 +70,7 @@ def test_equals_the_reference_over_template_updates_and_frames(seed: int, steps:
             for frame in range(2):
                 image = random_inputs(program, 100 * seed + 10 * update + frame)["search"]["image"]
                 assert_equal(program, "search", {**memories, "image": image}, engine)
-        assert engine.memory_loads == 0, "the search phase must read the memory that the template phase wrote"
+        assert engine.state_loads == 0, "the search phase must read the memory that the template phase wrote"
     assert running(group) == []
 
 
@@ -81,9 +81,9 @@ def test_searches_with_whatever_memory_the_caller_gives() -> None:
         engine.run("template", random_inputs(program, 2)["template"])
         image = random_inputs(program, 3)["search"]["image"]
         assert_equal(program, "search", {**first.outputs, "image": image}, engine)
-        assert engine.memory_loads == 1
+        assert engine.state_loads == 1
         assert_equal(program, "search", {**first.outputs, "image": image}, engine)
-        assert engine.memory_loads == 1, "a memory that is loaded stays"
+        assert engine.state_loads == 1, "a memory that is loaded stays"
         assert_equal(program, "search", random_inputs(program, 4)["search"], engine)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import mmap
 import os
 import sys
@@ -22,7 +23,7 @@ from spiketrack_deploy.engines.lava_worker.segment import Fault, Segment, check_
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.ops import conv
 from spiketrack_deploy.program.run import run_phase
-from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN, Program
+from spiketrack_deploy.program.types import INT24_MAX, INT24_MIN
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_one_process_serves_both_branches() -> None:
 
 def test_official_shape_has_about_forty_blocks() -> None:
     plan = make_plan(tracker_program(0, (8, 16, 16, 16), 64, 1, 8, heads=2))
-    assert 40 <= len(plan.segments) <= 50 and len(plan.memories) == 6
+    assert 40 <= len(plan.segments) <= 50 and len(plan.states) == 6
     assert len(plan.processes) == len(plan.segments) + 6 + 2
 
 
@@ -63,13 +64,13 @@ def test_wires_carry_every_value_that_leaves_a_process_and_no_mode_has_a_cycle()
         wires = {(w.source, w.target, w.port.value) for w in plan.wires if w.port.mode == phase.name}
         for op in phase.ops:
             for value in op.inputs:
-                origin = home.get(value, value if value in plan.memories else SOURCE)
+                origin = home.get(value, value if value in plan.states else SOURCE)
                 assert origin == home[op.name] or (origin, home[op.name], value) in wires, f"{op.name} gets no {value}"
         assert not cyclic((a, b) for a, b, _ in wires)
         reported = {value for _, target, value in wires if target == SINK}
         assert len(reported) == len(phase.outputs)
     loads = {w.target for w in plan.wires if w.port.mode == LOAD}
-    assert loads == set(plan.memories)
+    assert loads == set(plan.states)
 
 
 def test_a_block_that_closes_a_cycle_is_cut_into_runs() -> None:
@@ -84,11 +85,14 @@ def test_a_block_named_as_a_fixed_process_is_renamed() -> None:
     assert list(plan.segments) == ["source#1", "body", "sink#1"]
 
 
-def test_memories_of_two_shapes_are_refused() -> None:
+def test_a_state_that_its_own_phase_reads_is_refused() -> None:
+    """Processes without delay cannot hand a value to themselves."""
     program = random_program(1)
-    other = random_program(1, steps=1)
-    mixed = Program({"template": other.phases["template"], "search": program.phases["search"]}, program.arrays)
-    with pytest.raises(EngineError, match=r"memory\.\d"):
+    name, state = next(iter(program.states.items()))
+    template = program.phases["template"]
+    own = dataclasses.replace(template, inputs={**template.inputs, name: state.spec})
+    mixed = dataclasses.replace(program, phases={**program.phases, "template": own})
+    with pytest.raises(EngineError, match=rf"template reads and writes state {name}"):
         make_plan(mixed)
 
 
@@ -224,7 +228,7 @@ def test_without_any_interpreter_the_message_says_how_to_get_one(monkeypatch: py
 def test_inputs_of_drawn_programs_fit_the_plan() -> None:
     program = random_program(3)
     plan = make_plan(program)
-    assert set(random_inputs(program, 0)["search"]) - {"image"} == set(plan.memories)
+    assert set(random_inputs(program, 0)["search"]) - {"image"} == set(plan.states)
 
 
 def test_the_worker_needs_numpy_and_lava_alone() -> None:

@@ -48,15 +48,15 @@ _SOCKET_ROOM = 70
 
 
 class LavaEngine(BaseEngine):
-    """Runs a program as a network of Lava Processes, one per block and one per memory (``lava_worker.plan``).
+    """Runs a program as a network of Lava Processes, one per block and one per state (``lava_worker.plan``).
 
     ``python``: interpreter of the worker (see :func:`lava_python`). ``step_timeout``: seconds for one phase run
     (with a watcher: between two values; the watcher's own time does not count).
     ``start_timeout``: seconds from the start of the worker to the first step. ``processes``: number of Lava Processes;
     ``start_seconds``: measured. EngineError: no interpreter, Lava does not start, a Process fails, dies or hangs.
 
-    The memories live in the network: the template phase rewrites them in place, and a search with the memories written
-    last reads them there. A search with other memories costs one more step that loads them (``memory_loads`` counts).
+    The states live in the network: the phase that writes them rewrites them in place, and a phase that reads what was
+    written last reads it there. A run with other content costs one more step that loads it (``state_loads`` counts).
     """
 
     name = "lava"
@@ -77,8 +77,8 @@ class LavaEngine(BaseEngine):
         _check_room(plan.shared_bytes)
         self.python_version = ""
         self.processes = len(plan.processes)
-        self.memory_loads = 0
-        self._held: dict[str, Array] = {name: np.zeros(shape, dtype=np.int64) for name, shape in plan.memories.items()}
+        self.state_loads = 0
+        self._held: dict[str, Array] = {name: np.zeros(shape, dtype=np.int64) for name, shape in plan.states.items()}
         self._ops: dict[str, dict[str, Op]] = {b.name: {op.name: op for op in b.ops} for b in program.phases.values()}
         self._worker: _Worker | None = None
         start = time.monotonic()
@@ -99,10 +99,10 @@ class LavaEngine(BaseEngine):
         given = check_inputs(self.program.phases[phase], inputs)
         # The wire carries int32; anything beyond signed 24 bits is refused by the source Process anyway.
         arrays = {name: np.clip(a.astype(np.int64), -(2**31), 2**31 - 1).astype(np.int32) for name, a in given.items()}
-        memories = {name: arrays.pop(name) for name in tuple(arrays) if name in self._held}
+        states = {name: arrays.pop(name) for name in tuple(arrays) if name in self._held}
         try:
-            if any(not np.array_equal(a, self._held[name]) for name, a in memories.items()):
-                self._load(worker, memories)
+            if any(not np.array_equal(a, self._held[name]) for name, a in states.items()):
+                self._load(worker, states)
             request = {"type": "run", "phase": phase, "count": count, "watch": watch is not None}
             worker.ask(request, arrays, self.step_timeout)
             header, values = worker.answer(self.step_timeout)
@@ -142,12 +142,12 @@ class LavaEngine(BaseEngine):
             raise EngineError("the Lava engine is closed (after an error, or by its owner); make a new one")
         return self._worker
 
-    def _load(self, worker: _Worker, memories: Mapping[str, Array]) -> None:
-        whole = {name: memories.get(name, held.astype(np.int32)) for name, held in self._held.items()}
+    def _load(self, worker: _Worker, states: Mapping[str, Array]) -> None:
+        whole = {name: states.get(name, held.astype(np.int32)) for name, held in self._held.items()}
         worker.ask({"type": "load"}, whole, self.step_timeout)
         worker.answer(self.step_timeout)
         self._held = {name: value.astype(np.int64) for name, value in whole.items()}
-        self.memory_loads += 1
+        self.state_loads += 1
 
 
 class _Worker:

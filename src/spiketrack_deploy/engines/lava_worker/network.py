@@ -62,14 +62,14 @@ class Network:
         self.failed = threading.Event()
 
     def start(self) -> None:
-        """Compile, fork an operating-system process per Process, watch them, run one step that writes zero memories.
+        """Compile, fork an operating-system process per Process, watch them, run one step that zeroes every state.
 
         Lava's runtime cannot stop in order before its first step; and what answers once is ready.
         """
         choice, sizes = Loihi2SimCfg(select_tag="fixed_pt"), {"pypy_channel_size": CHANNEL_SIZE}
         self.processes[SOURCE].create_runtime(run_cfg=choice, compile_config=sizes)
         threading.Thread(target=self._watch, daemon=True).start()
-        self.load({name: np.zeros(shape, dtype=np.int32) for name, shape in self.plan.memories.items()})
+        self.load({name: np.zeros(shape, dtype=np.int32) for name, shape in self.plan.states.items()})
         self._limit = self.step_timeout
 
     @property
@@ -78,9 +78,9 @@ class Network:
         found: list[Any] = self.processes[SOURCE].runtime._messaging_infrastructure.actors
         return found
 
-    def load(self, memories: dict[str, Array]) -> None:
-        """One step that rewrites every memory from outside."""
-        self._begin(LOAD, False, False, memories)
+    def load(self, states: dict[str, Array]) -> None:
+        """One step that rewrites every state from outside."""
+        self._begin(LOAD, False, False, states)
         self._end()
 
     def run(
@@ -103,7 +103,7 @@ class Network:
         _, values = self.from_sink.recv()
         self._end()
         outputs = self.program.phases[phase].outputs
-        result = {name: values[name if name in self.plan.memories else value] for name, value in outputs.items()}
+        result = {name: values[name if name in self.plan.states else value] for name, value in outputs.items()}
         return result, {op.name: counts[op.name] for op in ops if op.name in counts}
 
     def stop(self) -> None:

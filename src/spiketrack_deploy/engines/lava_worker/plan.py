@@ -1,10 +1,10 @@
 """Which Lava Processes a program becomes, and which channels join them.
 
 This module decides the cut of a program into Processes: one per block of the network, serving every phase in which the
-block occurs, and one per memory. It must not know Lava, nor how an operation computes. Within one step (one phase) the
+block occurs, and one per state. It must not know Lava, nor how an operation computes. Within one step (one phase) the
 graph of Processes has no cycle, since no Process delays. A block that would close one is cut into consecutive segments
-``block#1``, ``block#2``. The memory, written in the template phase and read in the search phase, joins the two modes;
-that loop runs through its state, never within a step.
+``block#1``, ``block#2``. A state, written in one phase and read in another, joins their modes; that loop runs through
+what it holds, never within a step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCE, SINK = "source", "sink"
 CHANNEL_SIZE = 2
 """Messages that a channel holds (Lava's default, 64, fills /dev/shm); a zero-latency step never has more than one."""
 LOAD = "load"
-"""Mode in which the source hands the memories over: the caller queries another memory than the one written last."""
+"""Mode in which the source hands the states over: the caller reads another content than the one written last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Modes in their numbering, segments (name -> phase -> operations), memories (name -> shape), channels."""
+    """Modes in their numbering, segments (name -> phase -> operations), states (name -> shape), channels."""
 
     modes: tuple[str, ...]
     segments: Mapping[str, Mapping[str, tuple[Op, ...]]]
-    memories: Mapping[str, tuple[int, ...]]
+    states: Mapping[str, tuple[int, ...]]
     wires: tuple[Wire, ...]
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """Names of all Processes: source, segments in execution order, memories, sink."""
-        return (SOURCE, *self.segments, *self.memories, SINK)
+        """Names of all Processes: source, segments in execution order, states, sink."""
+        return (SOURCE, *self.segments, *self.states, SINK)
 
     @property
     def shared_bytes(self) -> int:
@@ -114,31 +114,27 @@ def segment_names(program: Program) -> dict[str, dict[str, str]]:
     return result
 
 
-def memory_shapes(program: Program) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every memory that some phase reads; EngineError where two phases disagree on it."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for phase in program.phases.values():
-        for name, spec in phase.inputs.items():
-            if spec.kind == "memory" and shapes.setdefault(name, spec.shape) != spec.shape:
-                raise EngineError(
-                    f"lava: {name} is read as {shapes[name]} and as {spec.shape}; export the bundle again"
-                )
-    for phase in program.phases.values():
-        for public, value in phase.outputs.items():
-            if public in shapes and (phase.spec(value).shape != shapes[public] or public in phase.inputs):
-                raise EngineError(f"lava: {phase.name} cannot write {public} as it is read; export the bundle again")
-    return shapes
+def state_shapes(program: Program) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every state; EngineError where one phase reads and writes it, which takes a step's delay."""
+    for name in program.states:
+        both = set(program.readers(name)) & set(program.writers(name))
+        if both:
+            raise EngineError(
+                f"lava: {both.pop()} reads and writes state {name}, which Processes without delay cannot; use the sim "
+                "engine"
+            )
+    return {name: state.spec.shape for name, state in program.states.items()}
 
 
-def _phase_wires(phase: Phase, place: Mapping[str, str], memories: Mapping[str, tuple[int, ...]]) -> Iterable[Wire]:
+def _phase_wires(phase: Phase, place: Mapping[str, str], states: Mapping[str, tuple[int, ...]]) -> Iterable[Wire]:
     for op in phase.ops:
         for name in op.inputs:
-            origin = place.get(name, name if name in memories else SOURCE)
+            origin = place.get(name, name if name in states else SOURCE)
             if origin != place[op.name]:
                 yield Wire(origin, place[op.name], Port(phase.name, name, tuple(phase.spec(name).shape)))
     for public, value in phase.outputs.items():
         port = Port(phase.name, value, tuple(phase.spec(value).shape))
-        if public in memories:
+        if public in states:
             yield Wire(place[value], public, port)
             yield Wire(public, SINK, Port(phase.name, public, port.shape))
         else:
@@ -148,14 +144,14 @@ def _phase_wires(phase: Phase, place: Mapping[str, str], memories: Mapping[str, 
 def make_plan(program: Program) -> Plan:
     """The Processes and channels of a program; EngineError where it cannot run as a network without delays."""
     places = segment_names(program)
-    memories = memory_shapes(program)
+    states = state_shapes(program)
     segments: dict[str, dict[str, tuple[Op, ...]]] = {}
-    # The search phase visits every block but those that only write: its order is the order of the network.
+    # The longest phase visits almost every block: its order is the order of the network.
     for phase in sorted(program.phases.values(), key=lambda b: -len(b.ops)):
         for op in phase.ops:
             work = segments.setdefault(places[phase.name][op.name], {})
             work[phase.name] = (*work.get(phase.name, ()), op)
-    wires = [Wire(SOURCE, name, Port(LOAD, name, shape)) for name, shape in memories.items()]
+    wires = [Wire(SOURCE, name, Port(LOAD, name, shape)) for name, shape in states.items()]
     for phase in program.phases.values():
-        wires += _phase_wires(phase, places[phase.name], memories)
-    return Plan((LOAD, *program.phases), segments, memories, tuple(dict.fromkeys(wires)))
+        wires += _phase_wires(phase, places[phase.name], states)
+    return Plan((LOAD, *program.phases), segments, states, tuple(dict.fromkeys(wires)))

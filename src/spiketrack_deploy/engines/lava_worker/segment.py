@@ -3,7 +3,7 @@
 This module decides the order of receives and sends and what is reported of an operation. It must not know Lava: the
 Process hands in two functions. Arithmetic is the program's own integer rule (``program.table``), except that weighted
 sums go through BLAS (see :func:`weighted_sum`); what the Lava engine proves is that the network works as communicating
-Processes with a rewritable memory.
+Processes with rewritable states.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The four kinds of Lava Process: source, block, memory, sink; zero latency, int32 ports, fixed_pt.
+"""The four kinds of Lava Process: source, block, state, sink; zero latency, int32 ports, fixed_pt.
 
 This module decides how a Process takes part in a step. It must not know how an operation computes (``segment``). A step
 is one run of one phase: the source tells every Process its mode first; a Process that has no part in the mode neither
 sends nor waits, so every channel is empty between steps. One step of the template phase holds all its T templates
 (arrays ``[T,...]``): membranes live and die within a step, as in ``program.ops.neuron.ni_lif``; the only state that
-survives a step is the memory's Var.
+survives a step is a state's Var.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Fused(AbstractProcess):
             self.mode_out = OutPort(shape=MODE_SHAPE)
         else:
             self.mode_in = InPort(shape=MODE_SHAPE)
-        if name in plan.memories:
-            self.matrix = Var(shape=plan.memories[name], init=0)
+        if name in plan.states:
+            self.held = Var(shape=plan.states[name], init=0)
 
     def in_port(self, port: Port) -> Any:
         """The InPort of a plan's port."""
@@ -107,20 +107,20 @@ class BlockModel(FusedModel):
             segment.step(mode, count, watch, lambda v: self.receive(mode, v), lambda v, a: self.send(mode, v, a), sent)
 
 
-class MemoryModel(FusedModel):
-    """Holds the k^T v matrices of the templates in its Var: a mode that writes rewrites it, a mode that reads gets it.
+class StateModel(FusedModel):
+    """Holds a state in its Var: a mode that writes rewrites it, a mode that reads gets it.
 
-    What it just rewrote it also sends to the sink: the host sees the stored matrix, not the message that brought it.
+    What it just rewrote it also sends to the sink: the host sees what is stored, not the message that brought it.
     """
 
     def act(self, mode: str, count: bool, watch: bool) -> None:
         """Rewrite, then send."""
         for port in self.proc_params["received"]:
             if port.mode == mode:
-                self.matrix[:] = self.receive(mode, port.value)
+                self.held[:] = self.receive(mode, port.value)
         for port in self.proc_params["sent"]:
             if port.mode == mode:
-                self.send(mode, port.value, self.matrix)
+                self.send(mode, port.value, self.held)
 
 
 class SinkModel(FusedModel):
@@ -134,8 +134,8 @@ class SinkModel(FusedModel):
 
 
 def _role(name: str, plan: Plan) -> type[FusedModel]:
-    if name in plan.memories:
-        return MemoryModel
+    if name in plan.states:
+        return StateModel
     return {SOURCE: SourceModel, SINK: SinkModel}.get(name, BlockModel)
 
 
@@ -156,8 +156,8 @@ def _classes(role: type[FusedModel], received: int, sent: int) -> type[Fused]:
         ports[f"out_{index}"] = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     mode = (PyOutPort if role is SourceModel else PyInPort).VEC_DENSE
     ports["mode_out" if role is SourceModel else "mode_in"] = LavaPyType(mode, np.int32, precision=24)
-    if role is MemoryModel:
-        ports["matrix"] = LavaPyType(np.ndarray, np.int32, precision=24)
+    if role is StateModel:
+        ports["held"] = LavaPyType(np.ndarray, np.int32, precision=24)
     plain = type(label, (role,), ports)
     model = implements(proc=process, protocol=LoihiProtocol)(requires(CPU)(tag("fixed_pt")(plain)))
     globals()[process.__name__], globals()[label] = process, model
