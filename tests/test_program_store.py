@@ -120,7 +120,11 @@ def test_header_that_claims_a_huge_array(folder: Path) -> None:
 
 
 def search(data):
-    return next(phase for phase in data["phases"] if phase["name"] == "search")
+    return data["phases"]["search"]
+
+
+def state(data):
+    return next(iter(data["states"].values()))
 
 
 def first(data, kind: str):
@@ -153,15 +157,15 @@ CHANGES = {
     "query of negative shift": lambda d: first(d, "query")["attrs"].update(shift=-1),
     "unit that nobody has": lambda d: first(d, "conv")["value"].update(unit="nobody.has.this"),
     "unit of another length": lambda d: first(d, "conv")["value"].update(unit="decoder.conv1_ctr.weight"),
-    "output that nothing computes": lambda d: search(d)["outputs"].append(["ctr", "nothing"]),
+    "output that nothing computes": lambda d: search(d)["outputs"].update(ctr="nothing"),
     "operation twice": lambda d: search(d)["ops"].append(search(d)["ops"][-1]),
     "phases as a list": lambda d: d.update(phases=[1]),
     "no phases key": lambda d: d.pop("phases"),
     "other schema": lambda d: d.update(schema="spiketrack-program/999"),
-    "state that nobody writes": lambda d: d["states"].append(["lost", d["states"][0][1]]),
-    "state of another shape": lambda d: d["states"][0][1]["spec"].update(shape=[1, 2, 3, 4]),
-    "state that is none": lambda d: d["states"].pop(),
-    "state with content of another shape": lambda d: d["states"][0][1].update(initial="decoder.conv1_ctr.weight"),
+    "state that nobody writes": lambda d: d["states"].update(lost=state(d)),
+    "state of another shape": lambda d: state(d)["spec"].update(shape=[1, 2, 3, 4]),
+    "state that is none": lambda d: d["states"].popitem(),
+    "state with content of another shape": lambda d: state(d).update(initial="decoder.conv1_ctr.weight"),
     "accumulators of no width": lambda d: d.update(width=0),
     "accumulators of any width": lambda d: d.update(width=4000),
     "spikes without a level": lambda d: first(d, "ni_lif")["value"].update(top=0),

@@ -32,7 +32,7 @@ def data(exported: Path) -> ReportData:
         "active": 0.3,
     }
     return ReportData(
-        model={"name": "<b>tiny</b>", "remark": None},
+        model={"name": "<b>tiny</b>", "remark": None, "weights": "trained weights"},
         clip={"name": "clip & co", "frames": 3, "width": 320, "height": 240, "init": [1, 2, 3, 4]},
         target="loihi2",
         engine="sim",
@@ -94,7 +94,7 @@ def test_verdict_never_gives_a_bare_number(data: ReportData) -> None:
 def test_untrained_boxes_are_not_judged(data: ReportData) -> None:
     from dataclasses import replace
 
-    drawn = replace(data, model={"name": "tiny", "remark": "untrained weights"})
+    drawn = replace(data, model={"name": "tiny", "remark": "untrained weights", "weights": "untrained weights"})
     assert "overlap" in " ".join(sentences(data)) and "overlap" not in " ".join(sentences(drawn))
     assert any("untrained" in remark for remark in remarks(drawn))
 

@@ -72,11 +72,13 @@ def total(intervals: Iterable[Interval]) -> Interval:
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:
-    """``si(2.5e-6, "J") -> "2.5 uJ"``: three significant digits and an SI prefix."""
+    """``si(2.5e-6, "J") -> "2.5 uJ"``: ``digits`` significant digits (at least 3) and the SI prefix that fits them."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
-    factor, prefix = next(((f, p) for f, p in _PREFIXES if abs(value) >= f), _PREFIXES[-1])
-    return f"{value / factor:.{digits}g} {prefix}{unit}"
+    # Rounded before the prefix is chosen: 999.96 u is 1 m, and never 1e+03 u.
+    scaled = [(f"{value / factor:.{digits}g}", prefix) for factor, prefix in _PREFIXES]
+    text, prefix = next((s for s in scaled if abs(float(s[0])) >= 1), scaled[-1])
+    return f"{float(text):,.0f} {prefix}{unit}" if "e+" in text else f"{text} {prefix}{unit}"
 
 
 def si_interval(value: Interval, unit: str) -> str:

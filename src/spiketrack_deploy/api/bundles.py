@@ -180,18 +180,19 @@ def track(
 def _track_bundle(
     folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
 ) -> tuple[Any, Any, str | None]:
-    from spiketrack_deploy.bundle.export import frame_cost, read_program, run_program
+    from spiketrack_deploy.bundle.contents import read_program
+    from spiketrack_deploy.bundle.export import frame_cost, run_program
+    from spiketrack_deploy.bundle.recorded import recorded_profile
     from spiketrack_deploy.engines.factory import make_engine
-    from spiketrack_deploy.hardware.profiles import load_profile
-    from spiketrack_deploy.hardware.schema import Profile
 
     layout.check_bundle(folder)
     program, config = read_program(folder)
-    profile: Profile = load_profile(layout.read_json(folder / layout.ENERGY)["profile"]["name"])
+    profile = recorded_profile(folder / layout.ENERGY)
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
-    return list(run.steps), [frame_cost(layers, profile) for layers in run.frames], program.meta.get("remark")
+    costs = [frame_cost(layers, profile) for layers in run.frames] if profile else None
+    return list(run.steps), costs, program.meta.get("remark")
 
 
 def simulate(
@@ -214,7 +215,8 @@ def simulate(
     layout.check_bundle(folder)
     require_engine(engine)
 
-    from spiketrack_deploy.bundle.export import read_program, run_program
+    from spiketrack_deploy.bundle.contents import read_program
+    from spiketrack_deploy.bundle.export import run_program
     from spiketrack_deploy.energy.layers import mean_layers, sum_counts
     from spiketrack_deploy.engines.factory import make_engine
     from spiketrack_deploy.tracking.runs import open_clip
@@ -306,7 +308,7 @@ def inspect(subject: Place) -> InspectResult:
 
 
 def _inspect_bundle(folder: Path) -> InspectResult:
-    from spiketrack_deploy.bundle.export import read_program
+    from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.nir_graph.cuts import read_cuts
     from spiketrack_deploy.nir_graph.reader import read_graph
     from spiketrack_deploy.nir_graph.summary import summary

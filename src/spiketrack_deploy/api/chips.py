@@ -63,7 +63,7 @@ def program_and_counts(subject: str, phase: str | None) -> tuple[Program, list[M
     path = Path(subject)
     if is_bundle(path):
         from spiketrack_deploy.bundle import layout
-        from spiketrack_deploy.bundle.export import read_program
+        from spiketrack_deploy.bundle.contents import read_program
         from spiketrack_deploy.bundle.recorded import recorded_counts
         from spiketrack_deploy.energy.layers import Mean
 

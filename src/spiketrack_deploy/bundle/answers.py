@@ -8,8 +8,6 @@ a fault in the template phase is named once and not a second time behind it.
 from __future__ import annotations
 
 import io
-import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,14 @@ import numpy as np
 
 from spiketrack_deploy.engines.base import Engine, ReferenceEngine
 from spiketrack_deploy.errors import InputError, VerificationError
+from spiketrack_deploy.inputs.untrusted import Arrays, Entry, read_json
+from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.store import array_digest, canonical_json, content_hash
+from spiketrack_deploy.program.store import AGAIN, array_digest, canonical_json, content_hash
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
 SCHEMA = "spiketrack-vectors/1"
+MAX_RUNS = 64
 Tell = Callable[[str, int, int], None]
 """``tell(what, done, total)``: progress."""
 
@@ -40,24 +41,26 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a verification covered: runs, operations, integers."""
+    """What a verification covered: runs, operations, integers; and how many of these integers belong to an output whose
+    digest is not the recorded one."""
 
     runs: int
     operations: int
     integers: int
+    differing: int
 
 
 def execute(
     program: Program, engine: Engine, phase: str, inputs: Mapping[str, AnyArray]
-) -> tuple[Run, dict[str, IntArray], int]:
-    """Run a phase and digest every operation's output; returns the run, the phase's outputs and the integers seen."""
+) -> tuple[Run, dict[str, IntArray], dict[str, int]]:
+    """Run a phase and digest every operation's output; returns the run, the phase's outputs and the integers of every
+    operation."""
     digests: dict[str, str] = {}
-    seen = 0
+    seen: dict[str, int] = {}
 
     def watch(op: Op, value: IntArray) -> None:
-        nonlocal seen
         digests[op.name] = array_digest(np.asarray(value, dtype=np.int64))
-        seen += value.size
+        seen[op.name] = value.size
 
     result = engine.run(phase, inputs, count=True, watch=watch)
     counts = {name: _plain(c) for name, c in result.counts.items()}
@@ -95,7 +98,7 @@ def save(folder: Path, program: Program, runs: Sequence[Run], vectors: str, expe
     buffer = io.BytesIO()
     named: dict[str, Any] = dict(sorted(arrays.items()))
     np.savez_compressed(buffer, **named)
-    (folder / vectors).write_bytes(buffer.getvalue())
+    write_whole(folder / vectors, buffer.getvalue())
     data = {
         "schema": SCHEMA,
         "program": content_hash(program),
@@ -109,41 +112,42 @@ def save(folder: Path, program: Program, runs: Sequence[Run], vectors: str, expe
             for run in runs
         ],
     }
-    (folder / expected).write_bytes(canonical_json(data))
+    write_whole(folder / expected, canonical_json(data))
 
 
-def load(folder: Path, vectors: str, expected: str) -> tuple[str, list[Run]]:
-    """Content hash of the program the vectors belong to, and the recorded runs.
+def load(folder: Path, program: Program, vectors: str, expected: str) -> tuple[str, list[Run]]:
+    """Content hash of the program the vectors belong to, and the recorded runs, which must be of ``program``'s phases
+    and of its inputs' shapes.
 
     InputError: missing or malformed file; VerificationError: an input is not the one that was recorded.
     """
     for path in (folder / vectors, folder / expected):
         if not path.is_file():
             raise InputError(f"{path}: file is missing; this is not a whole bundle, export it again")
-    try:
-        data = json.loads((folder / expected).read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise InputError(
-                f"{folder / expected}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again"
-            )
-        with np.load(folder / vectors, allow_pickle=False) as archive:
-            runs = [_read_run(archive, i, entry, folder / vectors) for i, entry in enumerate(data["runs"])]
-        return str(data["program"]), runs
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{folder / expected}: not a record of known answers ({type(error).__name__}: {error}); export again"
-        ) from None
+    data = read_json(folder / expected, remedy=AGAIN)
+    data.schema(SCHEMA)
+    with Arrays(folder / vectors, packed=True, remedy=AGAIN) as archive:
+        listed = data["runs"].each(MAX_RUNS)
+        runs = [_read_run(archive, program, index, entry) for index, entry in enumerate(listed)]
+    if not runs:
+        raise InputError(f"{folder / expected}: holds no recorded run; {AGAIN}")
+    return data["program"].text(), runs
 
 
-def _read_run(archive: Mapping[str, AnyArray], index: int, entry: Mapping[str, Any], path: Path) -> Run:
+def _read_run(archive: Arrays, program: Program, index: int, entry: Entry) -> Run:
+    name = entry["phase"].text()
+    if name not in program.phases:
+        raise entry["phase"].fault("a phase of the program")
     inputs = {}
-    for name, digest in entry["inputs"].items():
-        inputs[name] = archive[f"{index}.{name}"]
-        if array_digest(inputs[name]) != digest:
+    for key, spec in program.phases[name].inputs.items():
+        inputs[key] = archive.read(f"{index}.{key}", tuple(spec.shape))
+        if array_digest(inputs[key]) != entry["inputs"][key].text():
             raise VerificationError(
-                f"{path}: recorded input {name} of run {index} is not the one that was exported; export again"
+                f"{archive.path}: recorded input {key} of run {index} is not the one that was exported; {AGAIN}"
             )
-    return Run(entry["phase"], inputs, dict(entry["ops"]), {k: dict(v) for k, v in entry["counts"].items()})
+    digests = {op: digest.text() for op, digest in entry["ops"].members()}
+    counts = {op: {key: n.integer() for key, n in found.members()} for op, found in entry["counts"].members()}
+    return Run(name, inputs, digests, counts)
 
 
 def first_difference(program: Program, want: Run, got: Run) -> str | None:
@@ -159,20 +163,18 @@ def first_difference(program: Program, want: Run, got: Run) -> str | None:
 
 def check(program: Program, engine: Engine, runs: Sequence[Run], where: str, tell: Tell | None = None) -> Checked:
     """Execute every recorded run with ``engine``; VerificationError names the first operation that differs."""
-    operations = integers = 0
+    operations = integers = differing = 0
     for index, want in enumerate(runs):
-        if want.phase not in program.phases:
-            raise InputError(
-                f"{where}: recorded run {index} is of a phase {want.phase!r} that the program lacks; export again"
-            )
         if tell:
             tell("known answers", index, len(runs))
         got, _, seen = execute(program, engine, want.phase, want.inputs)
+        operations += len(got.digests)
+        integers += sum(seen.values())
+        differing += sum(size for op, size in seen.items() if got.digests[op] != want.digests.get(op))
         difference = first_difference(program, want, got)
         if difference:
             raise VerificationError(
-                f"{where}: {want.phase} phase, layer {difference} ({engine.name} engine against the record)"
+                f"{where}: {want.phase} phase, layer {difference} ({engine.name} engine against the record; so far "
+                f"{differing:,} of {integers:,} integers are of outputs that differ)"
             )
-        operations += len(got.digests)
-        integers += seen
-    return Checked(len(runs), operations, integers)
+    return Checked(len(runs), operations, integers, differing)

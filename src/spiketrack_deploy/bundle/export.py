@@ -37,10 +37,11 @@ from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
+from spiketrack_deploy.inputs.whole_file import file_digest, whole, write_whole
 from spiketrack_deploy.lowering.calibrate import Calibration
 from spiketrack_deploy.lowering.lower import LoweringResult, lower
 from spiketrack_deploy.program.describe import describe_program
-from spiketrack_deploy.program.store import load_program, save_program
+from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.report.data import ReportData
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
@@ -228,7 +229,7 @@ def _write_onnx(program: Program, path: Path) -> None:
 def write_boxes(path: Path, clip: ClipSource, steps: Sequence[Step], costs: Sequence[Interval] | None) -> None:
     """``boxes.csv``: one row a frame, pixels; frame 0 is the box that was given. Floats are written in full."""
     head = ["frame", "x", "y", "w", "h", "confidence", "cell", "updated"]
-    with path.open("w", encoding="ascii", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="ascii", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head + (["energy_nj", "energy_low_nj", "energy_high_nj"] if costs else []))
         writer.writerow([0, *clip.init, "", "", 0, *([""] * 3 if costs else [])])
@@ -263,9 +264,14 @@ def write_overlay(
             yield picture
 
     write_video(path, kept(), frames.fps)
-    written = sum(1 for _ in open_frames(path))
+    try:
+        written = sum(1 for _ in open_frames(path))
+    except InputError:  # so little of it was written that it is no video
+        written = 0
     if written != len(labels):
-        raise InputError(f"{path.name}: only {written} of {len(labels)} frames could be written; is the disk full?")
+        raise InputError(
+            f"{path.name}: cannot be written, only {written} of {len(labels)} frames arrived; is the disk full?"
+        )
     return stills
 
 
@@ -302,7 +308,7 @@ def _report_data(
         "init": list(plan.clip.init),
         "bundled": plan.clip.bundled,
     }
-    model = {"name": plan.source.name, "remark": plan.source.remark}
+    model = {"name": plan.source.name, "remark": plan.source.remark, "weights": plan.source.weights}
     return ReportData(
         model,
         clip,
@@ -333,10 +339,10 @@ def _seal(plan: Plan, folder: Path, data: ReportData, energy: EnergyReport, cloc
     """The content hash leaves out report and provenance, so it is known before them and stands in the report."""
     from spiketrack_deploy.report.page import build
 
-    files = {p.relative_to(folder).as_posix(): layout.file_digest(p) for p in folder.rglob("*") if p.is_file()}
+    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
     data = replace(data, hashes={"program": data.hashes["program"], "content": layout.content_hash(files)})
     with clock.stage("report"):
-        (folder / layout.REPORT).write_text(build(data), encoding="utf-8")
+        write_whole(folder / layout.REPORT, build(data))
     inputs = {"model": plan.source.path, "clip": plan.clip.path}
     settings = {
         "model": plan.source.name,
@@ -351,9 +357,3 @@ def _seal(plan: Plan, folder: Path, data: ReportData, energy: EnergyReport, cloc
     layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
     manifest = layout.write_manifest(folder, data.hashes["program"])
     return Outcome(data, energy, manifest, clock.seconds)
-
-
-def read_program(folder: Path) -> tuple[Program, TrackerConfig]:
-    """A bundle's program and the tracker configuration it carries."""
-    program = load_program(folder / layout.PROGRAM)
-    return program, TrackerConfig.from_dict(program.meta.get("config", {}))

@@ -107,7 +107,7 @@ def parity(
             "runs": checked.runs,
             "operations": checked.operations,
             "integers": checked.integers,
-            "differing": 0,
+            "differing": checked.differing,
         },
         "requantised": list(lowered.requantised),
         "ranges": describe_ranges(lowered.ranges),

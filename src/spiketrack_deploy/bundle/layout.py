@@ -5,12 +5,9 @@ This module decides file names, digests and the rename. It must not know what th
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.errors import InputError, UsageError, VerificationError
+from spiketrack_deploy.inputs.untrusted import Entry, shown
+from spiketrack_deploy.inputs.untrusted import read_json as read_checked
+from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
+from spiketrack_deploy.inputs.whole_folder import whole_folder
 
 SCHEMA = "spiketrack-bundle/1"
 MANIFEST = "MANIFEST.json"
@@ -35,7 +36,9 @@ OUTSIDE_HASH: Mapping[str, str] = {
 }
 """Files the content hash leaves out, and why; they have a SHA-256 of their own in the manifest all the same."""
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+AGAIN = "export the bundle again"
+_DIGEST = re.compile("[0-9a-f]{64}")
+_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,6 @@ class Manifest:
     files: Mapping[str, str]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    sha = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
-
-
 def content_hash(files: Mapping[str, str]) -> str:
     """SHA-256 over path and digest of every file that :data:`OUTSIDE_HASH` does not name."""
     from spiketrack_deploy.program.store import canonical_json  # NumPy, which --help does without
@@ -65,17 +59,14 @@ def content_hash(files: Mapping[str, str]) -> str:
 
 def write_json(path: Path, data: Any) -> None:
     """Indented, sorted, ASCII, with a final newline: the same bytes for the same data. NaN is refused."""
-    path.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="ascii")
+    write_whole(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Entry:
     """A JSON file of a bundle; InputError names the file when it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: file is missing; this is not a whole bundle, export it again") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a JSON file ({error}); export the bundle again") from None
+    if not path.exists():
+        raise InputError(f"{path}: file is missing; this is not a whole bundle, {AGAIN}")
+    return read_checked(path, remedy=AGAIN)
 
 
 def write_manifest(folder: Path, program_hash: str) -> Manifest:
@@ -103,21 +94,19 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}; make one with spiketrack-export")
     data = read_json(folder / MANIFEST)
-    try:
-        if data["schema"] != SCHEMA:
-            raise InputError(
-                f"{folder / MANIFEST}: schema {data['schema']!r} is not {SCHEMA!r}; export again with this version"
-            )
-        files = {str(path): str(entry["sha256"]) for path, entry in data["files"].items()}
-        manifest = Manifest(str(data["content_hash"]), str(data["program_hash"]), files)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder / MANIFEST}: not a manifest ({type(error).__name__}: {error}); export again"
-        ) from None
-    for path in files:
-        if Path(path).is_absolute() or ".." in Path(path).parts:
+    data.schema(SCHEMA)
+    files = {}
+    for path, entry in data["files"].members():
+        if not _PATH.fullmatch(path):
             raise InputError(f"{folder / MANIFEST}: names a file outside the bundle ({path}); do not trust this bundle")
-    return manifest
+        files[path] = _digest(entry["sha256"])
+    return Manifest(_digest(data["content_hash"]), _digest(data["program_hash"]), files)
+
+
+def _digest(entry: Entry) -> str:
+    if not isinstance(entry.value, str) or not _DIGEST.fullmatch(entry.value):
+        raise entry.fault("a SHA-256 in hexadecimal")
+    return entry.value
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:
@@ -148,7 +137,16 @@ def check_output(out: Path, force: bool, marker: str = MANIFEST) -> None:
     With ``force`` an earlier result (a folder that holds ``marker``) may be replaced, but never a folder that is
     something else, because replacing deletes it.
     """
-    if out.resolve() == Path.cwd().resolve() or out.resolve() in Path.cwd().resolve().parents:
+    here = Path.cwd().resolve()
+    try:
+        place = out.resolve()
+        str(place).encode("utf-8")  # encoders of video take no other names
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else "its links run in a circle"
+        raise UsageError(f"{out}: cannot be a place to write ({reason}); choose another with -o") from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{shown(str(out))}: lies at a path that is no UTF-8; choose another with -o") from None
+    if place == here or place in here.parents:
         raise UsageError(
             f"{out}: a result replaces its whole folder, so that cannot be the current one or one above; give -o NEW"
         )
@@ -166,72 +164,14 @@ def check_output(out: Path, force: bool, marker: str = MANIFEST) -> None:
         )
 
 
-def _is_full(error: BaseException | None) -> bool:
-    number = error.errno if isinstance(error, OSError) else None
-    return number in _NO_SPACE or any(f"errno = {n}," in str(error) for n in _NO_SPACE)
-
-
-def write_failure(path: Path, error: BaseException | None) -> InputError | None:
-    """The sentence for a failed write (disk full, no permission); ``None`` where the error is something else."""
-    number = error.errno if isinstance(error, OSError) else None
-    text = str(error)
-    if _is_full(error):
-        reason = os.strerror(number) if number else os.strerror(errno.ENOSPC)
-        return InputError(
-            f"{path}: cannot be written ({reason}); free some space or choose another folder with -o; nothing was kept"
-        )
-    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return InputError(
-            f"{path}: cannot be written ({error.strerror or text}); choose another folder with -o; nothing was kept"
-        )
-    return None
-
-
 @contextmanager
 def staging(out: Path, force: bool, marker: str = MANIFEST) -> Iterator[Path]:
     """A temporary sibling of ``out`` that becomes ``out`` when the block ends well and disappears when it does not.
 
-    The rename is the last step, so ``out`` is either the old bundle or the whole new one, never a mixture. Raises
+    Putting it there is the last step, so ``out`` is either the old bundle or the whole new one, never a mixture. Raises
     UsageError (see :func:`check_output`) before anything is written, InputError where the place cannot be written.
     """
     check_output(out, force, marker)
-    target = out.resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
-    except OSError as error:
-        raise write_failure(out, error) or error from None
-    try:
+    with whole_folder(out) as folder:
         yield folder
         check_output(out, force, marker)  # somebody else may have written there in the meantime
-        folder.chmod(0o777 & ~_umask())
-        _replace(folder, target)
-    except (OSError, RuntimeError, InputError) as error:
-        # A writer may have wrapped the cause in a sentence about a temporary file that nobody will find.
-        cause = error.__cause__ or error.__context__ if isinstance(error, InputError) else error
-        failure = write_failure(out, cause) if cause is error or _is_full(cause) else None
-        if failure is None:
-            raise
-        raise failure from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _replace(new: Path, target: Path) -> None:
-    if not target.is_dir() or not any(target.iterdir()):
-        new.replace(target)
-        return
-    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".old.tmp", dir=target.parent))
-    target.replace(retired)
-    try:
-        new.replace(target)
-    except BaseException:
-        retired.replace(target)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy import __version__
-from spiketrack_deploy.bundle.layout import file_digest
+from spiketrack_deploy.inputs.whole_file import file_digest
 
 SCHEMA = "spiketrack-provenance/1"
 PACKAGES = (

@@ -5,15 +5,21 @@ This module decides how ``energy.json`` gives back exact counts. It must not run
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.bundle.layout import read_json
+from spiketrack_deploy.bundle.layout import AGAIN, read_json
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.report import SCHEMA, EnergyReport, assess
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.inputs.resources import profile_names
+from spiketrack_deploy.inputs.untrusted import Entry
+
+MAX_RUNS = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,47 +36,57 @@ class Recorded:
 def recorded_counts(path: Path) -> Recorded:
     """The counts of an ``energy.json``; InputError where it is not one."""
     data = read_json(path)
-    try:
-        if data["schema"] != SCHEMA:
-            raise InputError(
-                f"{path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version"
-            )
-        update = data["template_update"]
-        found = Recorded(
-            int(data["frames"]),
-            int(update["updates"]),
-            int(update["interval_frames"]),
-            _layers(data, "search"),
-            _layers(data, "template"),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not an energy file ({type(error).__name__}: {error}); export the bundle again"
-        ) from None
-    if found.frames < 1 or not found.search:
-        raise InputError(f"{path}: holds no search frame; export the bundle again")
+    data.schema(SCHEMA)
+    update = data["template_update"]
+    found = Recorded(
+        data["frames"].integer(1, MAX_RUNS),
+        update["updates"].integer(0, MAX_RUNS),
+        update["interval_frames"].integer(1, MAX_RUNS),
+        _layers(data, "search"),
+        _layers(data, "template"),
+    )
+    if not found.search or bool(found.template) != bool(found.updates):
+        raise InputError(f"{path}: its layers are not those of the frames and updates that it names; {AGAIN}")
     return found
 
 
-def _layers(data: dict[str, Any], phase: str) -> list[LayerCounts]:
-    return [
-        LayerCounts(row["name"], row["kind"], row["block"], row["counts_total"])
-        for row in data["layers"]
-        if row["phase"] == phase
-    ]
+def recorded_profile(path: Path) -> Profile | None:
+    """The profile an ``energy.json`` was priced with, ``None`` where that is not a bundled one."""
+    name = read_json(path)["profile"]["name"].text()
+    return load_profile(name) if name in profile_names() else None
 
 
-def _runs(layers: list[LayerCounts], runs: int) -> list[list[LayerCounts]]:
-    """Runs whose exact sums are ``layers``: a mean needs sums and the number of runs, so one run may hold all."""
-    nothing = [LayerCounts(layer.name, layer.kind, layer.block, {}) for layer in layers]
-    return [layers] + [nothing] * (runs - 1) if layers else []
+def _layers(data: Entry, phase: str) -> list[LayerCounts]:
+    layers = []
+    for row in data["layers"].each():
+        if row["phase"].text() == phase:
+            counts = {name: value.integer() for name, value in row["counts_total"].members()}
+            layers.append(LayerCounts(row["name"].text(), row["kind"].text(), row["block"].text(), counts))
+    return layers
+
+
+class _Summed(Sequence[list[LayerCounts]]):
+    """Runs of which only the exact sums are known: as many as ``runs``, the first holds all, the others nothing. A mean
+    needs no more, so they are not made: a file may claim any number of them."""
+
+    def __init__(self, layers: list[LayerCounts], runs: int) -> None:
+        self._layers, self._runs = layers, runs
+
+    def __len__(self) -> int:
+        return self._runs
+
+    def __iter__(self) -> Iterator[list[LayerCounts]]:
+        return iter([self._layers])
+
+    def __getitem__(self, index: Any) -> Any:
+        return [self._layers][index]
 
 
 def reprice(recorded: Recorded, profile: Profile) -> EnergyReport:
     """The same counts under another profile."""
     return assess(
-        _runs(recorded.search, recorded.frames),
-        _runs(recorded.template, recorded.updates),
+        _Summed(recorded.search, recorded.frames),
+        _Summed(recorded.template, recorded.updates),
         profile,
         update_interval=recorded.interval,
         single_frames=False,

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.bundle import answers, layout
+from spiketrack_deploy.bundle.contents import read_program
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.errors import VerificationError
 from spiketrack_deploy.program.bounds import demand_ranges
-from spiketrack_deploy.program.store import content_hash, load_program
+from spiketrack_deploy.program.store import content_hash
 from spiketrack_deploy.program.types import Program
 
 Tell = Callable[[str, int, int], None]
@@ -30,7 +31,7 @@ def verify_bundle(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
     for path in manifest.files:
         if not (folder / path).is_file():
             layout.changed_files(folder, manifest)
-    program = load_program(folder / layout.PROGRAM)
+    program, _ = read_program(folder)
     found = content_hash(program)
     if found != manifest.program_hash:
         raise VerificationError(
@@ -39,11 +40,14 @@ def verify_bundle(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
         )
     layout.check_bundle(folder)
     operations = _prove(program, folder)
-    owner, runs = answers.load(folder, layout.VECTORS, layout.EXPECTED)
+    owner, runs = answers.load(folder, program, layout.VECTORS, layout.EXPECTED)
     if owner != found:
         raise VerificationError(
             f"{folder / layout.EXPECTED}: its known answers belong to another program; export again"
         )
+    unanswered = sorted(set(program.phases) - {run.phase for run in runs})
+    if unanswered:
+        raise VerificationError(f"{folder / layout.EXPECTED}: has no known answers of phase {', '.join(unanswered)}")
     with ReferenceEngine(program) as engine:
         checked = answers.check(program, engine, runs, str(folder), tell)
     return {

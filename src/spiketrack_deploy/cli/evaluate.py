@@ -69,11 +69,11 @@ Examples:
     help="Hardware profile that prices what a program does.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; one that dies loses nothing."
+    "--jobs", type=options.THREADS, default=1, show_default=True, help="Processes; one that dies loses nothing."
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=options.THREADS,
     default=1,
     show_default=True,
     help="Threads of each process for the float tracker and the sim engine.",
@@ -239,7 +239,6 @@ def _sequence(tracker: Mapping[str, Any], name: str) -> str:
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -248,4 +247,4 @@ def _table(title: str, head: list[str], rows: list[list[str]]) -> None:
         table.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+    printing.console(180).print(table)

@@ -7,6 +7,7 @@ none of the heavy libraries, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import json
 import os
@@ -15,17 +16,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, SpiketrackError, UsageError
+from spiketrack_deploy.cli import streams
+from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, SpiketrackError, UsageError
 
 EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -39,7 +39,8 @@ def export_main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _start(attribute: str, name: str, argv: Sequence[str] | None) -> int:
-    """Signals first, imports then, so that Ctrl-C right after the start ends as tidily as later on."""
+    """Signals are in order before the first larger import, so that an interruption right after the start ends as tidily
+    as later on."""
     _end_tidily()
     try:
         from spiketrack_deploy.cli import commands
@@ -54,8 +55,6 @@ def _leave(code: int) -> NoReturn:
     it was handled, and kills itself by SIGINT after ``sys.exit``: then the exit code would depend on the instant."""
     if code == EXIT_INTERRUPTED:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -68,12 +67,13 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _end_tidily()
     _keep_quiet()
+    streams.prepare()
     try:
+        _check_text(args)
         with command.make_context(name, args) as context:
             context.obj = [name, *args]
             command.invoke(context)
-        sys.stdout.flush()
-        return EXIT_OK
+        return _flushed(EXIT_OK)
     except click.exceptions.Exit as stop:
         return _flushed(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -85,23 +85,39 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
         return _fail(str(error), error.exit_code, as_json, error)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted; nothing half-written is left", EXIT_INTERRUPTED, as_json)
-    except BrokenPipeError:
-        return _broken_pipe()
+    except SystemExit as stop:  # a signal that ends a process, see _end_tidily
+        code = stop.code if isinstance(stop.code, int) else EXIT_BUG
+        return _fail("terminated; nothing half-written is left", code, as_json) if code > 128 else code
+    except MemoryError as error:
+        return _fail("there is not enough memory for this input", InputError.exit_code, as_json, error)
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            return _broken_pipe()
-        from spiketrack_deploy.bundle.layout import write_failure
-
-        failure = write_failure(_place(error), error)
-        if failure is None:
-            return _bug(error, as_json)
-        return _fail(str(failure), failure.exit_code, as_json, error)
+        return _system(error, as_json)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug still ends with one sentence
         return _bug(error, as_json)
 
 
-def _place(error: OSError) -> Path:
-    return Path(str(error.filename)) if error.filename else Path("output")
+def _check_text(args: Sequence[str]) -> None:
+    """UsageError for bytes that are no UTF-8: OpenCV ends the process over them, and no report can hold them."""
+    for arg in args:
+        try:
+            arg.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UsageError(f"{streams.shown(arg)}: holds bytes that are no UTF-8; rename the file") from None
+
+
+def _system(error: OSError, as_json: bool) -> int:
+    """What the operating system refused and no room turned into a sentence of its own."""
+    if error.errno == errno.EPIPE:
+        return _fail("", EXIT_BROKEN_PIPE, as_json)
+    reason = error.strerror or str(error)
+    sentence = f"{error.filename}: cannot be used ({reason}); check the path"
+    if not os.path.isdir(os.curdir):
+        sentence = "the current folder was deleted; change to another one"
+    elif error.filename is None:
+        sentence = f"a write failed ({reason}); check where the output goes and whether there is space"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        sentence = f"{error.filename}: cannot be written ({reason}); free some space or choose another folder with -o"
+    return _fail(sentence, InputError.exit_code, as_json, error)
 
 
 def _usage_sentence(error: click.ClickException) -> str:
@@ -111,13 +127,18 @@ def _usage_sentence(error: click.ClickException) -> str:
 
 
 def _fail(sentence: str, code: int, as_json: bool, error: BaseException | None = None) -> int:
-    sentence = " ".join(sentence.split())
+    """Say ``sentence`` where anybody listens; the exit code is the same where nobody does."""
+    sentence = streams.shown(" ".join(sentence.split()))
     if error is not None and os.environ.get("SPIKETRACK_DEBUG"):
         traceback.print_exception(error)
-    print(f"error: {sentence}" if code != EXIT_INTERRUPTED else sentence, file=sys.stderr)
-    if as_json:
-        print(json.dumps({"error": sentence, "exit_code": code}))
-    return _flushed(code)
+    with contextlib.suppress(OSError):
+        if sentence:
+            print(f"error: {sentence}" if code < 128 else sentence, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        if as_json and sentence:
+            print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
+    streams.close()
+    return code
 
 
 def _bug(error: Exception, as_json: bool) -> int:
@@ -129,22 +150,19 @@ def _bug(error: Exception, as_json: bool) -> int:
 def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _broken_pipe()
+    except OSError as error:
+        return _system(error, False)
     return code
-
-
-def _broken_pipe() -> int:
-    """The reader of our output went away; the interpreter must not complain when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_BROKEN_PIPE
 
 
 def _keep_quiet() -> None:
     """HDF5 objects of a half-written file complain while they are destroyed; the one sentence says it already."""
-    if not os.environ.get("SPIKETRACK_DEBUG"):
-        sys.unraisablehook = lambda event: None
-        sys.excepthook = lambda kind, error, trace: None
+
+    def hook(event: sys.UnraisableHookArgs) -> None:
+        if "decrement id ref count" not in str(event.exc_value) or os.environ.get("SPIKETRACK_DEBUG"):
+            sys.__unraisablehook__(event)
+
+    sys.unraisablehook = hook
 
 
 def _end_tidily() -> None:

@@ -15,6 +15,8 @@ import click
 Function = Callable[..., Any]
 
 ENGINES = ("sim", "lava", "reference", "onnx")
+THREADS = click.IntRange(min=1, max=256)
+"""OpenMP ends the process over a hundred thousand threads, and more than there are cores help nobody."""
 
 
 class Box(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -83,7 +85,7 @@ def engine(default: str | None = "sim") -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         threads = "Threads of the sim engine and of the float tracker; integers do not change."
-        function = click.option("--threads", type=click.IntRange(min=1), help=threads)(function)
+        function = click.option("--threads", type=THREADS, help=threads)(function)
         return click.option("--engine", type=click.Choice(ENGINES), default=default, show_default=True, help=who)(
             function
         )

@@ -5,7 +5,9 @@ This module decides presentation. It must not compute a figure. rich is imported
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,11 +50,18 @@ def progress(quiet: bool) -> Iterator[Tell | None]:
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
 
 
-def _console() -> Any:
+def console(width: int = _FILE_WIDTH) -> Any:
+    """rich's console on standard output; ``width`` in columns where that is no terminal and has none of its own."""
     from rich.console import Console
 
-    # A file or a pipe has no width of its own; 80 columns would fold every table.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    found = Console(highlight=False, width=None if sys.stdout.isatty() else width)
+    found.on_broken_pipe = _broken_pipe  # type: ignore[method-assign]
+    return found
+
+
+def _broken_pipe() -> None:
+    """rich would end the process with 1; the command line knows better."""
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -65,7 +74,7 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], right
         table.add_column(name, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
+    console().print(table)
 
 
 def _line(text: str) -> None:

@@ -66,7 +66,7 @@ _PATH = click.Path(path_type=Path)
     type=click.FloatRange(min=0, min_open=True),
     help="Budget of training time instead of --steps; such a run is not reproducible to the bit.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that share a step.")
+@click.option("--workers", type=options.THREADS, help="Processes that share a step.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and samples.")
 @click.option(
     "--synop-penalty", type=click.FloatRange(min=0), help="Loss per million synaptic operations of a search frame."

@@ -33,6 +33,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.vocabulary import CAUSES, PRICES
+from spiketrack_deploy.inputs.whole_file import whole, write_whole
 from spiketrack_deploy.units import ZERO, Interval, total
 
 SCHEMA = "spiketrack-energy/1"
@@ -282,14 +283,14 @@ def assess(
 
 def write_energy_json(report: EnergyReport, path: Path) -> None:
     """Write ``energy.json``: the same report gives the same bytes."""
-    path.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def write_layers_csv(report: EnergyReport, path: Path) -> None:
     """Write ``layers.csv``: a row per layer and phase, mean counts per run, nanojoules with band, causes nominal."""
     energies = ["energy_nj", "energy_low_nj", "energy_high_nj", *(f"{cause}_nj" for cause in CAUSES)]
     header = ["phase", "name", "kind", "block", *COUNTS, *energies]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for phase in [report.search, report.template]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from spiketrack_deploy.engines.sim_levels import rounding_bits
 from spiketrack_deploy.errors import EngineError, InputError
+from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.store import content_hash
 from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Arrays, Op, Phase, Program
 
@@ -310,7 +311,4 @@ def build_model(program: Program, branch_name: str, all_outputs: bool = False) -
 def export_onnx(program: Program, path: Path, phase: str = "search", all_outputs: bool = False) -> None:
     """Write one phase (see :func:`build_model`) to ``path``; the same program gives the same bytes."""
     model = build_model(program, phase, all_outputs)
-    try:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    write_whole(path, model.SerializeToString(deterministic=True))

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.bundle.layout import write_failure
 from spiketrack_deploy.evaluation.metrics import OVERLAP_THRESHOLDS, PIXEL_THRESHOLDS
+from spiketrack_deploy.inputs.whole_file import cannot_write
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the line style says the rest where they recur.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
@@ -149,7 +149,7 @@ def _save(figure: Any, folder: Path, name: str) -> list[str]:
                 figure.savefig(part, format=kind, dpi=150, metadata=metadata)
             part.replace(path)
         except OSError as error:
-            raise write_failure(path, error) or error from None
+            raise cannot_write(path, error) from None
         finally:
             part.unlink(missing_ok=True)
         names.append(path.name)

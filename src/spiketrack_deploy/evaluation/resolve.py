@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from spiketrack_deploy.bundle.layout import PROGRAM, file_digest
+from spiketrack_deploy.bundle.layout import PROGRAM
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, check_baseline
 from spiketrack_deploy.evaluation.compile import compile_model
 from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.inputs.sources import ModelSource, find_source, is_bundle
+from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.program.store import content_hash, load_program
 from spiketrack_deploy.tracking.runs import Tell
 

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.bundle.layout import write_failure
 from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.evaluation.run import Record
 from spiketrack_deploy.evaluation.subjects import Subject
+from spiketrack_deploy.inputs.whole_file import cannot_write
 
 SCHEMA = "spiketrack-evaluation/1"
 RUN, RESULTS, SPEED, TABLE = "run.json", "results.json", "speed.json", "table.csv"
@@ -40,7 +40,7 @@ def write_whole(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        raise write_failure(path, error) or error from None
+        raise cannot_write(path, error) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -120,7 +120,7 @@ class RunFolder:
             yield part
             part.replace(folder)
         except OSError as error:
-            raise write_failure(folder, error) or error from None
+            raise cannot_write(folder, error) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

@@ -6,20 +6,15 @@ values are used for.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from spiketrack_deploy.errors import ProfileError
+from spiketrack_deploy.errors import InputError, ProfileError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.resources import find_profile, profile_names
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from spiketrack_deploy.inputs.untrusted import read_toml, shown
 
 MAX_BYTES = 1 << 20
 _SHOWN = 8
@@ -70,14 +65,9 @@ def _joined(data: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ProfileError(f"profile {path} is larger than {MAX_BYTES} bytes: not a hardware profile.")
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return data
-    except OSError as error:
-        raise ProfileError(f"profile {path} cannot be read: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ProfileError(f"profile {path} is not valid TOML: {error}.") from error
+        return read_toml(path, MAX_BYTES, "correct the profile or give another")
+    except InputError as error:
+        raise ProfileError(f"profile {error}") from None
 
 
 def _defects(path: Path, error: ValidationError) -> str:
@@ -88,4 +78,4 @@ def _defects(path: Path, error: ValidationError) -> str:
         lines.append(f"{field}: {item['msg'].removeprefix('Value error, ')}")
     more = f" (and {len(lines) - _SHOWN} more)" if len(lines) > _SHOWN else ""
     remedy = "Correct the file: every price needs value, unit, low, high, tag and source."
-    return f"profile {path}: {'; '.join(lines[:_SHOWN])}{more}. {remedy}"
+    return f"profile {path}: {shown('; '.join(lines[:_SHOWN]))[:2000]}{more}. {remedy}"

@@ -67,7 +67,7 @@ class Limit(BaseModel):
 
     model_config = _STRICT
 
-    value: Annotated[int, Field(ge=0)]
+    value: Annotated[int, Field(ge=0, le=10**15)]
     unit: Text
     tag: Text
     source: Text

@@ -14,6 +14,7 @@ from pathlib import Path
 from spiketrack_deploy.bundle.layout import MANIFEST
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.inputs.resources import find_clip, find_model, model_names
+from spiketrack_deploy.inputs.untrusted import first_line
 
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
@@ -25,6 +26,7 @@ TARGETS = {
 """Target -> hardware profile it is priced with; ``cpu`` is no chip, its prices are those of 45 nm CMOS arithmetic."""
 
 Box = tuple[float, float, float, float]
+_WEIGHTS = "model.safetensors"
 _BOX_FILES = ("groundtruth_rect.txt", "groundtruth.txt")
 
 
@@ -42,6 +44,13 @@ class ModelSource:
         if not self.untrained:
             return None
         return "untrained weights: its boxes mean nothing, and trained ones would spike differently"
+
+    @property
+    def weights(self) -> str:
+        """What is known about its weights."""
+        if self.untrained is None:
+            return "it has no model card, so nothing is stated about its weights"
+        return self.remark or "trained weights: its card (MODEL.md) says how and on what"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,10 @@ def find_source(model: str | None) -> ModelSource:
         raise InputError(
             f"{name}: there is no such checkpoint file, and no bundled model of this name (bundled: {bundled})"
         )
+    if path.is_dir():
+        if not (path / _WEIGHTS).is_file():
+            raise InputError(f"{name}: is a folder without {_WEIGHTS}; give a checkpoint file")
+        return ModelSource(path.resolve().name, path / _WEIGHTS, _untrained(path))
     return ModelSource(path.stem, path, _untrained(path))
 
 
@@ -88,8 +101,7 @@ def _untrained(weights: Path) -> bool | None:
     card = (weights if weights.is_dir() else weights.parent) / "MODEL.md"
     if not card.is_file():
         return None
-    lines = card.read_text(encoding="utf-8", errors="replace").split("\n", 1)
-    return "UNTRAINED" in lines[0]
+    return "UNTRAINED" in first_line(card)
 
 
 def find_frames(video: Path | None, frames: Path | None, init: Sequence[float] | None) -> ClipSource:
@@ -122,7 +134,7 @@ def _recorded_box(path: Path) -> Box:
             f"{path}: say where the target is in the first frame with --init x,y,w,h "
             f"(there is no {places[0].name} beside it)"
         )
-    line = place.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
+    line = first_line(place)
     try:
         return _box([float(part) for part in line.replace("\t", ",").split(",")])
     except (ValueError, InputError):

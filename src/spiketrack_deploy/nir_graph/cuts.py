@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.errors import InputError, VerificationError
+from spiketrack_deploy.inputs.untrusted import read_json
+from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.nir_graph.graph import (
     BRANCHES,
     CUT_PREFIX,
@@ -29,7 +31,7 @@ from spiketrack_deploy.nir_graph.graph import (
 
 CUTS_VERSION = 1
 TRANSPOSE = "(C,H,W) -> (H*W,C)"
-MAX_CUTS_BYTES = 64 * 2**20
+MAX_CUTS_BYTES = 16 * 2**20
 
 CutShape = Callable[[Cut, Sequence[Shape]], Shape]
 Check = Callable[[Any], bool]
@@ -181,7 +183,7 @@ def write_cuts(cuts: Sequence[Cut], graph: Graph, path: Path, *, digest: str | N
         "cuts": [cut_record(cut) for cut in cuts],
     }
     body["sha256"] = sha256(canonical_json(body).encode()).hexdigest()
-    path.write_text(json.dumps(body, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(body, indent=2, allow_nan=False) + "\n")
 
 
 def cut_record(cut: Cut) -> dict[str, Any]:
@@ -220,21 +222,7 @@ def read_cuts(path: Path, graph: Graph) -> list[Cut]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_CUTS_BYTES:
-            raise InputError(f"{path}: larger than {MAX_CUTS_BYTES // 2**20} MiB, so it is no cuts file")
-        body = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(body, dict):
-        raise InputError(f"{path}: is not a JSON object")
-    return body
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
+    return read_json(path, MAX_CUTS_BYTES, "export the model again").table()
 
 
 def _expect_keys(path: Path, where: str, entry: Mapping[str, Any], want: set[str]) -> None:

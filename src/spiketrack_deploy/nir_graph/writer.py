@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.nir_graph.graph import (
     FloatArray,
     Graph,
@@ -59,9 +60,9 @@ def write_graph(graph: Graph, path: Path) -> str:
             _Writer(file, digests).graph(graph)
             file.flush()
             image = file.id.get_file_image()
-        path.write_bytes(image)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error})") from error
+    write_whole(path, image)
     return graph_digest(graph, digests)
 
 

@@ -7,18 +7,21 @@ stands in its row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.ops import OP_TABLE
-from spiketrack_deploy.program.ops.row import OpKind
+from spiketrack_deploy.program.ops.row import MOST_ELEMENTS, OpKind
 from spiketrack_deploy.program.types import LEVELLED, VALUE_KINDS, Arrays, Op, Phase, Program, TensorSpec
 
 WIDTHS = (8, 32)
 """Least and largest accumulator width; wider ones have no kernel whose sums are exact."""
 LARGEST_TOP = 255
+MOST_EXPONENT = 64
+"""Of a unit or scale, either sign: products of both stay far within a float64."""
 _AGAIN = "export the bundle again"
 
 
@@ -28,8 +31,10 @@ def spec_defect(spec: TensorSpec, program: Program) -> str | None:
         return f"has unknown kind {spec.kind!r}"
     if len(spec.shape) < 2 or any(n < 1 for n in spec.shape):
         return f"has shape {spec.shape}; a value has time steps, channels and perhaps more, each 1 or more"
-    if not (np.isfinite(spec.scale) and spec.scale > 0):
-        return f"has scale {spec.scale}; it must be finite and above 0"
+    if math.prod(spec.shape) > MOST_ELEMENTS:
+        return f"has shape {spec.shape}, more than the {MOST_ELEMENTS:,} elements that a value may have"
+    if not 2.0**-MOST_EXPONENT <= spec.scale <= 2.0**MOST_EXPONENT:
+        return f"has scale {spec.scale}; it must be above 0, within 2 to the {MOST_EXPONENT}"
     if not (1 <= spec.top <= LARGEST_TOP if spec.kind in LEVELLED else spec.top == 0):
         return f"has a largest level of {spec.top}; images and spikes have 1 to {LARGEST_TOP}, other values none"
     if spec.unit is None:
@@ -39,6 +44,8 @@ def spec_defect(spec: TensorSpec, program: Program) -> str | None:
     unit = program.arrays.get(spec.unit)
     if unit is None or unit.shape != (spec.shape[1],) or not np.issubdtype(unit.dtype, np.integer):
         return f"has unit {spec.unit!r}, which is not an integer array of {spec.shape[1]} channels"
+    if unit.min() < -MOST_EXPONENT or unit.max() > MOST_EXPONENT:
+        return f"has unit {spec.unit!r} with exponents beyond {MOST_EXPONENT}"
     return None
 
 
@@ -117,9 +124,11 @@ def _check_phase(phase: Phase, program: Program) -> None:
         if defect:
             raise InputError(f"program: {phase.name} {op.name} {defect}; {_AGAIN}")
         known.add(op.name)
-    lost = [v for v in phase.outputs.values() if v not in known]
-    if lost:
-        raise InputError(f"program: {phase.name} has outputs {lost} that nothing computes; {_AGAIN}")
+    lost = [v for v in phase.outputs.values() if v not in phase.values]
+    shown = [value for public, value in phase.outputs.items() if public not in program.states]
+    if lost or not phase.outputs or len(shown) != len(set(shown)):
+        what = f"outputs {lost} that nothing computes" if lost else "no outputs, or one of two names"
+        raise InputError(f"program: {phase.name} has {what}; {_AGAIN}")
     if phase.cadence.every is not None and phase.cadence.every < 1:
         raise InputError(f"program: {phase.name} runs every {phase.cadence.every} results; at least 1 is possible")
 

@@ -9,30 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from spiketrack_deploy.errors import InputError, VerificationError
+from spiketrack_deploy.inputs.untrusted import Arrays, Entry, read_json
+from spiketrack_deploy.inputs.whole_file import whole, write_whole
 from spiketrack_deploy.program.legality import check_program
 from spiketrack_deploy.program.types import AnyArray, Cadence, Op, Phase, Program, State, TensorSpec
 
 SCHEMA = "spiketrack-program/2"
 JSON_NAME, ARRAYS_NAME = "program.json", "arrays.npz"
-_MAX_BYTES = 4 * 2**30
+AGAIN = "export the bundle again"
+MAX_OPERATIONS, MAX_PHASES = 10_000, 16
+"""Operations of a phase, and phases: some thirty times what the largest network here has."""
+_MAX_SIDE = 2**31 - 1
 
 
 def array_digest(array: AnyArray) -> str:
     """SHA-256 over dtype, shape and little-endian C-order bytes."""
     a = np.ascontiguousarray(array)
     little = a.astype(a.dtype.newbyteorder("<"), copy=False)
-    header = f"{little.dtype.str}{a.shape}".encode()
-    return hashlib.sha256(header + little.tobytes()).hexdigest()
+    sha = hashlib.sha256(f"{little.dtype.str}{a.shape}".encode())
+    sha.update(little.data if little.size else b"")
+    return sha.hexdigest()
 
 
 def canonical_json(data: Any) -> bytes:
@@ -46,9 +49,8 @@ def _spec_dict(spec: TensorSpec) -> dict[str, Any]:
 
 def _phase_dict(phase: Phase) -> dict[str, Any]:
     return {
-        "name": phase.name,
         "cadence": {"start": phase.cadence.start, "every": phase.cadence.every},
-        "inputs": [[name, _spec_dict(spec)] for name, spec in phase.inputs.items()],
+        "inputs": {name: _spec_dict(spec) for name, spec in phase.inputs.items()},
         "ops": [
             {
                 "name": o.name,
@@ -61,18 +63,18 @@ def _phase_dict(phase: Phase) -> dict[str, Any]:
             }
             for o in phase.ops
         ],
-        "outputs": [[public, value] for public, value in phase.outputs.items()],
+        "outputs": dict(phase.outputs),
     }
 
 
 def to_dict(program: Program) -> dict[str, Any]:
-    """The JSON form, digests of all arrays included. Phases, inputs and outputs are lists: their order counts."""
+    """The JSON form, digests of all arrays included, in the program's own order of phases, inputs and outputs."""
     return {
         "schema": SCHEMA,
         "meta": dict(program.meta),
         "width": program.width,
-        "states": [[n, {"spec": _spec_dict(s.spec), "initial": s.initial}] for n, s in program.states.items()],
-        "phases": [_phase_dict(phase) for phase in program.phases.values()],
+        "states": {n: {"spec": _spec_dict(s.spec), "initial": s.initial} for n, s in program.states.items()},
+        "phases": {name: _phase_dict(phase) for name, phase in program.phases.items()},
         "arrays": {key: array_digest(program.arrays[key]) for key in sorted(program.arrays)},
     }
 
@@ -97,35 +99,46 @@ def save_program(program: Program, folder: Path) -> str:
     """Write the two files into ``folder`` (made if absent) and return the content hash."""
     folder.mkdir(parents=True, exist_ok=True)
     data = to_dict(program)
-    (folder / JSON_NAME).write_bytes(canonical_json(data))
-    with (folder / ARRAYS_NAME).open("wb") as stream:
+    write_whole(folder / JSON_NAME, json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
+    with whole(folder / ARRAYS_NAME) as part, part.open("wb") as stream:
         arrays: dict[str, Any] = {key: np.ascontiguousarray(program.arrays[key]) for key in sorted(program.arrays)}
         np.savez(stream, **arrays)
     return hashlib.sha256(canonical_json(_integers(data))).hexdigest()
 
 
-def _read_spec(data: Mapping[str, Any]) -> TensorSpec:
-    shape = tuple(int(n) for n in data["shape"])
-    return TensorSpec(str(data["kind"]), shape, data["unit"], float(data["scale"]), int(data["top"]))
+def _read_spec(data: Entry) -> TensorSpec:
+    shape = tuple(size.integer(-1, _MAX_SIDE) for size in data["shape"].each(8))
+    unit = None if data["unit"].value is None else data["unit"].text()
+    return TensorSpec(data["kind"].text(), shape, unit, data["scale"].number(), data["top"].integer(0, _MAX_SIDE))
 
 
-def _read_phase(data: Mapping[str, Any]) -> Phase:
-    ops = tuple(
-        Op(
-            o["name"],
-            o["kind"],
-            tuple(o["inputs"]),
-            o["block"],
-            {k: int(v) for k, v in o["attrs"].items()},
-            dict(o["arrays"]),
-        )
-        for o in data["ops"]
+def _read_op(data: Entry) -> Op:
+    return Op(
+        data["name"].text(),
+        data["kind"].text(),
+        tuple(name.text() for name in data["inputs"].each()),
+        data["block"].text(),
+        {name: value.integer(-_MAX_SIDE, _MAX_SIDE) for name, value in data["attrs"].members()},
+        {role: key.text() for role, key in data["arrays"].members()},
     )
-    values = {o["name"]: _read_spec(o["value"]) for o in data["ops"]}
-    inputs = {name: _read_spec(spec) for name, spec in data["inputs"]}
+
+
+def _read_phase(name: str, data: Entry) -> Phase:
+    listed = data["ops"].each(MAX_OPERATIONS)
+    ops = tuple(_read_op(entry) for entry in listed)
+    values = {op.name: _read_spec(entry["value"]) for op, entry in zip(ops, listed)}
+    inputs = {key: _read_spec(spec) for key, spec in data["inputs"].members()}
+    outputs = {key: value.text() for key, value in data["outputs"].members()}
     every = data["cadence"]["every"]
-    cadence = Cadence(bool(data["cadence"]["start"]), None if every is None else int(every))
-    return Phase(str(data["name"]), inputs, ops, values, dict(data["outputs"]), cadence)
+    often = None if every.value is None else every.integer(1, _MAX_SIDE)
+    return Phase(name, inputs, ops, values, outputs, Cadence(data["cadence"]["start"].truth(), often))
+
+
+def _read_state(data: Entry) -> State:
+    initial = data["initial"]
+    if initial.value is None or isinstance(initial.value, str):
+        return State(_read_spec(data["spec"]), initial.value)
+    return State(_read_spec(data["spec"]), initial.integer(-_MAX_SIDE, _MAX_SIDE))
 
 
 def _owner(data: Mapping[str, Any], key: str) -> str:
@@ -139,33 +152,18 @@ def _owner(data: Mapping[str, Any], key: str) -> str:
     return ", ".join(sorted(users)) or f"array {key}"
 
 
-def _check_header(stream: IO[bytes], size: int) -> None:
-    """ValueError unless the header describes exactly the bytes behind it: memory is only then set aside for them."""
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"format {version} is not known")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.hasobject or any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise ValueError(f"its header says {dtype} {shape}, which is not what follows")
-
-
-def _read_array(archive: zipfile.ZipFile, key: str, path: Path, data: Mapping[str, Any]) -> AnyArray:
+def _read_array(archive: Arrays, key: str, data: Mapping[str, Any]) -> AnyArray:
+    path = archive.path
+    if key not in archive:
+        raise InputError(f"{path}: the array of {_owner(data, key)} is missing; {AGAIN}")
     try:
-        with archive.open(key + ".npy") as stream:
-            _check_header(stream, archive.getinfo(key + ".npy").file_size)
-        with archive.open(key + ".npy") as stream:
-            array: AnyArray = np.lib.format.read_array(stream, allow_pickle=False)
-    except KeyError:
-        raise InputError(f"{path}: the array of {_owner(data, key)} is missing; export the bundle again") from None
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise VerificationError(
-            f"{path}: the array of layer {_owner(data, key)} is damaged ({error}); export the bundle again"
-        ) from None
+        array: AnyArray = archive.read(key)
+    except InputError as error:
+        raise VerificationError(f"{path}: the array of layer {_owner(data, key)} is damaged ({error})") from None
     if array_digest(array) != data["arrays"][key]:
         raise VerificationError(
             f"{path}: the array of layer {_owner(data, key)} is not the one that was exported (its SHA-256 "
-            "differs); export the bundle again"
+            f"differs); {AGAIN}"
         )
     return array
 
@@ -180,27 +178,15 @@ def load_program(folder: Path) -> Program:
     for path in (json_path, array_path):
         if not path.is_file():
             raise InputError(f"{path}: file is missing; this is not a whole bundle, export it again")
-    try:
-        data = json.loads(json_path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise InputError(
-                f"{json_path}: schema {data['schema']!r} is not {SCHEMA!r}; export the bundle again with this version"
-            )
-        phases = {phase.name: phase for phase in map(_read_phase, data["phases"])}
-        states = {n: State(_read_spec(s["spec"]), s["initial"]) for n, s in data["states"]}
-        keys, meta, width = list(data["arrays"]), data["meta"], int(data["width"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{json_path}: not a program file ({type(error).__name__}: {error}); export the bundle again"
-        ) from None
-    try:
-        archive = zipfile.ZipFile(array_path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{array_path}: not an array archive ({error}); export the bundle again") from None
-    with archive:
-        if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
-            raise InputError(f"{array_path}: declares more than {_MAX_BYTES} bytes; refused")
-        arrays = {key: _read_array(archive, key, array_path, data) for key in keys}
+    data = read_json(json_path, remedy=AGAIN)
+    data.schema(SCHEMA)
+    phases = {name: _read_phase(name, entry) for name, entry in data["phases"].members(MAX_PHASES)}
+    states = {name: _read_state(entry) for name, entry in data["states"].members(MAX_OPERATIONS)}
+    width = data["width"].integer(1, _MAX_SIDE)
+    keys = [key for key, digest in data["arrays"].members() if digest.text()]
+    meta = data["meta"].table()
+    with Arrays(array_path, packed=False, remedy=AGAIN) as archive:
+        arrays = {key: _read_array(archive, key, data.table()) for key in keys}
     program = Program(phases, arrays, states, width, meta)
     check_program(program)
     return program

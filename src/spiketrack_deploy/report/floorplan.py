@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.inputs.whole_file import whole
 from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.report import pictures
 
@@ -198,11 +199,17 @@ def _largest_blocks(plan: Floorplan) -> Sequence[int]:
 
 
 def write_pictures(plan: Floorplan, folder: Path) -> list[Path]:
-    """``floorplan.svg`` and ``floorplan.png`` in ``folder``, which is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """``floorplan.svg`` and ``floorplan.png`` in ``folder``, which is made where it is missing: both or neither."""
     svg, png = folder / "floorplan.svg", folder / "floorplan.png"
-    svg.write_text(draw(plan), encoding="utf-8")
-    png.write_bytes(draw(plan, "png"))
+    made = not folder.exists()
+    try:
+        with whole(svg) as first, whole(png) as second:
+            first.write_text(draw(plan), encoding="utf-8")
+            second.write_bytes(draw(plan, "png"))
+    except BaseException:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     return [svg, png]
 
 

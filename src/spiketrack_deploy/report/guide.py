@@ -8,7 +8,7 @@ This module decides words only.
 GUIDE: tuple[tuple[str, str], ...] = (
     ("energy per search frame (dynamic)", "Counts of an exact execution times the profile's prices, mean over the tracked frames; the template updates' share is added at the stated interval and also shown apart."),
     ("band", "Every price has a low and a high end with a source. Bands are added end by end, never in quadrature, because all layers share the same coefficients."),
-    ("static", "Power of a powered chip that does nothing, times one frame period. It is per chip: how many chips the network needs is a question of mapping and is not answered here."),
+    ("static", "Power of a powered chip that does nothing, times one frame period. It is per chip; where the profile is a chip's, the section 'On the chip' says how many chips the network needs and adds their static energy."),
     ("events", "Non-zero spike messages that the layer reads, all time steps."),
     ("synops", "Synaptic operations: events times their real fan-out over non-zero weights; borders, stride, groups and dilation respected."),
     ("unit ops", "Synops times the spike's value 1 to 4: what binary spikes would cost."),

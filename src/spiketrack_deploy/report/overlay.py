@@ -50,9 +50,10 @@ def draw(frame: Image, label: FrameLabel, warning: str | None = None) -> Image:
 
 
 def _write(cv2: Any, canvas: Image, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    text = text.encode("ascii", "replace").decode("ascii")  # OpenCV's letters are ASCII
     size = 0.5
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-    size *= min(1.0, (canvas.shape[1] - 16) / width)
+    size *= min(1.0, (canvas.shape[1] - 16) / max(width, 1))
     cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 

@@ -42,7 +42,7 @@ def _subject(data: ReportData) -> str:
     layout = f"{config.get('name')}: resolution {config.get('resolution')}, {config.get('templates')} templates"
     zero = percent(program["zero_weights"] / max(program["weights"], 1))
     rows = [
-        ("model", f"{data.model['name']} ({data.model.get('remark') or 'nothing is stated about its weights'})"),
+        ("model", f"{data.model['name']} ({data.model['weights']})"),
         ("layout", f"{layout}, widths {config.get('dims')}, head {config.get('head_width')}"),
         ("weights", f"{thin(program['weights'])} int8, of which {zero} are zero"),
         ("search phase", f"{search['operations']} operations in {len(search['blocks'])} blocks"),

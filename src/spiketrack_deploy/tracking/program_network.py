@@ -13,7 +13,7 @@ import numpy as np
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.types import AnyArray, IntArray, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Program, TensorSpec
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.crop import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, maps_from_logits
@@ -27,6 +27,36 @@ def spike_activity(counts: Mapping[str, OpCounts]) -> float | None:
     return sum(c.neuron_spiking for c in counts.values()) / updates if updates else None
 
 
+def check_tracks(program: Program, config: TrackerConfig) -> None:
+    """InputError unless the program has what the loop needs in ``config``'s sizes: a search phase of one image, three
+    maps of logits as outputs, and its memories, if any, written by a template phase of T images."""
+    side, cells = config.resolution, config.grid
+    if SEARCH not in program.phases:
+        raise InputError("program: it has no search phase, so it cannot track; export the bundle again")
+    search, template = program.phases[SEARCH], program.phases.get(TEMPLATE)
+    memories = {name: _form(spec) for name, spec in search.inputs.items() if name != "image"}
+    written = {name: _form(template.spec(value)) for name, value in template.outputs.items()} if template else {}
+    unwritten = sorted(name for name, form in memories.items() if written.get(name) != form)
+    if unwritten:
+        raise InputError(f"program: search reads {unwritten}, which no template phase writes so; export again")
+    maps = {name: ("logits", (1, depth, cells, cells)) for name, depth in (("ctr", 1), ("offset", 2), ("size", 2))}
+    wanted = {"search image": ("image", (1, 3, side, side)), **maps}
+    found = {"search image": _form(search.inputs.get("image"))}
+    found |= {name: _form(search.spec(search.outputs[name])) for name in maps if name in search.outputs}
+    if template is not None:
+        wanted["template inputs"] = ("image", (config.templates, 3, side, side))
+        found["template inputs"] = _form(template.inputs.get("image")) if len(template.inputs) == 1 else None
+    for name, form in wanted.items():
+        if found.get(name) != form:
+            raise InputError(
+                f"program: its {name} is {found.get(name)}, the configuration {config.name} needs {form}; export again"
+            )
+
+
+def _form(spec: TensorSpec | None) -> tuple[str, tuple[int, ...]] | None:
+    return None if spec is None else (spec.kind, tuple(spec.shape))
+
+
 class ProgramNetwork:
     """The loop's ``Network`` (``tracking.loop``) on any engine.
 
@@ -35,14 +65,7 @@ class ProgramNetwork:
     """
 
     def __init__(self, program: Program, engine: Engine, config: TrackerConfig, count: bool = True) -> None:
-        if SEARCH not in program.phases:
-            raise InputError("program: it has no search phase, so it cannot track; export the bundle again")
-        wanted = (1, 3, config.resolution, config.resolution)
-        found = (
-            tuple(program.phases[SEARCH].inputs["image"].shape) if "image" in program.phases[SEARCH].inputs else ()
-        )
-        if found != wanted:
-            raise InputError(f"program: its search image is {found}, the configuration {config.name} needs {wanted}")
+        check_tracks(program, config)
         self.program, self._session = program, engine.session()
         self.counts: dict[str, list[Mapping[str, OpCounts]]] = {name: [] for name in program.phases}
         self._config, self._count = config, count

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.untrusted import check_ordinary, read_bytes, shown
+from spiketrack_deploy.inputs.whole_file import whole
 from spiketrack_deploy.tracking.crop import Image, check_frame
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"])
 DEFAULT_FPS = 25.0
 """Frames per second of a folder of images, which has no clock, and of a video that states none."""
+MAX_IMAGE_BYTES = 2**28
 CODECS = ("avc1", "vp09", "mp4v")
 """Tried in this order: browsers play the first two; the last is what every OpenCV build can write."""
 
@@ -72,7 +77,17 @@ def open_frames(path: str | os.PathLike[str], max_frames: int | None = None) -> 
         return _open_folder(source, max_frames)
     if not source.exists():
         raise InputError(f"{source} does not exist; give a video file or a folder of images")
+    check_ordinary(source, "give a video file or a folder of images")
+    _check_name(source)
     return _open_video(source, max_frames)
+
+
+def _check_name(path: Path) -> None:
+    """InputError for a path that OpenCV cannot take: it ends the process instead of saying so."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{shown(str(path))}: its name or folder is no UTF-8; rename it") from None
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[Image], fps: float) -> None:
@@ -86,25 +101,22 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Image], fps: floa
         raise InputError(f"a video cannot have {fps} frames per second")
     if not target.parent.is_dir():
         raise InputError(f"video {target} cannot be written: folder {target.parent} does not exist")
-    part = target.with_name(f"{target.stem}.part.mp4")
-    try:
-        _encode(part, frames, fps)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    _check_name(target.absolute())
+    with whole(target) as part:
+        _encode(part, frames, fps, target)
 
 
-def _encode(part: Path, frames: Iterable[Image], fps: float) -> None:
+def _encode(part: Path, frames: Iterable[Image], fps: float, target: Path) -> None:
     writer, size = None, (0, 0)
     try:
         for frame in frames:
             check_frame(frame)
             height, width = frame.shape[0] & ~1, frame.shape[1] & ~1
             if writer is None:
-                size, writer = (width, height), _open_writer(part, fps, width, height)
+                size, writer = (width, height), _open_writer(part, fps, width, height, target)
             if (width, height) != size:
                 raise InputError(
-                    f"video {part.name}: a frame has {width}x{height} pixels, the first one had {size[0]}x{size[1]}"
+                    f"video {target.name}: a frame has {width}x{height} pixels, the first one had {size[0]}x{size[1]}"
                 )
             writer.write(np.ascontiguousarray(frame[:height, :width, ::-1]))
     finally:
@@ -113,10 +125,10 @@ def _encode(part: Path, frames: Iterable[Image], fps: float) -> None:
     if writer is None:
         raise InputError("a video needs at least one frame")
     if not part.is_file() or not part.stat().st_size:
-        raise InputError(f"video {part} cannot be written; is the disk full or the folder read-only?")
+        raise InputError(f"video {target} cannot be written; is the disk full or the folder read-only?")
 
 
-def _open_writer(part: Path, fps: float, width: int, height: int) -> Any:
+def _open_writer(part: Path, fps: float, width: int, height: int, target: Path) -> Any:
     cv2 = _opencv()
     if not width or not height:
         raise InputError("a video needs frames of at least 2x2 pixels")
@@ -125,7 +137,7 @@ def _open_writer(part: Path, fps: float, width: int, height: int) -> Any:
         if writer.isOpened():
             return writer
         writer.release()
-    raise InputError(f"video {part} cannot be written: this OpenCV has none of the codecs {', '.join(CODECS)}")
+    raise InputError(f"video {target} cannot be written: this OpenCV has none of the codecs {', '.join(CODECS)}")
 
 
 def _open_folder(folder: Path, max_frames: int | None) -> FrameSource:
@@ -149,13 +161,11 @@ def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 def _read_image(path: Path) -> Image:
     # Decoded from bytes, because OpenCV's own file reading cannot tell a missing file from a broken one.
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"image {path} cannot be read: {error.strerror or error}") from error
+    data = np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES, "replace the image"), dtype=np.uint8)
     cv2 = _opencv()
     try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        with quiet_libraries():
+            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error as error:
         raise InputError(f"image {path} cannot be decoded: {error.err}") from error
     if bgr is None:
@@ -196,6 +206,20 @@ def _video_frames(path: Path) -> Generator[Image, None, None]:
             yield np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
     finally:
         capture.release()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """What libpng and its kin print about a damaged picture goes nowhere: one sentence says it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _opencv() -> Any:

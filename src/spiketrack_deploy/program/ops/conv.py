@@ -10,7 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.ops.row import LARGEST_ATTRIBUTE, LARGEST_SHIFT, Bound, OpKind, Shape, Specs, bound_of
+from spiketrack_deploy.program.ops.row import (
+    LARGEST_ATTRIBUTE,
+    LARGEST_SHIFT,
+    MOST_ELEMENTS,
+    Bound,
+    OpKind,
+    Shape,
+    Specs,
+    bound_of,
+)
 from spiketrack_deploy.program.types import AnyArray, Arrays, IntArray, Op, TensorSpec
 
 Pair = tuple[int, int]
@@ -181,8 +190,9 @@ def _inputs_legal(op: Op, arrays: Arrays, specs: Specs) -> str | None:
     for name, size, kernel in (("h", height, weight.shape[3]), ("w", width, weight.shape[4])):
         if size + 2 * op.attrs[f"padding_{name}"] < op.attrs[f"dilation_{name}"] * (kernel - 1) + 1:
             return f"kernel {weight.shape[3:]} is larger than its padded input {height} x {width}"
-        if op.attrs[f"padding_{name}"] > max(size, op.attrs[f"dilation_{name}"] * kernel):
-            return f"padding {op.attrs[f'padding_{name}']} is more than the input {height} x {width} and the kernel"
+    padded = channels * (height + 2 * op.attrs["padding_h"]) * (width + 2 * op.attrs["padding_w"])
+    if padded > MOST_ELEMENTS:
+        return f"pads its input to {padded:,} elements, more than the {MOST_ELEMENTS:,} that are possible"
     return None
 
 

@@ -31,6 +31,8 @@ BoundRule = Callable[[Op, Arrays, Sequence[Bound], Specs], Bound]
 LARGEST_ATTRIBUTE = 1 << 12
 """Larger strides, paddings or windows have no meaning for an image and would only exhaust memory."""
 LARGEST_SHIFT = 24
+MOST_ELEMENTS = 1 << 26
+"""Elements of a value, and of a padded input: half a gigabyte of int64."""
 
 
 def nothing_wrong(op: Op, arrays: Arrays, specs: Specs, output: TensorSpec | None = None) -> str | None:
