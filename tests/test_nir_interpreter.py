@@ -140,7 +140,7 @@ def test_what_cannot_be_run_is_said() -> None:
         ("template", templates.astype(float), None, "uint8"),
         ("search", templates[:1], None, "memory 0 of step 0 .* not given"),
         ("search", templates[:1], {0: memories[0], 2: memories[2][:1]}, "memory 2 of step 1 .* not given"),
-        ("head", templates[:1], None, "no 'head' branch"),
+        ("head", templates[:1], None, "no 'head' phase"),
     ]
     for branch, crops, given, words in bad:
         with pytest.raises(InputError, match=words):

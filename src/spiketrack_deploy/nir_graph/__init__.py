@@ -1,1 +1,1 @@
-"""The tracker as a NIR graph with cuts: build, write, read safely, infer shapes, interpret knowing only NIR."""
+"""NIR itself: safe reading, writing, the primitives, cuts, order, shapes, and an interpreter that knows nothing else."""

@@ -18,14 +18,14 @@ from spiketrack_deploy.errors import InputError, VerificationError
 from spiketrack_deploy.inputs.untrusted import read_json
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.nir_graph.graph import (
-    BRANCHES,
     CUT_PREFIX,
     Cut,
     Graph,
     Shape,
-    branch_of,
     canonical_json,
     graph_digest,
+    phase_of,
+    split_name,
     valid_name,
 )
 
@@ -204,7 +204,7 @@ def read_cuts(path: Path, graph: Graph) -> list[Cut]:
     names the graph lacks) and VerificationError where it is well-formed but a digest differs.
     """
     body = _load(path)
-    _expect_keys(path, "the file", body, {"version", "graph_sha256", "config", "cuts", "sha256"})
+    _expect_keys(f"{path}: the file", body, {"version", "graph_sha256", "config", "cuts", "sha256"})
     if body["version"] != CUTS_VERSION:
         raise InputError(f"{path}: version {body['version']!r} is not {CUTS_VERSION}; export the model again")
     if not isinstance(body["cuts"], list):
@@ -225,46 +225,52 @@ def _load(path: Path) -> dict[str, Any]:
     return read_json(path, MAX_CUTS_BYTES, "export the model again").table()
 
 
-def _expect_keys(path: Path, where: str, entry: Mapping[str, Any], want: set[str]) -> None:
+def _expect_keys(where: str, entry: Mapping[str, Any], want: set[str]) -> None:
     missing, extra = sorted(want - entry.keys()), sorted(entry.keys() - want)
     if missing or extra:
-        raise InputError(f"{path}: {where}: missing keys {missing}, unknown keys {extra}")
+        raise InputError(f"{where}: missing keys {missing}, unknown keys {extra}")
 
 
 def _parse(path: Path, index: int, entry: Any, graph: Graph) -> Cut:
     where = f"cut {index}"
     if not isinstance(entry, dict):
         raise InputError(f"{path}: {where} is not an object")
-    _expect_keys(path, where, entry, {"id", "op", "inputs", "outputs", "params"})
+    _expect_keys(f"{path}: {where}", entry, {"id", "op", "inputs", "outputs", "params"})
     name, op = entry["id"], entry["op"]
-    if not isinstance(name, str) or not valid_name(name) or branch_of(name) not in BRANCHES:
+    if not isinstance(name, str) or not _is_id(name):
         raise InputError(f"{path}: {where}: 'id' {name!r} is no valid name")
     where = f"cut '{name}'"
-    if not isinstance(op, str) or op not in CUT_OPS:
-        raise InputError(f"{path}: {where}: 'op' {op!r} is none of {', '.join(CUT_OPS)}")
     ends = {}
     for field in ("inputs", "outputs"):
         if not isinstance(entry[field], list) or not all(isinstance(item, str) for item in entry[field]):
             raise InputError(f"{path}: {where}: '{field}' is not a list of names")
         ends[field] = tuple(entry[field])
-    cut = Cut(name, op, ends["inputs"], ends["outputs"], _parse_params(path, where, CUT_OPS[op], entry["params"]))
+    cut = Cut(name, op, ends["inputs"], ends["outputs"], entry["params"])
     check_cut(cut, graph, f"{path}: ")
     return cut
 
 
-def _parse_params(path: Path, where: str, spec: CutOp, params: Any) -> dict[str, Any]:
-    if not isinstance(params, dict):
-        raise InputError(f"{path}: {where}: 'params' is not an object")
-    _expect_keys(path, f"{where}, 'params'", params, set(spec.params))
-    for key, (expected, check) in spec.params.items():
-        if not check(params[key]):
-            raise InputError(f"{path}: {where}: parameter '{key}' is {params[key]!r}, not {expected}")
-    return params
+def _is_id(name: str) -> bool:
+    try:
+        split_name(name)
+    except ValueError:
+        return False
+    return valid_name(name)
 
 
 def check_cut(cut: Cut, graph: Graph, prefix: str = "") -> None:
-    """Raise InputError unless the ends of ``cut`` are of the right number and kind and lie in its own branch."""
+    """Raise InputError unless ``cut`` is of a known operation with just its parameters, each of them legal, and its
+    ends are of the right number and kind and lie in its own phase.
+    """
+    if not isinstance(cut.op, str) or cut.op not in CUT_OPS:
+        raise InputError(f"{prefix}cut '{cut.id}': 'op' {cut.op!r} is none of {', '.join(CUT_OPS)}")
     spec = CUT_OPS[cut.op]
+    if not isinstance(cut.params, dict):
+        raise InputError(f"{prefix}cut '{cut.id}': 'params' is not an object")
+    _expect_keys(f"{prefix}cut '{cut.id}', 'params'", cut.params, set(spec.params))
+    for key, (expected, check) in spec.params.items():
+        if not check(cut.params[key]):
+            raise InputError(f"{prefix}cut '{cut.id}': parameter '{key}' is {cut.params[key]!r}, not {expected}")
     want = 2 * int(cut.params["steps"]) if spec.inputs is None else spec.inputs
     if len(cut.inputs) != want or len(cut.outputs) != spec.outputs:
         raise InputError(
@@ -274,8 +280,8 @@ def check_cut(cut: Cut, graph: Graph, prefix: str = "") -> None:
     ends = [(name, "Output") for name in cut.inputs if not name.startswith(CUT_PREFIX)]
     for name, kind in ends + [(name, "Input") for name in cut.outputs]:
         node = graph.nodes.get(name)
-        if node is None or node.kind != kind or branch_of(name) != branch_of(cut.id):
-            raise InputError(f"{prefix}cut '{cut.id}': '{name}' is no {kind} node of this branch of the graph")
+        if node is None or node.kind != kind or phase_of(name) != phase_of(cut.id):
+            raise InputError(f"{prefix}cut '{cut.id}': '{name}' is no {kind} node of this phase of the graph")
 
 
 def _check_order(path: Path, cuts: Sequence[Cut]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,7 +20,6 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 Param: TypeAlias = "FloatArray | tuple[int, ...] | int"
 Shape: TypeAlias = "tuple[int, ...]"
 
-BRANCHES = ("template", "search")
 CUT_PREFIX = "cut:"
 """Marks, among a cut's inputs, a value that comes straight from another cut (it has no node)."""
 
@@ -96,22 +95,27 @@ def valid_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def branch_of(name: str) -> str:
-    """The branch (``template`` or ``search``) that a node or cut name begins with."""
-    return name.split(".", 1)[0]
+def phase_of(name: str) -> str:
+    """The phase that a node's, a cut's or a step's name begins with."""
+    return name.removeprefix(CUT_PREFIX).split(".", 1)[0]
+
+
+def phases_of(graph: Graph, cuts: Sequence[Cut]) -> list[str]:
+    """Every phase, in the order in which the cuts are executed; phases without a cut follow in the order of nodes."""
+    return list(dict.fromkeys(phase_of(name) for name in [*(cut.id for cut in cuts), *graph.nodes]))
 
 
 def split_name(name: str) -> tuple[str, str, int, str]:
-    """``search.encoder.block3.0.attn.q_spike@t0.k1`` -> (branch, module path, step, part); part may be empty.
+    """``search.encoder.block3.0.attn.q_spike@t0.k1`` -> (phase, module path, step, part); part may be empty.
 
     Raises ValueError where the name does not follow that form.
     """
     head, mark, tail = name.partition("@t")
     step, _, part = tail.partition(".")
-    branch, dot, path = head.partition(".")
-    if not mark or not dot or branch not in BRANCHES or not step.isdecimal():
-        raise ValueError(f"'{name}' is not of the form <branch>.<module path>@t<step>[.<part>]")
-    return branch, path, int(step), part
+    phase, dot, path = head.partition(".")
+    if not mark or not dot or not phase or not path or not step.isdecimal():
+        raise ValueError(f"'{name}' is not of the form <phase>.<module path>@t<step>[.<part>]")
+    return phase, path, int(step), part
 
 
 def constant(value: float, shape: Shape) -> FloatArray:

@@ -1,6 +1,7 @@
-"""Reads a NIR file in a child process first, so that damaged HDF5 cannot crash, hang or exhaust this one.
+"""Runs a check of a file in a child process, so that damaged HDF5 cannot crash, hang or exhaust this one.
 
-Decides the child's limits and turns its end into one sentence. Must not know what is in the file.
+Decides the child's limits and turns its end into one sentence. Must not know what is in the file or how it is read: the
+check is named to the child and imported there.
 """
 
 from __future__ import annotations
@@ -9,28 +10,29 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.nir_graph.reader import Limits, read_unguarded
 
 MEMORY_BASE = 4 << 30
 """Address space of an interpreter with NumPy and HDF5 (mapped, not used), to which the file's own budget is added."""
 
 
-def check_in_child(path: Path, limits: Limits) -> None:
-    """Raise InputError if reading ``path`` in a child with limits on time and address space does not succeed."""
+def check_in_child(check: tuple[str, str], path: Path, argument: str, seconds: float, memory: int) -> None:
+    """Call ``check`` (module, function) with ``path`` and ``argument`` in a child that may take ``seconds`` and, beside
+    the interpreter, ``memory`` bytes of address space; InputError if it refuses, dies or does not end.
+    """
     root = str(Path(__file__).resolve().parents[2])
     code = (
-        f"import sys; sys.path.insert(0, {root!r}); "
-        "from spiketrack_deploy.nir_graph.guard import child_main; child_main(*sys.argv[1:])"
+        f"import sys; sys.path.insert(0, {root!r}); from {check[0]} import {check[1]} as check; "
+        f"from {__name__} import child_main; child_main(check, {seconds!r}, {memory!r}, *sys.argv[1:])"
     )
-    fields = {name: getattr(limits, name) for name in Limits.__slots__}
-    command = [sys.executable, "-c", code, str(path), json.dumps(fields)]
+    command = [sys.executable, "-c", code, str(path), argument]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=limits.seconds, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"{path}: reading it did not end within {limits.seconds:g} s; the file is damaged") from error
+        raise InputError(f"{path}: reading it did not end within {seconds:g} s; the file is damaged") from error
     try:
         answer = json.loads(done.stdout)
     except ValueError as error:
@@ -39,25 +41,27 @@ def check_in_child(path: Path, limits: Limits) -> None:
         raise InputError(answer["error"])
 
 
-def child_main(path: str, fields: str) -> None:
-    """What the child runs: read under limits, answer ``{"error": sentence or null}`` on standard output."""
-    limits = Limits(**json.loads(fields))
-    _limit_resources(limits)
+def child_main(check: Callable[..., object], seconds: float, memory: int, *arguments: str) -> None:
+    """What the child runs: ``check`` under limits, answering ``{"error": sentence or null}`` on standard output."""
+    _limit_resources(seconds, memory)
     try:
-        read_unguarded(Path(path), limits)
+        check(*arguments)
         error = None
     except InputError as refusal:
         error = str(refusal)
     sys.stdout.write(json.dumps({"error": error}))
 
 
-def _limit_resources(limits: Limits) -> None:
+def _limit_resources(seconds: float, memory: int) -> None:
     try:
         import resource
     except ImportError:  # Windows has no such limits; the time limit of the parent remains.
         return
-    room = MEMORY_BASE + 2 * limits.array_bytes
-    seconds = math.ceil(limits.seconds)
-    for kind, value in ((resource.RLIMIT_AS, room), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+    limits = (
+        (resource.RLIMIT_AS, MEMORY_BASE + memory),
+        (resource.RLIMIT_CPU, math.ceil(seconds)),
+        (resource.RLIMIT_CORE, 0),
+    )
+    for kind, value in limits:
         _, hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

@@ -34,12 +34,12 @@ GATE_LAYOUT_NDIM = 2
 
 @dataclass(frozen=True, slots=True)
 class InterpreterResult:
-    """What one branch did.
+    """What one phase did.
 
     ``spikes``: integer spikes n (0..4, int8) by module path (``#2`` for a second call), in execution order, shape
     [T, *value shape], for a gate's neuron [channels, positions, T]. ``memories``: {index: [T, heads, d, dv] float64,
-    unscaled k^T v} that the branch wrote. ``maps``: score, size, offset and the logits ctr_logits and size_logits as
-    float64 [1, 1 or 2, P, P] (search branch only).
+    unscaled k^T v} that the phase wrote. ``maps``: score, size, offset and the logits ctr_logits and size_logits as
+    float64 [1, 1 or 2, P, P] (search phase only).
     """
 
     spikes: dict[str, npt.NDArray[np.int8]]
@@ -50,22 +50,22 @@ class InterpreterResult:
 def interpret(
     graph: Graph,
     cuts: Sequence[Cut],
-    branch: str,
+    phase: str,
     images: npt.NDArray[np.uint8],
     memories: Mapping[int, FloatArray] | None = None,
 ) -> InterpreterResult:
-    """Run ``branch`` ("template" or "search") on ``images`` uint8 [T,3,r,r] (search: [1,3,r,r]).
+    """Run ``phase`` ("template" or "search") on ``images`` uint8 [T,3,r,r] (search: [1,3,r,r]).
 
-    ``memories`` are the template branch's. Raises InputError for images of a wrong type or number, for a missing
+    ``memories`` are the template phase's. Raises InputError for images of a wrong type or number, for a missing
     memory, and for whatever :func:`execution_order` refuses.
     """
     import torch
 
     with torch.no_grad():
         run = _Run(graph, cuts, images, memories or {})
-        order = execution_order(graph, cuts, branch)
+        order = execution_order(graph, cuts, phase)
         if not order:
-            raise InputError(f"the graph has no '{branch}' branch")
+            raise InputError(f"the graph has no '{phase}' phase")
         return run.run(order, dependencies(graph, cuts))
 
 
@@ -117,7 +117,7 @@ class _Run:
         if self.images.dtype != np.uint8 or self.images.shape != want:
             raise InputError(f"images are {self.images.dtype} {self.images.shape}, uint8 {want} is needed")
         if sorted(split_name(cut.id)[2] for cut in entries) != list(range(len(entries))):
-            raise InputError("the normalise cuts do not cover the steps 0, 1, .. of the branch once each")
+            raise InputError("the normalise cuts do not cover the steps 0, 1, .. of the phase once each")
 
     def _node(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         import torch
@@ -172,7 +172,7 @@ class _Run:
         import torch
 
         if index not in self.given or not 0 <= step < len(self.given[index]):
-            raise InputError(f"memory {index} of step {step} is read but was not given; run the template branch first")
+            raise InputError(f"memory {index} of step {step} is read but was not given; run the template phase first")
         return torch.from_numpy(np.ascontiguousarray(self.given[index][step], dtype=np.float64))
 
     def _record(self, step: str, value: Tensor, reads: Sequence[str]) -> None:

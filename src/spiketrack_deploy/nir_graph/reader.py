@@ -7,8 +7,9 @@ spin on damaged files, so by default both passes run in a child process first (:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.nir_graph.graph import FloatArray, Graph, Node, Param, Shape, compact, constant, valid_name
+from spiketrack_deploy.nir_graph.guard import check_in_child
 from spiketrack_deploy.nir_graph.kinds import KINDS, OTHER_NIR_KINDS, Field
 from spiketrack_deploy.nir_graph.order import node_shapes
 
@@ -57,14 +59,17 @@ def read_graph(path: Path, *, limits: Limits | None = None, isolate: bool = True
     """
     limits = limits or Limits()
     if isolate:
-        from spiketrack_deploy.nir_graph.guard import check_in_child
+        check = (__name__, check_file.__name__)
+        check_in_child(check, path, json.dumps(asdict(limits)), limits.seconds, 2 * limits.array_bytes)
+    return _read(path, limits)
 
-        check_in_child(path, limits)
-    return read_unguarded(path, limits)
+
+def check_file(path: str, limits: str) -> None:
+    """What the child of :func:`read_graph` does; ``limits`` as JSON."""
+    _read(Path(path), Limits(**json.loads(limits)))
 
 
-def read_unguarded(path: Path, limits: Limits) -> Graph:
-    """:func:`read_graph` in this process."""
+def _read(path: Path, limits: Limits) -> Graph:
     import h5py
 
     if not path.is_file():

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.nir_graph.cuts import cut_record
-from spiketrack_deploy.nir_graph.graph import BRANCHES, Cut, Graph, array_digests, branch_of, compact, constant_value
+from spiketrack_deploy.nir_graph.graph import Cut, Graph, array_digests, compact, constant_value, phase_of, phases_of
 
 
 def summary(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Any]:
     """JSON-ready counts.
 
     ``nodes`` (by kind) and ``edges`` of the whole; ``bytes``: ``declared`` = all array fields at full shape,
-    ``stored`` = distinct arrays, a constant counting one number; per branch ``nodes``, ``edges``, ``neuron_banks``
+    ``stored`` = distinct arrays, a constant counting one number; per phase ``nodes``, ``edges``, ``neuron_banks``
     (NI-LIF calls times steps), ``neurons`` (their elements), ``cut_ops`` (by operation) and ``cuts`` (in execution
     order: id, op, inputs, outputs, params).
     """
@@ -28,22 +28,22 @@ def summary(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Any]:
         "nodes": _by_kind(graph, None),
         "edges": len(graph.edges),
         "bytes": _bytes(graph),
-        "phases": {branch: _branch(graph, cuts, branch) for branch in BRANCHES},
+        "phases": {phase: _phase(graph, cuts, phase) for phase in phases_of(graph, cuts)},
     }
 
 
-def _by_kind(graph: Graph, branch: str | None) -> dict[str, int]:
-    kinds = Counter(node.kind for name, node in graph.nodes.items() if branch in (None, branch_of(name)))
+def _by_kind(graph: Graph, phase: str | None) -> dict[str, int]:
+    kinds = Counter(node.kind for name, node in graph.nodes.items() if phase in (None, phase_of(name)))
     return dict(sorted(kinds.items()))
 
 
-def _branch(graph: Graph, cuts: Sequence[Cut], branch: str) -> dict[str, Any]:
-    banks = [name for name, feeds in graph.sources().items() if feeds and branch_of(name) == branch]
+def _phase(graph: Graph, cuts: Sequence[Cut], phase: str) -> dict[str, Any]:
+    banks = [name for name, feeds in graph.sources().items() if feeds and phase_of(name) == phase]
     spikes = [name for name in banks if _is_bank(graph, name)]
-    own = [cut for cut in cuts if branch_of(cut.id) == branch]
+    own = [cut for cut in cuts if phase_of(cut.id) == phase]
     return {
-        "nodes": _by_kind(graph, branch),
-        "edges": sum(branch_of(source) == branch for source, _ in graph.edges),
+        "nodes": _by_kind(graph, phase),
+        "edges": sum(phase_of(source) == phase for source, _ in graph.edges),
         "neuron_banks": len(spikes),
         "neurons": sum(graph.nodes[name].array("scale").size for name in spikes),
         "cut_ops": dict(sorted(Counter(cut.op for cut in own).items())),
