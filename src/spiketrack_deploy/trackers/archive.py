@@ -73,6 +73,8 @@ def open_tensors(path: Path) -> TensorFile:
     Raises :class:`InputError` for a missing, empty, truncated, foreign or hostile file. Values are read on demand.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"checkpoint {path} is no ordinary file; give the file with the weights")
         size = path.stat().st_size
         with path.open("rb") as stream:
             start = stream.read(64)
@@ -241,7 +243,7 @@ def _tensor_parts(call: Call) -> tuple[str, int, tuple[int, ...], tuple[int, ...
     offset, shape, stride = _sizes((inner.arguments[1],)), _sizes(inner.arguments[2]), _sizes(inner.arguments[3])
     if storage is None or offset is None or shape is None or stride is None:
         return None
-    if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS:
+    if len(shape) != len(stride):
         return None
     key, dtype = storage
     if inner.function == Name("torch._utils", "_rebuild_tensor_v3"):
@@ -277,7 +279,7 @@ def _sizes(values: object) -> tuple[int, ...] | None:
     """``values`` as sizes, None where it is no tuple of integers that can be sizes."""
     if isinstance(values, Call) and values.function == Name("torch", "Size") and len(values.arguments) == 1:
         values = values.arguments[0]
-    if not isinstance(values, tuple):
+    if not isinstance(values, tuple) or len(values) > _MAX_DIMENSIONS:
         return None
     sizes = tuple(n for n in values if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**62)
     return sizes if len(sizes) == len(values) else None
