@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = "spiketrack_deploy"
 ROOT = Path(__file__).resolve().parents[1] / "src" / PACKAGE
-HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors")
+HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors", "pydantic")
 
 # Library -> modules (dotted prefixes below the package) that may import it, wherever in the file.
 MAY_IMPORT = {
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "matplotlib": ("report", "evaluation"),
     "cv2": ("tracking", "trackers.spiketrack.make_untrained", "report", "training", "evaluation", "datasets"),
     "safetensors": ("trackers", "program"),
-    "pydantic": ("hardware",),
+    "pydantic": ("hardware", "inputs", "trackers", "training"),
     "click": ("cli",),
     "rich": ("cli", "report"),
     "tomli": ("inputs.untrusted",),
@@ -47,7 +47,7 @@ MAY_KNOW = {
     "energy": ("hardware", "program"),
     "mapping": ("energy", "hardware", "program"),
     "tracking": ("engines", "inputs", "program"),
-    "trackers": ("program", "tracking"),
+    "trackers": ("inputs", "program", "tracking"),
     "frontends": ("lowering", "nir_graph", "program", "trackers"),
     "datasets": ("inputs", "tracking"),
     "report": ("energy", "hardware", "mapping", "program"),

@@ -9,7 +9,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+from _cli import refuse, spiketrack
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
+from spiketrack_deploy.trackers import inert_pickle
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, read_config, save_model
 from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.infer import infer_config
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
@@ -303,14 +305,99 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "memo that was never set": lambda: b"\x80\x02h\x05.",
     "a call to os.system": lambda: pickle.dumps({"net": 1}, 2)[:-1] + b"0cos\nsystem\n(X\x04\x00\x00\x00truetR.",
     "nothing": lambda: b"",
+    # Each of these takes hours, or gigabytes, where what the pickle says is printed, hashed, copied or allocated.
+    "names of nested pairs": lambda: b"\x80\x04" + b"\x8c\x08aaaaaaaa" + b"2\x86" * 40 + b"\x8c\x01a\x93.",
+    "nested pairs as a key": lambda: b"\x80\x04})" + b"2\x86" * 60 + b"Ns.",
+    "nested pairs in a set": lambda: b"\x80\x04\x8f()" + b"2\x86" * 60 + b"\x90.",
+    "nested pairs in a frozen set": lambda: b"\x80\x04()" + b"2\x86" * 60 + b"\x91.",
+    "a huge number as a key": lambda: (
+        b"\x80\x04}\x8b" + struct.pack("<i", 2**20) + b"\x11" * 2**20 + b"\x940" + b"h\x00Ns" * 2**18 + b"."
+    ),
+    "a huge number as a key of the weights": lambda: (
+        tensor_pickle((1,), (1,))[:-3] + b"\x8b" + struct.pack("<i", 2**13) + b"\x11" * 2**13 + b"Nss."
+    ),
+    "a call with many arguments, repeated": lambda: (
+        b"\x80\x04](" + b"N" * 2**20 + b"t\x940" + b"cos\nsystem\nh\x00Ra" * 2**16 + b"."
+    ),
+    "an ordered dictionary of many pairs, repeated": lambda: (
+        b"\x80\x04](" + b"NN\x86" * 2**18 + b"l\x85\x940" + b"ccollections\nOrderedDict\nh\x00R0" * 2**14 + b"N."
+    ),
+    "a byte array longer than the file": lambda: b"\x80\x05\x96" + struct.pack("<Q", 2**36) + b".",
+    "larger than any checkpoint's": lambda: b"\x80\x02" + b"}0" * (inert_pickle.MAX_BYTES // 2) + b"N.",
 }
 
 
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_end_in_one_sentence(tmp_path: Path, name: str) -> None:
     path = archive(tmp_path / "a.pth", HOSTILE[name]())
     with pytest.raises(InputError, match=r"a\.pth"):
         load_checkpoint(path)
+
+
+def test_the_rest_of_a_pickle_may_be_strange(tmp_path: Path, model: SpikeTrack, state: State) -> None:
+    """Sets, subclasses of containers, keys of every kind: none of it is needed, none of it disturbs."""
+    beside = {
+        "sets": [{1, 2}, frozenset({("a", "b")})],
+        "keys": {None: 1, 2.5: 2, b"x": 3, (1, 2): 4, 2**70: 5, torch.float32: 6},
+        "counts": Counter("abc"),
+        "queue": deque([1, 2]),
+        "factory": defaultdict(list, a=[1]),
+        "class": Path,
+    }
+    for protocol in (2, 4, 5):
+        torch.save({"net": state, **beside}, tmp_path / "a.pth", pickle_protocol=protocol)
+        assert same(load_checkpoint(tmp_path / "a.pth")[0], model)
+
+
+def stored(path: Path, model: SpikeTrack, **changes: object) -> Path:
+    """The model in a file whose stored configuration has changes."""
+    from safetensors.torch import save_file
+
+    text = json.dumps({**TINY.to_dict(), **changes})
+    save_file(dict(model.state_dict()), str(path), metadata={"spiketrack_config": text})
+    return path
+
+
+def test_attributes_that_no_number_can_hold(tmp_path: Path, model: SpikeTrack) -> None:
+    huge, deep = 10**400, "[" * 100_000
+    cases: dict[str, tuple[dict[str, object], str]] = {
+        "gain": ({"attention_gain": huge}, "attention_gain should be a valid number, not an integer of 1,329 bits"),
+        "infinite": ({"attention_gain": float("inf")}, "attention_gain should be a finite number"),
+        "factor": ({"search_factor": huge}, "search_factor should be a valid number"),
+        "threshold": ({"update_threshold": -huge}, "update_threshold should be"),
+        "size": ({"dims": [65536] * 4, "resolution": 4096}, "lower dims"),
+    }
+    for name, (changes, says) in cases.items():
+        with pytest.raises(InputError, match=says):
+            load_checkpoint(stored(tmp_path / f"{name}.safetensors", model, **changes))
+    for text in (deep, "9" * 5000, "[]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match=r"config\.json"):
+            read_config(tmp_path / "config.json")
+    nested: Any = []
+    for _ in range(100):
+        nested = [nested, nested]
+    for kept in ({**TINY.to_dict(), "name": nested}, {**TINY.to_dict(), 1: 2}, dict.fromkeys(map(str, range(10**5)))):
+        with pytest.raises(InputError, match="tracker configuration"):
+            load_checkpoint(save(tmp_path / "kept.pth", model.state_dict(), spiketrack_config=kept))
+
+
+@pytest.mark.timeout(60)
+def test_the_command_refuses_pipes_devices_and_hostile_numbers(tmp_path: Path, model: SpikeTrack) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    for name in ("pipe.pth", "pipe.safetensors", "zero.safetensors"):
+        with pytest.raises(InputError, match="no ordinary file"):
+            load_checkpoint(tmp_path / name)
+    (tmp_path / "zero.safetensors").unlink()  # the helper reads every file to see that none has changed
+    (tmp_path / "pipe.safetensors").unlink()
+    done = spiketrack(tmp_path, "inspect", "pipe.pth")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1) and "no ordinary file" in done.stderr
+    (tmp_path / "pipe.pth").unlink()
+    stored(tmp_path / "gain.safetensors", model, attention_gain=10**400)
+    refuse(tmp_path, 3, ("gain.safetensors", "attention_gain"), "inspect", "gain.safetensors")
 
 
 def test_files_that_are_no_checkpoint(tmp_path: Path, model: SpikeTrack, state: State) -> None:

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig, update_rule
+from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, OFFICIAL_WALK, TrackerConfig
+
+NESTED: Any = []
+for _ in range(100):
+    NESTED = [NESTED, NESTED]  # whoever prints it never ends
 
 SHORT_WALK = (
     "downsample1_1",
@@ -64,31 +68,45 @@ def test_walk_without_downsample4_ends_at_d2() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"colour": 1}, "unknown keys: colour"),
-        ({"resolution": 120}, "multiple of 16"),
-        ({"resolution": 16}, "multiple of 16"),
-        ({"resolution": 128.0}, "resolution must be an integer"),
-        ({"templates": 4}, "1 to 3"),
-        ({"templates": 0}, "1 to 3"),
-        ({"templates": True}, "templates must be an integer"),
-        ({"dims": [16, 32, 48]}, "four integers"),
+        ({"colour": 1}, "colour is no known entry"),
+        ({"resolution": 120}, "resolution should be a multiple of 16, not 120"),
+        ({"resolution": 16}, "resolution should be greater than or equal to 32"),
+        ({"resolution": 128.0}, "resolution should be a valid integer, not 128.0"),
+        ({"templates": 4}, "templates should be less than or equal to 3, not 4"),
+        ({"templates": 0}, "templates should be greater than or equal to 1"),
+        ({"templates": True}, "templates should be a valid integer, not True"),
+        ({"dims": [16, 32, 48]}, "dims: Tuple should have at least 4 items, not 3"),
+        ({"dims": [16, 32, 48.5, 64]}, r"dims\.2 should be a valid integer, not 48\.5"),
         ({"dims": [16, 32, 50, 64]}, "mrm.2 has 50 channels"),
-        ({"dims": [15, 32, 48, 64]}, "first one even"),
-        ({"dims": "wide"}, "four integers"),
-        ({"head_width": 7}, "halved three times"),
-        ({"heads": 0}, "heads 0"),
-        ({"value_ratio": 0}, "value_ratio 0"),
-        ({"attention_gain": 0}, "attention_gain"),
-        ({"attention_gain": "big"}, "attention_gain"),
-        ({"search_factor": float("nan")}, "search_factor"),
-        ({"update_interval": 0}, "update_interval"),
-        ({"update_threshold": 1.5}, "update_threshold"),
-        ({"name": ""}, "name"),
+        ({"dims": [15, 32, 48, 64]}, "first of dims must be even, not 15"),
+        ({"dims": "wide"}, "dims should be a valid tuple, not 'wide'"),
+        ({"head_width": 7}, "head_width should be greater than or equal to 8, not 7"),
+        ({"heads": 0}, "heads should be greater than or equal to 1"),
+        ({"value_ratio": 0}, "value_ratio should be"),
+        ({"value_ratio": 0, "mlp_expansion": "two"}, "mlp_expansion should be .*, not 'two'; value_ratio should be"),
+        ({"attention_gain": 0}, "attention_gain should be"),
+        ({"attention_gain": "big"}, "attention_gain should be a valid number, not 'big'"),
+        ({"attention_gain": 10**400}, "attention_gain should be a valid number, not an integer of 1,329 bits"),
+        ({"attention_gain": float("inf")}, "attention_gain should be a finite number, not inf"),
+        ({"search_factor": float("nan")}, "search_factor should be a finite number"),
+        ({"template_factor": 10**400}, "template_factor should be a valid number"),
+        ({"update_interval": 0}, "update_interval should be"),
+        ({"update_interval": 10**5000}, "update_interval should be less than .*, not an integer of 16,610 bits"),
+        ({"update_threshold": 1.5}, "update_threshold should be less than or equal to 1"),
+        ({"name": ""}, "name: String should have at least 1 character"),
+        ({"name": NESTED}, "name should be a valid string, not a list"),
+        ({"name": "a\x1b[2J"}, "printable"),
+        ({"name": "a\ud800"}, r"name should be a valid string.*, not 'a\\ud800'"),
         ({"walk": ["downsample1_1", "downsample1_2", "downsample2"]}, "lacks downsample3"),
         ({"walk": [*SHORT_WALK, "mrm.4"]}, "not downsample4"),
         ({"walk": ["downsample1_2", "downsample1_1", "downsample2", "downsample3"]}, "out of order"),
-        ({"walk": [*OFFICIAL_WALK, "block5.0"]}, "unknown"),
-        ({"walk": [1]}, "stage names"),
+        ({"walk": [*SHORT_WALK, "block5.0"]}, "'block5.0' of the walk is unknown"),
+        ({"walk": [1]}, r"walk\.0 should be a valid string, not 1"),
+        ({"walk": ["x"] * 10**6}, "walk: Tuple should have at most 23 items"),
+        ({"dims": [8192] * 4, "resolution": 4096}, "up to .* million weights .*; lower dims"),
+        ({"dims": [16, 32, 48, 64], "resolution": 4096}, "million weights"),
+        ({"dims": [65536] * 4}, "million weights"),
+        ({"head_width": 65536}, "million weights"),
     ],
 )
 def test_illegal_configurations_say_why(changes: dict[str, Any], says: str) -> None:
@@ -97,7 +115,7 @@ def test_illegal_configurations_say_why(changes: dict[str, Any], says: str) -> N
 
 
 def test_missing_keys_are_named() -> None:
-    with pytest.raises(InputError, match="head_width"):
+    with pytest.raises(InputError, match="head_width is missing"):
         TrackerConfig.from_dict({k: v for k, v in small().items() if k != "head_width"})
     with pytest.raises(InputError, match="JSON object"):
         TrackerConfig.from_dict([])  # type: ignore[arg-type]
@@ -106,11 +124,6 @@ def test_missing_keys_are_named() -> None:
 def test_dims_need_no_heads_where_no_attention_reads_them() -> None:
     walk = [s for s in OFFICIAL_WALK if not s.startswith(("mrm.0", "mrm.1"))]
     assert TrackerConfig.from_dict(small(dims=[18, 33, 48, 64], walk=walk)).width("downsample2") == 33
-
-
-def test_update_rule_depends_on_lasot_in_the_name() -> None:
-    assert update_rule("lasot_extension_subset") == (40, 0.8)
-    assert update_rule("got10k") == (25, 0.7)
 
 
 def test_configuration_and_loop_need_no_torch() -> None:

@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.documents import read_object
 from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors, shown
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.infer import infer_config, template_count
@@ -85,11 +87,7 @@ def _halved(value: Tensor) -> Tensor:
 
 def read_config(path: str | os.PathLike[str]) -> TrackerConfig:
     """A configuration file (JSON object, see :meth:`TrackerConfig.to_dict`)."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} cannot be read: {error}") from error
-    return _parsed_config(str(path), text)
+    return _parsed_config(str(path), read_object(Path(path), "configuration"))
 
 
 def _configuration(file: Path, found: TensorFile) -> TrackerConfig:
@@ -103,11 +101,11 @@ def _configuration(file: Path, found: TensorFile) -> TrackerConfig:
 
 def _parsed_config(source: str, stored: object) -> TrackerConfig:
     try:
-        data = json.loads(stored) if isinstance(stored, str) else stored
+        data: Any = json.loads(stored) if isinstance(stored, str) else stored
     except (ValueError, RecursionError) as error:
         raise InputError(f"configuration {source} is no JSON: {error}") from error
     try:
-        return TrackerConfig.from_dict(data)  # type: ignore[arg-type]
+        return TrackerConfig.from_dict(data)
     except InputError as error:
         raise InputError(f"configuration {source}: {error}") from error
 

@@ -6,12 +6,15 @@ that only needs sizes (the lowering, the reports, the crops) reads them here.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.documents import checked, shown
 
 OFFICIAL_WALK: tuple[str, ...] = (
     "downsample1_1",
@@ -38,51 +41,61 @@ OFFICIAL_WALK: tuple[str, ...] = (
     "block4.1",
     "mrm.5",
 )
-"""Stage names in execution order; both branches walk it (docs/spiketrack.md, "Walk")."""
+"""Stage names in execution order; both branches walk it (the order of the published encoder)."""
 
 REQUIRED_STAGES = ("downsample1_1", "downsample1_2", "downsample2", "downsample3")
 AFTER_DOWNSAMPLE4 = OFFICIAL_WALK[OFFICIAL_WALK.index("downsample4") + 1 :]
 MAX_TEMPLATES = 3
-"""The neuron guesses its time axis from the first axis and reads up to 3 as time (docs/spiketrack.md, "Neuron")."""
+"""The published neuron guesses its time axis from the first axis and reads up to 3 as time."""
+MAX_WEIGHTS, MAX_VALUES = 1 << 29, 1 << 27
+"""Of a network (estimated from above), and of one layer's output for one crop; b384_t3 has 1.0e8 and 4.7e6."""
 
 # Resolution divided by the side of the features behind each downsampling stage.
 _STRIDE = {"downsample1_1": 2, "downsample1_2": 4, "downsample2": 8, "downsample3": 16, "downsample4": 16}
 
 
-@dataclass(frozen=True, slots=True)
+_Width = Annotated[int, Field(ge=1, le=65536)]
+_Ratio = Annotated[int, Field(ge=1, le=1024)]
+_Factor = Annotated[float, Field(gt=0, le=100)]
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class TrackerConfig:
     """One network layout plus the loop settings that belong to it.
 
     ``dims`` are (d0, d1, d2, d3) channels; d3 is read only where ``downsample4`` is in the walk. ``resolution`` is the
     crop side r in pixels, a multiple of 16 and at least 32; the head grid has P = r / 16 cells a side. ``templates`` is
-    T (1 to 3). ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions are hidden width over width of
-    SepConv, conv block and MLP; ``value_ratio`` is value width over width. ``attention_gain`` None means the official
-    factor 2 d^-1/2 after every product of queries and a key-value matrix; a number replaces that factor everywhere.
-    Construction raises :class:`InputError` for every illegal combination.
+    T (1 to 3). ``head_width`` is halved three times. ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions
+    are hidden width over width of SepConv, conv block and MLP; ``value_ratio`` is value width over width.
+    ``attention_gain`` None means the official factor 2 d^-1/2 after every product of queries and a key-value matrix; a
+    number replaces that factor everywhere. Construction raises :class:`InputError` for every illegal combination, and
+    for a network beyond :data:`MAX_WEIGHTS` or :data:`MAX_VALUES`, before anything of its size is made.
     """
 
-    name: str
-    dims: tuple[int, ...]
-    resolution: int
-    templates: int
-    head_width: int
-    heads: int = 8
-    walk: tuple[str, ...] = OFFICIAL_WALK
-    sep_expansion: int = 2
-    conv_expansion: int = 4
-    mlp_expansion: int = 4
-    value_ratio: int = 4
-    search_factor: float = 4.0
-    template_factor: float = 4.0
-    attention_gain: float | None = None
-    update_interval: int = 25
-    update_threshold: float = 0.7
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    dims: Annotated[tuple[_Width, ...], Field(strict=False, min_length=4, max_length=4)]
+    resolution: Annotated[int, Field(ge=32, le=4096, multiple_of=16)]
+    templates: Annotated[int, Field(ge=1, le=MAX_TEMPLATES)]
+    head_width: Annotated[int, Field(ge=8, le=65536)]
+    heads: _Ratio = 8
+    walk: Annotated[tuple[str, ...], Field(strict=False, max_length=len(OFFICIAL_WALK))] = OFFICIAL_WALK
+    sep_expansion: _Ratio = 2
+    conv_expansion: _Ratio = 4
+    mlp_expansion: _Ratio = 4
+    value_ratio: _Ratio = 4
+    search_factor: _Factor = 4.0
+    template_factor: _Factor = 4.0
+    attention_gain: Annotated[float, Field(ge=2**-20, le=2**20)] | None = None
+    update_interval: Annotated[int, Field(ge=1, le=10**9)] = 25
+    update_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
 
-    def __post_init__(self) -> None:
-        _check_types(self)
-        _check_sizes(self)
-        _check_walk(self)
-        _check_heads(self)
+    @model_validator(mode="wrap")
+    @classmethod
+    def _legal(cls, data: Any, handler: Callable[[Any], TrackerConfig]) -> TrackerConfig:
+        config = checked(handler, data, "tracker configuration")
+        if fault := _name_fault(config) or _walk_fault(config) or _width_fault(config) or _size_fault(config):
+            raise InputError(f"tracker configuration {shown(config.name)[1:-1]}: {fault}")
+        return config
 
     @classmethod
     def official(cls, name: str) -> TrackerConfig:
@@ -94,23 +107,9 @@ class TrackerConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrackerConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys and wrong types raise :class:`InputError`."""
-        if not isinstance(data, Mapping):
-            raise InputError(f"a tracker configuration must be a JSON object, not {type(data).__name__}")
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(str(k) for k in data if k not in known)
-        if unknown:
-            raise InputError(f"tracker configuration has unknown keys: {', '.join(unknown[:8])}")
-        missing = [k for k in ("name", "dims", "resolution", "templates", "head_width") if k not in data]
-        if missing:
-            raise InputError(f"tracker configuration lacks {', '.join(missing)}")
-        values = dict(data)
-        for key in ("dims", "walk"):
-            if isinstance(values.get(key), list):
-                values[key] = tuple(values[key])
-        for key in ("search_factor", "template_factor", "attention_gain", "update_threshold"):
-            if _is_int(values.get(key)):
-                values[key] = float(values[key])
-        return cls(**values)
+        if not isinstance(data, Mapping) or len(data) > 100 or not all(isinstance(key, str) for key in data):
+            raise InputError(f"a tracker configuration must be a JSON object of few entries, not {shown(data)}")
+        return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON-ready values (tuples become lists)."""
@@ -160,11 +159,6 @@ class TrackerConfig:
         return 2.0 * float(width // self.heads) ** -0.5
 
 
-def update_rule(dataset: str) -> tuple[int, float]:
-    """(interval in frames, confidence threshold) of the official template update for a data set name."""
-    return (40, 0.8) if "lasot" in dataset else (25, 0.7)
-
-
 def _last_downsample(stage: str) -> str:
     if stage not in OFFICIAL_WALK:
         raise InputError(f"there is no stage {stage!r}; stages are {', '.join(OFFICIAL_WALK)}")
@@ -172,85 +166,48 @@ def _last_downsample(stage: str) -> str:
     return next(s for s in reversed(upto) if s.startswith("downsample"))
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _name_fault(config: TrackerConfig) -> str:
+    return "" if config.name.isprintable() else "name must be printable text"
 
 
-def _check_types(config: TrackerConfig) -> None:
-    def demand(ok: bool, field: str, kind: str) -> None:
-        if not ok:
-            raise InputError(f"tracker configuration: {field} must be {kind}, not {getattr(config, field)!r}")
-
-    demand(isinstance(config.name, str) and 0 < len(config.name) <= 100, "name", "a short text")
-    demand(
-        isinstance(config.dims, tuple) and len(config.dims) == 4 and all(_is_int(d) for d in config.dims),
-        "dims",
-        "four integers",
-    )
-    demand(isinstance(config.walk, tuple) and all(isinstance(s, str) for s in config.walk), "walk", "stage names")
-    for field in ("resolution", "templates", "head_width", "heads", "sep_expansion", "conv_expansion", "mlp_expansion"):
-        demand(_is_int(getattr(config, field)), field, "an integer")
-    for field in ("value_ratio", "update_interval"):
-        demand(_is_int(getattr(config, field)), field, "an integer")
-    for field in ("search_factor", "template_factor", "update_threshold"):
-        value = getattr(config, field)
-        demand(
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value), field, "a number"
-        )
-    gain = config.attention_gain
-    demand(
-        gain is None or (isinstance(gain, (int, float)) and not isinstance(gain, bool) and math.isfinite(gain)),
-        "attention_gain",
-        "a number or null",
-    )
-
-
-def _check_sizes(config: TrackerConfig) -> None:
-    who = f"configuration {config.name}"
-    if config.resolution % 16 or not 32 <= config.resolution <= 4096:
-        raise InputError(f"{who}: resolution {config.resolution} must be a multiple of 16 between 32 and 4096")
-    if not 1 <= config.templates <= MAX_TEMPLATES:
-        raise InputError(f"{who}: {config.templates} templates are not possible; use 1 to {MAX_TEMPLATES}")
-    if any(not 1 <= d <= 65536 for d in config.dims) or config.dims[0] % 2:
-        raise InputError(f"{who}: dims {list(config.dims)} must be positive and the first one even")
-    if not 8 <= config.head_width <= 65536:
-        raise InputError(f"{who}: head_width {config.head_width} must be at least 8, because it is halved three times")
-    for field in ("heads", "sep_expansion", "conv_expansion", "mlp_expansion", "value_ratio"):
-        if not 1 <= getattr(config, field) <= 1024:
-            raise InputError(f"{who}: {field} {getattr(config, field)} must be between 1 and 1024")
-    for field in ("search_factor", "template_factor"):
-        if not 0 < getattr(config, field) <= 100:
-            raise InputError(f"{who}: {field} {getattr(config, field)} must be above 0 and at most 100")
-    if config.attention_gain is not None and config.attention_gain <= 0:
-        raise InputError(
-            f"{who}: attention_gain {config.attention_gain} must be positive, or null for the official one"
-        )
-    if config.update_interval < 1 or not 0 <= config.update_threshold <= 1:
-        raise InputError(f"{who}: update_interval must be at least 1 frame and update_threshold within 0 and 1")
-
-
-def _check_walk(config: TrackerConfig) -> None:
-    who = f"configuration {config.name}"
+def _walk_fault(config: TrackerConfig) -> str:
     remaining = iter(OFFICIAL_WALK)
     for stage in config.walk:
         if stage not in remaining:  # `in` consumes the iterator, so this is a subsequence test
-            known = "unknown" if stage not in OFFICIAL_WALK else "repeated or out of order"
-            raise InputError(f"{who}: stage {stage!r} of the walk is {known}; keep the order of the official walk")
+            known = "repeated or out of order" if stage in OFFICIAL_WALK else "unknown"
+            return f"stage {shown(stage)} of the walk is {known}; keep the order of the official walk"
     missing = [s for s in REQUIRED_STAGES if s not in config.walk]
     if missing:
-        raise InputError(f"{who}: the walk lacks {', '.join(missing)}, which every network needs")
+        return f"the walk lacks {', '.join(missing)}, which every network needs"
     late = [s for s in config.walk if s in AFTER_DOWNSAMPLE4]
     if late and "downsample4" not in config.walk:
-        raise InputError(f"{who}: the walk has {', '.join(late)} but not downsample4, which feeds them")
+        return f"the walk has {', '.join(late)} but not downsample4, which feeds them"
+    return ""
 
 
-def _check_heads(config: TrackerConfig) -> None:
+def _width_fault(config: TrackerConfig) -> str:
+    if config.dims[0] % 2:
+        return f"the first of dims must be even, not {config.dims[0]}"
     for stage in config.walk:
         if stage.startswith(("mrm.", "block")) and config.width(stage) % config.heads:
-            raise InputError(
-                f"configuration {config.name}: stage {stage} has {config.width(stage)} channels, "
-                f"which {config.heads} heads do not divide"
-            )
+            return f"stage {stage} has {config.width(stage)} channels, which {config.heads} heads do not divide"
+    return ""
+
+
+def _size_fault(config: TrackerConfig) -> str:
+    """Weights are estimated from above, by a factor of up to four, as if every stage were a convolution block."""
+    expansion = max(config.sep_expansion, config.conv_expansion, config.mlp_expansion, config.value_ratio)
+    gates = len(config.memory_indices) * config.grid**4 // 2
+    widths = [config.width(stage) for stage in config.walk]
+    weights = gates + sum(18 * expansion * width**2 for width in widths)
+    weights += 27 * config.head_width * (config.final_width + config.head_width)
+    values = max(expansion * width * config.side(stage) ** 2 for width, stage in zip(widths, config.walk))
+    if weights <= MAX_WEIGHTS and values <= MAX_VALUES:
+        return ""
+    return (
+        f"up to {weights / 1e6:,.0f} million weights and {values / 1e6:,.0f} million values in one layer are more than "
+        f"{MAX_WEIGHTS / 1e6:,.0f} and {MAX_VALUES / 1e6:,.0f}; lower dims, head_width, the expansions or resolution"
+    )
 
 
 def _official() -> dict[str, TrackerConfig]:
