@@ -1,1 +1,1 @@
-"""NIR itself: safe reading, writing, the primitives, cuts, order, shapes, and an interpreter that knows nothing else."""
+"""NIR itself: safe reading, writing, the primitives, cuts, order, shapes, an interpreter that knows nothing else."""

@@ -144,7 +144,7 @@ def _read_state(data: Entry) -> State:
 def _owner(data: Mapping[str, Any], key: str) -> str:
     users = {
         f"{op['name']} ({role})"
-        for b in data["phases"]
+        for b in data["phases"].values()
         for op in b["ops"]
         for role, k in op["arrays"].items()
         if k == key

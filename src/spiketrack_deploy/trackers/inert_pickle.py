@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 MAX_BYTES = 8 << 20
-"""Bounds time and memory (worst found: 8 s, 0.7 GiB); the pickle of 1,000 tensors and their optimiser has half a megabyte."""
+"""Bounds time and memory (worst found: 8 s, 0.7 GiB); 1,000 tensors and their optimiser take half a megabyte."""
 
 
 class BrokenPickle(ValueError):
