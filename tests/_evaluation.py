@@ -38,7 +38,7 @@ def lines(rows: Sequence[Sequence[float]], between: str = ",") -> str:
 def sequence(folder: Path, layout: str = "OTB", frames: int = 6, seed: int = 0, between: str = ",") -> Path:
     """One sequence; frames are named 1.png, 2.png .. 10.png, so that only natural order is right."""
     images = folder if layout == "GOT-10k" else folder / "img"
-    images.mkdir(parents=True)
+    images.mkdir(parents=True, exist_ok=True)
     truth = boxes(frames, seed)
     for index, box in enumerate(truth, 1):
         cv2.imwrite(str(images / f"{index}.png"), picture(box, 100 * seed + index))

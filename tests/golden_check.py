@@ -39,7 +39,9 @@ from spiketrack_deploy.trackers.spiketrack.infer import infer_config
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
-from spiketrack_deploy.tracking.crop import Image, clip_box, crop_window, sample_target
+from spiketrack_deploy.tracking.boxes import clip_box
+from spiketrack_deploy.tracking.crop import crop_window, sample_target
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, Tracker, decode
 from spiketrack_deploy.tracking.video import open_frames
 
@@ -296,16 +298,16 @@ def check_track(root: Path, name: str, network: TorchNetwork, report: Report) ->
     compared = 0
     for entry, frame in zip(want["frames"], frames):
         step, at, compared = tracker.track(frame), f"frame {entry['frame']}", compared + 1
-        report.close(name, "track frame numbers", at, entry["frame"], step.frame_id)
+        report.close(name, "track frame numbers", at, entry["frame"], step.frame)
         report.close(name, "track boxes", at, entry["box"], step.box, BOX_TOLERANCE)
         report.close(name, "track confidence", at, entry["conf_score"], step.confidence, MAP_TOLERANCE)
         report.close(name, "track margin", at, entry["margin"], step.margin, MAP_TOLERANCE)
         report.close(name, "track argmax", at, entry["argmax"], step.argmax)
-        report.close(name, "track resize factor", at, entry["resize_factor"], step.resize_factor)
+        report.close(name, "track resize factor", at, entry["resize_factor"], tracker.resize_factor)
         report.close(name, "track search spikes", at, entry["search_spikes"], counting.spikes)
         report.equal(name, "track updates", at, entry["updated"], step.updated)
-        report.equal(name, "track crops", at, entry["search_crop_sha256"], digest(step.crop))
-        template = None if step.template_crop is None else digest(step.template_crop)
+        report.equal(name, "track crops", at, entry["search_crop_sha256"], digest(tracker.search_crop))
+        template = digest(tracker.templates[-1]) if step.updated else None
         report.equal(name, "track crops", f"{at} template", entry["template_crop_sha256"], template)
     report.equal(name, "track length", "frames", len(want["frames"]), compared)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.evaluation import metrics
+from spiketrack_deploy.tracking.boxes import overlaps
 
 NAN = float("nan")
 
@@ -34,7 +35,7 @@ box = st.tuples(quarter, quarter, quarter, quarter)
 def test_overlap_equals_counting_cells(pairs) -> None:
     first, second = (np.array([p[i] for p in pairs]) for i in (0, 1))
     expected = [brute_overlap(a, b) for a, b in pairs]
-    np.testing.assert_allclose(metrics.overlaps(first, second), expected, atol=1e-12)
+    np.testing.assert_allclose(overlaps(first, second), expected, atol=1e-12)
 
 
 def brute_scores(predicted, truth) -> dict[str, float]:
@@ -44,7 +45,7 @@ def brute_scores(predicted, truth) -> dict[str, float]:
     ]
     ious, centres, relative = [], [], []
     for p, t in frames:
-        ious.append(float(metrics.overlaps(np.array([p]), np.array([t]))[0]))
+        ious.append(float(overlaps(np.array([p]), np.array([t]))[0]))
         dx, dy = p[0] + p[2] / 2 - t[0] - t[2] / 2, p[1] + p[3] / 2 - t[1] - t[3] / 2
         centres.append(math.hypot(dx, dy))
         relative.append(math.hypot(dx / t[2], dy / t[3]))

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ sys.path.append(str(Path(__file__).parent))
 from _evaluation import SIDE, boxes, command, dataset, lines, picture, sequence, shell, wait_for
 from _lava import requires_lava
 
+SLOW_FRAMES = 90
 STATIC = Subject("static", "baseline", "static", "baseline", 1, {})
 
 
@@ -41,20 +43,25 @@ def static_run(data: Path, out: Path, **settings: object) -> dict:
     return evaluate(EvaluationRequest(("static",), data, out=out, **settings))  # type: ignore[arg-type]
 
 
-def block(folder: Path, frame: int) -> tuple[Path, bytes]:
-    """Replace a frame by a pipe: whoever reads it waits there."""
-    path = folder / "img" / f"{frame}.png"
-    content = path.read_bytes()
-    path.unlink()
-    os.mkfifo(path)
-    return path, content
+def slowed(data: Path, name: str) -> Path:
+    """Make a sequence so long, and its pictures so large, that a tracker is busy with it for seconds.
+
+    Returns the picture that all its later frames are links to; :func:`hasten` makes it small. Boxes stay what they are.
+    """
+    folder = sequence(data / name, frames=SLOW_FRAMES)
+    large = data.parent / f"{name}.png"
+    cv2.imwrite(str(large), np.zeros((2500, 3000, 3), dtype=np.uint8))
+    for frame in range(3, SLOW_FRAMES + 1):
+        (folder / "img" / f"{frame}.png").unlink()
+        (folder / "img" / f"{frame}.png").symlink_to(large)
+    return large
 
 
-def unblock(path: Path, content: bytes) -> None:
-    """The frame is back for the next reader; the one that waits goes on waiting."""
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
+def hasten(large: Path) -> None:
+    """From the next frame on the sequence is a quick one."""
+    small = large.with_suffix(".small.png")
+    cv2.imwrite(str(small), np.zeros((48, 64, 3), dtype=np.uint8))
+    small.replace(large)
 
 
 # -- results ---------------------------------------------------------------------------------------------------------
@@ -139,19 +146,23 @@ def test_boxes_that_are_not_finite_survive(tmp_path: Path, monkeypatch) -> None:
 # -- interruption ----------------------------------------------------------------------------------------------------
 
 
-def undisturbed(tmp_path: Path, data: Path) -> bytes:
+def undisturbed(tmp_path: Path, data: Path, large: Path) -> bytes:
+    """What a run gives that nothing disturbs; the box that never moves does not see how large pictures are."""
+    kept = large.read_bytes()
+    hasten(large)
     static_run(data, tmp_path / "plain")
+    large.write_bytes(kept)
     return (tmp_path / "plain" / "results.json").read_bytes()
 
 
-def killer(out: Path, path: Path, content: bytes, victims) -> threading.Thread:
-    """Once the other sequences are finished, mend the frame and kill whoever waits for it."""
+def killer(out: Path, large: Path, victims) -> threading.Thread:
+    """Once the other sequences are finished, kill whoever works on the slow one, and make it a quick one."""
 
     def strike() -> None:
         wait_for(lambda: len(list(out.glob("trackers/static/sequences/*.json"))) == 2, "two finished sequences")
-        unblock(path, content)
         for pid in victims():
             os.kill(pid, signal.SIGKILL)
+        hasten(large)
 
     thread = threading.Thread(target=strike)
     thread.start()
@@ -160,9 +171,9 @@ def killer(out: Path, path: Path, content: bytes, victims) -> threading.Thread:
 
 def test_killed_processes_lose_nothing(tmp_path: Path) -> None:
     data = dataset(tmp_path / "data")
-    expected = undisturbed(tmp_path, data)
-    path, content = block(data / "a2", 3)
-    thread = killer(tmp_path / "out", path, content, lambda: [p.pid for p in multiprocessing.active_children()])
+    large = slowed(data, "a2")
+    expected = undisturbed(tmp_path, data, large)
+    thread = killer(tmp_path / "out", large, lambda: [p.pid for p in multiprocessing.active_children()])
     found = static_run(data, tmp_path / "out", jobs=2)
     thread.join()
     assert found["exit_code"] == 0
@@ -172,7 +183,6 @@ def test_killed_processes_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_task_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> None:
     data = dataset(tmp_path / "data", ["a"])
-    block(data / "a", 3)
     tasks = [Task(STATIC, s) for s in open_dataset(data).sequences]
     stop = threading.Event()
 
@@ -195,23 +205,30 @@ def test_a_task_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> None
     assert failure.exit_code == EngineError.exit_code
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_a_run_that_ended_goes_on(tmp_path: Path, number: int, code: int) -> None:
+ENDS = [(signal.SIGKILL, -signal.SIGKILL, ""), (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.mark.parametrize(("number", "code", "word"), ENDS)
+def test_a_run_that_ended_goes_on(tmp_path: Path, number: int, code: int, word: str) -> None:
     data = dataset(tmp_path / "data")
-    expected = undisturbed(tmp_path, data)
-    path, content = block(data / "a10", 3)  # the last in natural order
+    large = slowed(data, "a10")  # the last in natural order
+    expected = undisturbed(tmp_path, data, large)
     out = tmp_path / "out"
     arguments = ("--compare", "static", data, "-o", out, "--json", "--jobs", 2)
     first = subprocess.Popen(shell(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finished = out / "trackers" / "static" / "sequences"
     wait_for(lambda: first.poll() is not None or len(list(finished.glob("*.json"))) == 2, "two finished sequences")
     os.kill(first.pid, number)
-    _, said = first.communicate(timeout=60)
+    shown, said = first.communicate(timeout=60)
     assert first.returncode == code, said
     assert "Traceback" not in said
-    assert number == signal.SIGKILL or "finished sequences are kept" in said
-    unblock(path, content)
+    if word:
+        sentence = f"{word}; finished sequences are kept, the same command goes on from there"
+        assert said.splitlines() == [sentence]
+        assert json.loads(shown) == {"error": sentence, "exit_code": code}
+    hasten(large)
     stamps = {p.name: p.stat().st_mtime_ns for p in finished.glob("*.json")}
+    assert len(stamps) == 2, "the slow sequence was finished before the signal came"
     again = subprocess.run(shell(*arguments), capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert (out / "results.json").read_bytes() == expected
@@ -224,12 +241,12 @@ def test_killed_dask_worker_loses_nothing(tmp_path: Path) -> None:
         "distributed", reason="Dask is not installed: pip install 'spiketrack-deploy[dask]'"
     )
     data = dataset(tmp_path / "data")
-    expected = undisturbed(tmp_path, data)
-    path, content = block(data / "a2", 3)
+    large = slowed(data, "a2")
+    expected = undisturbed(tmp_path, data, large)
     settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**settings, silence_logs=50, local_directory=str(tmp_path)) as cluster:
         workers = [nanny.pid for nanny in cluster.workers.values()]
-        thread = killer(tmp_path / "out", path, content, lambda: workers)
+        thread = killer(tmp_path / "out", large, lambda: workers)
         found = static_run(data, tmp_path / "out", dask=cluster.scheduler_address)
         thread.join()
     assert found["exit_code"] == 0, found["trackers"]["static"]["failed"]
@@ -288,8 +305,8 @@ def test_a_label_belongs_to_its_tracker(tmp_path: Path, tiny_checkpoint: Path) -
 
 def test_damaged_records_are_made_again(tmp_path: Path) -> None:
     data, out = dataset(tmp_path / "data"), tmp_path / "out"
-    expected = undisturbed(tmp_path, data)
     static_run(data, out)
+    expected = (out / "results.json").read_bytes()
     folder = out / "trackers" / "static" / "sequences"
     (folder / "a1.json").write_text('{"sequence": "a1"')
     (folder / "a2.json").write_text('{"sequence": "a2", "boxes": [[1, 2, 3]]}')
@@ -484,4 +501,4 @@ def test_attempt_reports_what_happened(tmp_path: Path) -> None:
     (data / "a" / "img" / "2.png").unlink()
     failure = attempt(task)
     assert isinstance(failure, Failure)
-    assert (failure.exit_code, "a/img/2.png cannot be read" in failure.reason) == (3, True)
+    assert (failure.exit_code, "a/img/2.png: cannot be read" in failure.reason) == (3, True)

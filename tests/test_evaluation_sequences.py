@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spiketrack_deploy.datasets.files import MAX_FILE, open_tree
-from spiketrack_deploy.datasets.groundtruth import read_boxes
+from spiketrack_deploy.datasets.files import MAX_FRAME, open_tree
+from spiketrack_deploy.datasets.groundtruth import box_lines, read_boxes
 from spiketrack_deploy.datasets.sequences import open_dataset
 from spiketrack_deploy.errors import InputError
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import boxes, dataset, lines, picture, sequence
+
+
+def parse(text: bytes) -> np.ndarray:
+    return read_boxes(box_lines(text, "x"), "x")
 
 
 def pack(folder: Path, file: Path, prefix: str = "") -> Path:
@@ -34,7 +38,7 @@ def test_layouts(tmp_path: Path, layout: str) -> None:
     assert (found.layout, [s.name for s in found.sequences], found.problems) == (layout, ["a1", "a2", "a10"], ())
     first = found.sequences[0]
     assert [Path(f).name for f in first.frames] == [f"{i}.png" for i in range(1, 12)], "frames are not in natural order"
-    np.testing.assert_array_equal(first.truth, boxes(11, 0))
+    np.testing.assert_array_equal(first.boxes, boxes(11, 0))
 
 
 def test_a_zip_is_the_folder(tmp_path: Path) -> None:
@@ -63,7 +67,7 @@ def test_two_targets_of_one_video(tmp_path: Path) -> None:
     (folder / "groundtruth_rect.txt").unlink()
     found = open_dataset(tmp_path / "data")
     assert [s.name for s in found.sequences] == ["Jogging.1", "Jogging.2"]
-    np.testing.assert_array_equal(found.sequences[1].truth, boxes(6, 2))
+    np.testing.assert_array_equal(found.sequences[1].boxes, boxes(6, 2))
 
 
 def test_the_same_name_twice_stays_two_sequences(tmp_path: Path) -> None:
@@ -81,12 +85,12 @@ def test_published_range_of_an_otb_sequence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("between", [",", "\t", " ", ", ", ";", "  \t"])
 def test_separators(between: str) -> None:
-    np.testing.assert_array_equal(read_boxes(lines(boxes(4), between).encode(), "x"), boxes(4))
+    np.testing.assert_array_equal(parse(lines(boxes(4), between).encode()), boxes(4))
 
 
 def test_absent_targets() -> None:
     text = "1,2,3,4\r\nNaN,nan,NaN,NaN\r\n5,6,0,0\n7,8,9,10\n\n\n"
-    found = read_boxes(b"\xef\xbb\xbf" + text.encode(), "x")
+    found = parse(b"\xef\xbb\xbf" + text.encode())
     assert np.isnan(found).all(axis=1).tolist() == [False, True, True, False]
 
 
@@ -105,7 +109,7 @@ def test_absent_targets() -> None:
 )
 def test_unreadable_boxes(text: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_boxes(text, "x")
+        parse(text)
 
 
 def test_labels_hide_targets(tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_labels_hide_targets(tmp_path: Path) -> None:
     (lasot / "full_occlusion.txt").write_text("0,0,0,0,1,0")
     (lasot / "out_of_view.txt").write_text("0,1,0,0,0,0")
     hidden = [
-        np.isnan(open_dataset(tmp_path / n).sequences[0].truth[:, 0]).nonzero()[0].tolist() for n in ("got", "lasot")
+        np.isnan(open_dataset(tmp_path / n).sequences[0].boxes[:, 0]).nonzero()[0].tolist() for n in ("got", "lasot")
     ]
     assert hidden == [[2, 3], [1, 4]]
     (lasot / "out_of_view.txt").write_text("0,1")
@@ -203,7 +207,7 @@ def test_zips_are_not_trusted(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"holds a file with an unusable name|holds no usable sequence"):
             open_dataset(tmp_path / "bad.zip")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/img/1.png", bytes(MAX_FILE + 1))
+        archive.writestr("a/img/1.png", bytes(MAX_FRAME + 1))
     with open_tree(tmp_path / "bomb.zip") as tree, pytest.raises(InputError, match="larger than 256 MiB"):
         tree.read("a/img/1.png")
 
@@ -216,7 +220,7 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         for name in ("a/img/2.png", "a/img/3.png"):
             with pytest.raises(InputError, match=f"{name} is empty or damaged"):
                 tree.image(name)
-        with pytest.raises(InputError, match=r"9\.png cannot be read"):
+        with pytest.raises(InputError, match=r"9\.png: cannot be read"):
             tree.image("a/img/9.png")
 
 
@@ -226,7 +230,7 @@ def test_choosing_sequences(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sequence 'a3'; it has a1, a2, a10"):
         found.chosen(["a3"])
     short = found.sequences[0].first(3)
-    assert (len(short.frames), len(short.truth)) == (3, 3)
+    assert (len(short.frames), len(short.boxes)) == (3, 3)
 
 
 def test_names_never_collide(tmp_path: Path) -> None:

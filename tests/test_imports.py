@@ -56,7 +56,7 @@ MAY_KNOW = {
         "trackers", "tracking",
     ),
     "evaluation": (
-        "bundle", "datasets", "energy", "engines", "frontends", "hardware", "inputs", "lowering", "program", "trackers",
+        "datasets", "energy", "engines", "frontends", "hardware", "inputs", "lowering", "program", "trackers",
         "tracking",
     ),
     "training": (
@@ -74,7 +74,6 @@ NEUTRAL = ("inputs.untrusted", "inputs.whole_file", "inputs.whole_folder")
 
 # Single modules that join two rooms, and why.
 MAY_ALSO_KNOW = {
-    "inputs.sources": ("bundle",),  # what makes a folder a bundle
     "report.doctor": ("bundle", "engines", "inputs"),  # what is installed
     "cli.main": ("bundle",),  # the sentence of a failed write
     "cli.printing": ("hardware",),  # which prices a cause has
@@ -164,6 +163,21 @@ def test_what_everyone_may_import_knows_no_room(name: str) -> None:
     known = (*NEUTRAL, "errors")
     beyond = {found for found in own(name, MODULES[name]) if not within(found[len(PACKAGE) + 1 :], known)}
     assert not beyond
+# What is decided once -> the module that decides it.
+ONE_PLACE = {
+    "cv2.imdecode(": "tracking.images",
+    r're.split(r"(\d+)"': "tracking.images",
+    "Tell = Callable[": "inputs.progress",
+    "np.linspace(0, 1, 21)": "tracking.boxes",
+    "os.fsync(": "inputs.whole_file",
+    "Box = tuple[": "tracking.boxes",
+}
+
+
+@pytest.mark.parametrize("words", sorted(ONE_PLACE))
+def test_each_of_these_is_decided_in_one_place(words: str) -> None:
+    places = [name for name, path in MODULES.items() if words in path.read_text(encoding="utf-8")]
+    assert places == [ONE_PLACE[words]]
 
 
 def test_nothing_imports_the_command_line() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracking.crop import clip_box, crop_window, hann_window, normalise, sample_target
+from spiketrack_deploy.tracking.boxes import clip_box
+from spiketrack_deploy.tracking.crop import crop_window, hann_window, normalise, sample_target
 
 Ints = npt.NDArray[np.int64]
 

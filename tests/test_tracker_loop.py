@@ -11,7 +11,8 @@ import pytest
 
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
-from spiketrack_deploy.tracking.crop import Image, hann_window, sample_target
+from spiketrack_deploy.tracking.crop import hann_window, sample_target
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, Tracker, decode, maps_from_logits
 
 CONFIG = TrackerConfig("scripted", (8, 16, 16, 16), 64, 3, 8, update_interval=2, update_threshold=0.5)
@@ -64,7 +65,7 @@ def test_confidence_is_the_windowed_score() -> None:
     tracker.init(frame(), (80, 60, 20, 20))
     step = tracker.track(frame())
     assert step.confidence == pytest.approx(0.9 * hann_window(4)[1, 1], abs=1e-15)
-    assert (step.argmax, step.frame_id) == (5, 1)
+    assert (step.argmax, step.frame) == (5, 1)
 
 
 def test_box_comes_from_the_unrounded_centre() -> None:
@@ -74,7 +75,7 @@ def test_box_comes_from_the_unrounded_centre() -> None:
     step = tracker.track(frame())
     # Crop side 80, r = 64: f = 0.8; cell (1, 1) with offset 0.5 is at 24 of 64 px, 30 of 80 frame px.
     cx, cy = 80.3 + 10 - 40 + 30, 60.7 + 10 - 40 + 30
-    assert step.resize_factor == 0.8
+    assert tracker.resize_factor == 0.8
     assert step.box == pytest.approx((cx - 10, cy - 10, 20, 20), abs=1e-12)
 
 
@@ -88,11 +89,10 @@ def test_templates_update_at_the_interval_keep_the_first_and_drop_the_second() -
     for k in range(1, 9):
         step = tracker.track(frame(k))
         assert step.updated == (k % 2 == 0)
-        assert (step.template_crop is not None) == step.updated
-        if step.template_crop is not None:
+        if step.updated:
             want, _ = sample_target(frame(k), step.box, 4.0, 64)  # around the new box, in the same frame
-            assert np.array_equal(step.template_crop, want)
-            crops.append(step.template_crop)
+            assert np.array_equal(tracker.templates[-1], want)
+            crops.append(tracker.templates[-1])
     assert len(network.templates) == 5
     for n in range(1, 5):
         older = first if n == 1 else crops[n - 2]
@@ -121,14 +121,15 @@ def test_crop_factors_are_those_of_the_configuration() -> None:
     tracker = Tracker(Scripted(peak(1, 1), replace(CONFIG, search_factor=3.0, template_factor=2.0)))
     template = tracker.init(frame(), (80, 60, 20, 20))
     assert np.array_equal(template, sample_target(frame(), (80, 60, 20, 20), 2.0, 64)[0])
-    assert tracker.track(frame()).resize_factor == 64 / 60
+    tracker.track(frame())
+    assert tracker.resize_factor == 64 / 60
 
 
 def test_init_restarts_the_count() -> None:
     tracker = Tracker(Scripted(peak(1, 1)))
     for _ in range(2):
         tracker.init(frame(), (80, 60, 20, 20))
-        assert tracker.track(frame()).frame_id == 1
+        assert tracker.track(frame()).frame == 1
 
 
 @pytest.mark.parametrize(

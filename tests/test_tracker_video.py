@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracking.crop import Image
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.video import DEFAULT_FPS, open_frames, write_video
 
 CLIP = Path(__file__).parent / "golden" / "clip"

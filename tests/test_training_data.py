@@ -13,15 +13,16 @@ import pytest
 import torch
 from _training import noise, small_config, write_clip, write_data, write_pictures
 
-from spiketrack_deploy.datasets.catalogue import Catalogue, FrameRef, FrameStore, Picture, Target
+from spiketrack_deploy.datasets.catalogue import Catalogue, FrameStore, Picture, Target
+from spiketrack_deploy.datasets.files import FrameRef
 from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.head import Maps
+from spiketrack_deploy.tracking.boxes import overlaps, success_curve, visible
 from spiketrack_deploy.tracking.crop import sample_target
 from spiketrack_deploy.training.losses import focal, gaussian_map, overlap, tracking_loss
 from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.recipe import Recipe
-from spiketrack_deploy.training.validate import success_auc
 from spiketrack_deploy.training.views import View, cut, cut_mask, jittered, view_around, view_onto
 
 PLAIN = Recipe(
@@ -55,9 +56,10 @@ def test_lasot_layout_and_absent_frames(tmp_path: Path) -> None:
 def test_got10k_layout(tmp_path: Path) -> None:
     home = tmp_path / "GOT-10k_Train_000001"
     write_clip(home, truth="groundtruth.txt", inside=".")
-    (home / "absence.label").write_text("1\n0\n0\n0\n0\n0\n")
+    (home / "absence.label").write_text("0\n0\n1\n0\n0\n0\n")
+    (home / "cover.label").write_text("8\n8\n8\n0\n8\n8\n")
     (clip,) = read_folders([tmp_path]).clips
-    assert len(clip.frames) == 6 and clip.usable().tolist() == [1, 2, 3, 4, 5]
+    assert len(clip.frames) == 6 and clip.usable().tolist() == [0, 1, 4, 5]
 
 
 def test_coco_layout_keeps_outlines_and_drops_crowds(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_zip_of_sequences_with_weights(tmp_path: Path) -> None:
     loose, zipped = sorted(read_folders([tmp_path]).clips, key=lambda c: c.weight, reverse=True)
     assert (loose.weight, zipped.weight) == (1.0, 0.7) and np.array_equal(loose.boxes, zipped.boxes)
     store = FrameStore()
-    assert np.array_equal(store.read(loose.frames[2]), store.read(zipped.frames[2]))
+    assert np.array_equal(store.read(loose.frame(2)), store.read(zipped.frame(2)))
     store.close()
 
 
@@ -98,13 +100,16 @@ def test_folders_without_anything_to_train_on_are_refused(tmp_path: Path, fault:
         read_folders([folder])
 
 
-def test_fewer_boxes_than_frames_are_reported_and_the_rest_is_used(tmp_path: Path) -> None:
+def test_which_box_belongs_to_which_frame_is_never_guessed(tmp_path: Path) -> None:
     write_clip(tmp_path / "one")
+    write_clip(tmp_path / "two")
     truth = tmp_path / "one" / "groundtruth_rect.txt"
     truth.write_text("\n".join(truth.read_text().split()[:4]))
     found = read_folders([tmp_path])
-    assert len(found.clips[0].frames) == 4
-    assert found.skipped == ("sequence one: 6 frames but 4 boxes; the first 4 are used",)
+    assert [clip.name for clip in found.clips] == ["two"]
+    assert found.skipped == (
+        "sequence one: groundtruth_rect.txt has 4 lines for 6 frames; which box belongs to which frame is unknown",
+    )
 
 
 @pytest.mark.parametrize("box", [(30.0, 20.0, 21.0, 17.0), (2.0, 40.0, 30.0, 18.0)])
@@ -168,14 +173,14 @@ def test_three_templates_come_in_time_order(tmp_path: Path) -> None:
 
 
 def test_too_small_targets_are_refused() -> None:
-    picture = Picture(FrameRef(Path("nowhere.png")), (Target((0, 0, 5, 5)),))
+    picture = Picture(FrameRef(Path("nowhere"), "a.png"), (Target((0, 0, 5, 5)),))
     with pytest.raises(InputError, match="16 pixels large"):
         Sampler(Catalogue((picture,)), small_config(), Recipe(), FrameStore())
 
 
 def test_padding_stays_black_under_augmentation(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 40, 3), 255, dtype=np.uint8))
-    picture = Picture(FrameRef(tmp_path / "white.png"), (Target((8, 8, 18, 18)),))
+    picture = Picture(FrameRef(tmp_path, "white.png"), (Target((8, 8, 18, 18)),))
     sampler = Sampler(Catalogue((picture,)), small_config(), replace(PLAIN, gain=0.5, channel_gain=0.2), FrameStore())
     corners = np.concatenate([sampler.draw(0, i).searches[:, 0, 0] for i in range(30)])
     assert (corners == 0).any() and set(np.unique((corners == 0).all(1))) <= {True, False}
@@ -237,4 +242,5 @@ def test_success_auc_by_hand() -> None:
     truth = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [np.nan] * 4, [0, 0, 10, 10]], dtype=np.float64)
     found = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [0, 0, 1, 1], [50, 50, 10, 10]], dtype=np.float64)
     # IoU 1 exceeds 20 of the 21 thresholds, 1/3 exceeds 7 (0 ... 0.30), 0 exceeds none; the third frame has no target.
-    assert success_auc(found, truth) == pytest.approx((20 + 7 + 0) / 21 / 3)
+    shares = overlaps(found, truth)[visible(truth)]
+    assert success_curve(shares).mean() == pytest.approx((20 + 7 + 0) / 21 / 3)

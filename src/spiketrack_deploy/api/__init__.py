@@ -10,7 +10,6 @@ so that importing this package costs nothing. docs/python.md has what each verb 
 
 from spiketrack_deploy.api.bundles import (
     ExportRequest,
-    Tell,
     doctor,
     energy,
     export,
@@ -25,6 +24,7 @@ from spiketrack_deploy.api.bundles import (
 from spiketrack_deploy.api.chips import budget, map
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import Say, train
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 __all__ = [

@@ -5,7 +5,7 @@ This module decides defaults and what a verb returns. It must not print; heavy p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +22,8 @@ from spiketrack_deploy.api.results import (
 )
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import EngineError, UsageError
+from spiketrack_deploy.inputs.progress import Tell
 
-Tell = Callable[[str, int, int], None]
-"""``tell(what, done, total)``: progress; ``total`` is 0 where it is not known."""
 Place = str | Path
 """A file or folder."""
 

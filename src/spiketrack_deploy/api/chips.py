@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from spiketrack_deploy.api.bundles import Place, Tell
+from spiketrack_deploy.api.bundles import Place
 from spiketrack_deploy.api.results import BudgetResult, MapResult
+from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import Mean

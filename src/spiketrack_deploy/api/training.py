@@ -7,20 +7,18 @@ is made; heavy parts are imported when the verb runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiketrack_deploy.api.bundles import Place, as_path
 from spiketrack_deploy.api.results import TrainResult
-from spiketrack_deploy.errors import InputError, UsageError
+from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
-
-Say = Callable[[str], None]
-"""``say(sentence)``: what a training reports while it runs."""
 
 
 def train(
@@ -33,7 +31,7 @@ def train(
     hold_out: Sequence[str] = (),
     start: Place | None = None,
     grow: bool = False,
-    say: Say | None = None,
+    tell: Tell | None = None,
 ) -> TrainResult:
     """Train the network of ``config`` on the folders ``data`` and leave it in the run folder ``out``.
 
@@ -56,7 +54,7 @@ def train(
     folders = tuple(Path(one) for one in data)
     request = Request(find_config(config), chosen, folders, folder, tuple(hold_out), as_path(start), grow)
     try:
-        model = run(request, say or (lambda sentence: None))
+        model = run(request, tell or (lambda what, done, total: None))
     finally:
         history = _history(folder / HISTORY_FILE)
         if history:
@@ -85,13 +83,9 @@ def find_config(given: Place | None) -> TrackerConfig:
 def _recipe_entries(recipe: Place | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if recipe is None or isinstance(recipe, Mapping):
         return recipe or {}
-    try:
-        found = json.loads(Path(recipe).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"recipe {recipe} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"recipe {recipe} must be a JSON object")
-    return found
+    from spiketrack_deploy.inputs.documents import read_object
+
+    return read_object(Path(recipe), "recipe")
 
 
 def _history(file: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ a fault in the template phase is named once and not a second time behind it.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from spiketrack_deploy.engines.base import Engine, ReferenceEngine
 from spiketrack_deploy.errors import InputError, VerificationError
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.untrusted import Arrays, Entry, read_json
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.counts import OpCounts
@@ -25,8 +26,6 @@ from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
 SCHEMA = "spiketrack-vectors/1"
 MAX_RUNS = 64
-Tell = Callable[[str, int, int], None]
-"""``tell(what, done, total)``: progress."""
 
 
 @dataclass(frozen=True, slots=True)

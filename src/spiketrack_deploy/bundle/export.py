@@ -36,6 +36,7 @@ from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
 from spiketrack_deploy.inputs.whole_file import file_digest, whole, write_whole
 from spiketrack_deploy.lowering.calibrate import Calibration
@@ -45,8 +46,9 @@ from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.report.data import ReportData
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.tracking.loop import TrackedFrame
 from spiketrack_deploy.tracking.program_network import ProgramNetwork
-from spiketrack_deploy.tracking.runs import FloatRun, Step, Tell, follow, follow_float, open_clip
+from spiketrack_deploy.tracking.runs import FloatRun, follow, follow_float, open_clip
 from spiketrack_deploy.tracking.video import FrameSource
 from spiketrack_deploy.units import Interval, si_interval
 
@@ -93,7 +95,7 @@ class Plan:
 class ProgramRun:
     """A program on a clip: tracked frames, counts of every search frame and of every template update."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[TrackedFrame, ...]
     frames: tuple[list[LayerCounts], ...]
     updates: tuple[list[LayerCounts], ...]
 
@@ -226,7 +228,7 @@ def _write_onnx(program: Program, path: Path) -> None:
     export_onnx(program, path)
 
 
-def write_boxes(path: Path, clip: ClipSource, steps: Sequence[Step], costs: Sequence[Interval] | None) -> None:
+def write_boxes(path: Path, clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[Interval] | None) -> None:
     """``boxes.csv``: one row a frame, pixels; frame 0 is the box that was given. Floats are written in full."""
     head = ["frame", "x", "y", "w", "h", "confidence", "cell", "updated"]
     with whole(path) as part, part.open("w", encoding="ascii", newline="") as file:
@@ -242,7 +244,7 @@ def write_overlay(
     path: Path,
     frames: FrameSource,
     clip: ClipSource,
-    steps: Sequence[Step],
+    steps: Sequence[TrackedFrame],
     costs: Sequence[Interval] | None,
     warning: str | None,
 ) -> list[tuple[str, bytes]]:
@@ -275,7 +277,7 @@ def write_overlay(
     return stills
 
 
-def _labels(clip: ClipSource, steps: Sequence[Step], costs: Sequence[Interval] | None) -> list[Any]:
+def _labels(clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[Interval] | None) -> list[Any]:
     from spiketrack_deploy.report.overlay import FrameLabel
 
     labels = [FrameLabel(clip.init, "frame 0  the box that was given")]
@@ -323,7 +325,7 @@ def _report_data(
     )
 
 
-def _frame_row(step: Step, layers: Sequence[LayerCounts], cost: Interval) -> dict[str, Any]:
+def _frame_row(step: TrackedFrame, layers: Sequence[LayerCounts], cost: Interval) -> dict[str, Any]:
     updates = sum(layer["neuron_updates"] for layer in layers)
     return {
         "frame": step.frame,

@@ -14,34 +14,25 @@ from typing import Any
 from spiketrack_deploy.bundle.answers import Checked
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.engines.float_parity import LayerParity, Recording, layer_parity
-from spiketrack_deploy.inputs.sources import Box
 from spiketrack_deploy.lowering.lower import LoweringResult
 from spiketrack_deploy.program.describe import describe_ranges
 from spiketrack_deploy.program.types import Program
-from spiketrack_deploy.tracking.runs import FloatRun, Sample, Step
+from spiketrack_deploy.tracking.boxes import overlaps
+from spiketrack_deploy.tracking.loop import TrackedFrame
+from spiketrack_deploy.tracking.runs import FloatRun, Sample
 
 SCHEMA = "spiketrack-parity/1"
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes x,y,w,h."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    common = width * height
-    return common / (a[2] * a[3] + b[2] * b[3] - common)
-
-
-def compare_boxes(program: Sequence[Step], tracker: Sequence[Step]) -> dict[str, Any]:
+def compare_boxes(program: Sequence[TrackedFrame], tracker: Sequence[TrackedFrame]) -> dict[str, Any]:
     """Overlap, largest coordinate difference in pixels and agreement of the best cell over the frames both tracked."""
     pairs = list(zip(program, tracker))
-    overlaps = [overlap(a.box, b.box) for a, b in pairs]
+    shares = overlaps([a.box for a, _ in pairs], [b.box for _, b in pairs]).tolist()
     differences = [max(abs(p - q) for p, q in zip(a.box, b.box)) for a, b in pairs]
     return {
         "frames": len(pairs),
-        "mean_iou": math.fsum(overlaps) / len(pairs),
-        "least_iou": min(overlaps),
+        "mean_iou": math.fsum(shares) / len(pairs),
+        "least_iou": min(shares),
         "largest_difference_px": max(differences),
         "same_cell": sum(a.argmax == b.argmax for a, b in pairs),
         "largest_confidence_difference": max(abs(a.confidence - b.confidence) for a, b in pairs),
@@ -89,7 +80,7 @@ def parity(
     lowered: LoweringResult,
     run: FloatRun,
     layers: Sequence[Mapping[str, Any]],
-    steps: Sequence[Step],
+    steps: Sequence[TrackedFrame],
     engine: str,
     checked: Checked,
 ) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.errors import InputError, UsageError, VerificationError
+from spiketrack_deploy.inputs.sources import MANIFEST as MANIFEST
+from spiketrack_deploy.inputs.sources import PROGRAM as PROGRAM
 from spiketrack_deploy.inputs.untrusted import Entry, shown
 from spiketrack_deploy.inputs.untrusted import read_json as read_checked
 from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
 from spiketrack_deploy.inputs.whole_folder import whole_folder
 
 SCHEMA = "spiketrack-bundle/1"
-MANIFEST = "MANIFEST.json"
-PROGRAM = "program"
 VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
 NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
 ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"

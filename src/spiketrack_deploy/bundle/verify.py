@@ -7,7 +7,6 @@ than the reference.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from spiketrack_deploy.bundle import answers, layout
 from spiketrack_deploy.bundle.contents import read_program
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.errors import VerificationError
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.program.bounds import demand_ranges
 from spiketrack_deploy.program.store import content_hash
 from spiketrack_deploy.program.types import Program
-
-Tell = Callable[[str, int, int], None]
 
 
 def verify_bundle(folder: Path, tell: Tell | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ This module decides options and how scores look on a terminal. It must not compu
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from spiketrack_deploy.cli import options, printing
 from spiketrack_deploy.errors import EXIT_INTERRUPTED
 
 Result = Mapping[str, Any]
+_COMPLAINTS = 20
+"""Sequences that are named one by one where they cannot be used."""
 _SHOWN = (
     ("auc", "AUC"),
     ("precision", "P@20"),
@@ -98,9 +101,14 @@ def evaluate(
     try:
         with printing.progress(quiet) as tell:
             result = api.evaluate(names, dataset, tell=tell, **settings)
-    except KeyboardInterrupt:
-        print("interrupted; finished sequences are kept, the same command goes on from there", file=sys.stderr)
-        click.get_current_context().exit(EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:  # SystemExit: a signal that ends a process, see main.py
+        code = end.code if isinstance(end, SystemExit) else EXIT_INTERRUPTED
+        sentence = "interrupted" if code == EXIT_INTERRUPTED else "terminated"
+        sentence += "; finished sequences are kept, the same command goes on from there"
+        print(sentence, file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": sentence, "exit_code": code}))
+        click.get_current_context().exit(code if isinstance(code, int) else EXIT_INTERRUPTED)
     printing.show(result, summary, as_json, quiet)
     _complain(result)
     if result["exit_code"]:
@@ -127,8 +135,11 @@ def _complain(result: Result) -> None:
     problems = [(p["sequence"], p["reason"]) for p in result["dataset"]["problems"]]
     for label, tracker in result["trackers"].items():
         problems += [(f"{label}, {f['sequence']}", f["reason"]) for f in tracker["failed"]]
-    for name, reason in problems:
+    for name, reason in problems[:_COMPLAINTS]:
         print(f"error: {name}: {reason}", file=sys.stderr)
+    if len(problems) > _COMPLAINTS:
+        more = len(problems) - _COMPLAINTS
+        print(f"error: and {more:,} more; {result['output']}/results.json names all of them", file=sys.stderr)
 
 
 def summary(result: Result) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.units import Interval, si, si_interval
 
 Result = Mapping[str, Any]
-Tell = Callable[[str, int, int], None]
 _FEW = 12
 _FILE_WIDTH = 140
 

@@ -91,7 +91,7 @@ def train(
     entries = {**_entries(pairs), **{key: value for key, value in named.items() if value is not None}}
     result = api.train(
         config, data, out, recipe=recipe, entries=entries, hold_out=hold_out, start=start, grow=grow,
-        say=None if quiet else _say,
+        tell=None if quiet else _tell,
     )  # fmt: skip
     printing.show(result, train_summary, as_json, quiet)
 
@@ -145,8 +145,8 @@ def budget_summary(result: Result) -> None:
     )
 
 
-def _say(sentence: str) -> None:
-    click.echo(sentence, err=True)
+def _tell(what: str, done: int, total: int) -> None:
+    click.echo(what, err=True)
 
 
 def _entries(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -1,34 +1,49 @@
-"""A folder or a zip as one tree of files, and a frame out of its bytes.
+"""A folder or a zip as one tree of files, a frame out of its bytes, and how much of anything is read.
 
-This module decides how files are listed and read, and that nothing hidden or outside the tree is touched. It must not
-know what a sequence is. OpenCV decodes; it is imported on use.
+This module decides how files are listed and read: nothing hidden, nothing outside the tree, no pipe or device, nothing
+beyond a bound, and one sentence for whatever a damaged zip does. It must not know what a sequence is.
 """
 
 from __future__ import annotations
 
+import json
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-
-import numpy as np
+from typing import Any
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.tracking.crop import Image
+from spiketrack_deploy.tracking.images import Image, decode_image
 
-MAX_FILE = 256 << 20
-"""Bytes; a larger frame or box file is a mistake or an attack (a zip can promise any size)."""
+MAX_FRAME = 256 << 20
+"""Bytes; a larger frame is a mistake or an attack (a zip can promise any size)."""
+MAX_TEXT = 8 << 20
+"""Bytes of boxes or labels: 400,000 frames at 20 characters a line."""
+MAX_JSON = 1 << 30
+"""Bytes; the largest annotation file of COCO 2017 has 448 MB."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
+_DAMAGED = (
+    OSError, EOFError, KeyError, ValueError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    RuntimeError,  # encrypted members; its child NotImplementedError for unknown compression
+)  # fmt: skip
 
 
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key: digits compare as numbers, so ``img2`` comes before ``img10``; the name itself breaks ties."""
-    parts = re.split(r"(\d+)", name.lower())
-    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts], name
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """One stored picture: the file ``name`` of a folder or a zip, ``root``."""
+
+    root: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.name}"
 
 
 @dataclass(slots=True)
@@ -39,43 +54,24 @@ class Tree:
     folders: Mapping[str, frozenset[str]]
     archive: zipfile.ZipFile | None
 
-    def read(self, name: str) -> bytes:
-        """Bytes of one file; InputError names it where it cannot be read."""
+    def read(self, name: str, limit: int = MAX_FRAME) -> bytes:
+        """Bytes of one file; InputError names it where it cannot be read, is no plain file or has more than ``limit``
+        bytes."""
+        file = self.root / name
+        if self.archive is None and file.exists() and not file.is_file():
+            raise InputError(f"{file}: is no plain file but a folder, a pipe or a device")
         try:
-            if self.archive is None:
-                with (self.root / name).open("rb") as file:
-                    data = file.read(MAX_FILE + 1)
-            else:
-                with self.archive.open(name) as member:
-                    data = member.read(MAX_FILE + 1)
-        except (
-            OSError,
-            KeyError,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            raise InputError(f"{self.root}: {name} cannot be read ({error})") from None
-        if len(data) > MAX_FILE:
-            raise InputError(
-                f"{self.root}: {name} is larger than {MAX_FILE >> 20} MiB; that is no frame and no list of boxes"
-            )
+            with file.open("rb") if self.archive is None else self.archive.open(name) as stream:
+                data = stream.read(limit + 1)
+        except _DAMAGED as error:
+            raise InputError(f"{file}: cannot be read ({_reason(error)})") from None
+        if len(data) > limit:
+            raise InputError(f"{file}: is larger than {limit >> 20} MiB; that is no frame and no list of boxes")
         return data
 
     def image(self, name: str) -> Image:
         """One frame, RGB uint8 ``[H, W, 3]``; InputError where it cannot be decoded."""
-        import cv2
-
-        data = np.frombuffer(self.read(name), dtype=np.uint8)
-        try:
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except cv2.error as error:
-            raise InputError(f"{self.root}: image {name} cannot be decoded ({error.err})") from None
-        if bgr is None:
-            raise InputError(f"{self.root}: image {name} is empty or damaged")
-        return np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
+        return decode_image(self.read(name), f"{self.root}/{name}")
 
     def close(self) -> None:
         """Close the zip."""
@@ -97,13 +93,34 @@ def open_tree(path: Path, listed: bool = True) -> Tree:
         return Tree(path, _walk(path) if listed else {}, None)
     if not path.exists():
         raise InputError(f"{path}: there is no such dataset; give a folder of sequences or a zip of one")
+    if not path.is_file():
+        raise InputError(f"{path}: is a pipe or a device; give a folder of sequences or a zip of one")
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except _DAMAGED as error:
         raise InputError(
-            f"{path}: is no folder and no readable zip ({error}); give a folder of sequences or a zip of one"
+            f"{path}: is no folder and no readable zip ({_reason(error)}); give a folder of sequences or a zip of one"
         ) from None
     return Tree(path, _members(archive, path) if listed else {}, archive)
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file beside the frames; InputError names it where it is none, no plain file, or beyond all measure."""
+    with open_tree(file.parent, listed=False) as tree:
+        return parse_json(tree.read(file.name, MAX_JSON), str(file))
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """JSON out of bytes; InputError names ``where``."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: is no JSON ({_reason(error)}); correct it, or remove it") from None
+
+
+def _reason(error: Exception) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _walk(path: Path) -> dict[str, frozenset[str]]:
@@ -130,6 +147,7 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, frozenset[str]]:
         if info.is_dir() or any(p.startswith((".", "__MACOSX")) for p in parts):
             continue
         if info.filename.startswith("/") or "" in parts or _UNSAFE.search(info.filename):
+            archive.close()
             raise InputError(f"{path}: holds a file with an unusable name, {info.filename[:80]!r}; make the zip again")
         folder, _, name = info.filename.rpartition("/")
         folders.setdefault(folder, set()).add(name)

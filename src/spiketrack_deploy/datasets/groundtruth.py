@@ -7,38 +7,48 @@ is wrong. It must not know folders.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracking.boxes import Boxes, Marks, visible
 
-Boxes = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.float64]
-Marks = npt.NDArray[np.bool_]
 _BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 
 
-def read_boxes(data: bytes, where: str) -> Boxes:
-    """Lines ``x,y,w,h`` as float64 ``[N,4]``; NaN or no width or height: the target is absent (all NaN).
+def box_lines(data: bytes, where: str) -> list[str]:
+    """Lines of a file of boxes, without blank ones at the end; InputError where there is none.
 
-    Blank lines at the end are ignored. InputError names the first line that is not four numbers.
+    Apart from :func:`read_boxes`, so that a list that does not belong to the frames is refused before it is read.
     """
     lines = _text(data, where).rstrip().splitlines()
     if not lines:
         raise InputError(f"{where} is empty")
-    rows = np.array([_numbers(line, f"{where}, line {number}", 4) for number, line in enumerate(lines, 1)])
+    return lines
+
+
+def read_boxes(lines: Sequence[str], where: str) -> Boxes:
+    """Lines ``x,y,w,h`` as float64 ``[N,4]``; NaN or no width or height: the target is absent (all NaN).
+
+    InputError names the first line that is not four numbers.
+    """
+    rows = np.empty((len(lines), 4))
+    for index, line in enumerate(lines):
+        rows[index] = _numbers(line, f"{where}, line {index + 1}", 4)
     if np.isinf(rows).any():
         raise InputError(f"{where}, line {int(np.isinf(rows).any(axis=1).argmax()) + 1}: a box cannot be infinite")
-    return hide(rows, ~(np.isfinite(rows).all(axis=1) & (rows[:, 2] > 0) & (rows[:, 3] > 0)))
+    return hide(rows, ~visible(rows))
 
 
-def flags(data: bytes, where: str) -> Labels:
-    """A label per frame, one a line or all in one line."""
-    text = _text(data, where).strip()
-    if not text:
-        raise InputError(f"{where} is empty")
-    return np.array([_numbers(part, where, 1)[0] for part in _BETWEEN.split(text)])
+def flags(data: bytes, where: str, count: int) -> Labels:
+    """A label for each of ``count`` frames, one a line or all in one line; InputError where there are not as many."""
+    parts = _BETWEEN.split(_text(data, where).strip())
+    if len(parts) != count:
+        raise InputError(f"{where} has {len(parts)} entries for {count} boxes")
+    return np.array([_numbers(part, where, 1)[0] for part in parts])
 
 
 def hide(boxes: Boxes, absent: Marks) -> Boxes:
@@ -54,7 +64,7 @@ def _text(data: bytes, where: str) -> str:
 
 
 def _numbers(line: str, where: str, count: int) -> list[float]:
-    parts = _BETWEEN.split(line.strip())
+    parts = _BETWEEN.split(line.strip(), count)
     try:
         numbers = [float(part) for part in parts]
     except ValueError:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.errors import EngineError, UsageError
-from spiketrack_deploy.tracking.crop import Box, Image
+from spiketrack_deploy.tracking.boxes import Box
+from spiketrack_deploy.tracking.images import Image
 
 BASELINES = ("static", "kcf", "csrt")
 _CLASSES = {"kcf": "TrackerKCF", "csrt": "TrackerCSRT"}

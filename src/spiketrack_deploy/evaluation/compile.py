@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ModelSource
 from spiketrack_deploy.lowering.calibrate import Calibration
 from spiketrack_deploy.program.store import save_program
-from spiketrack_deploy.tracking.runs import FloatRun, Tell
+from spiketrack_deploy.tracking.runs import FloatRun
 
 
 def compile_model(source: ModelSource, folder: Path, tell: Tell | None = None) -> str:

@@ -22,7 +22,8 @@ from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
 from spiketrack_deploy.evaluation.subjects import PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.tracking.runs import Tell
+from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.whole_file import write_whole
 
 DEFAULT_PROFILE = "loihi2"
 
@@ -97,7 +98,7 @@ def _free(out: Path, force: bool) -> Path:
 
 
 def _dataset(request: EvaluationRequest, path: Path) -> Dataset:
-    dataset = open_dataset(path.resolve())
+    dataset = open_dataset(path.absolute())
     if request.sequences:
         dataset = dataset.chosen(request.sequences)
     return replace(dataset, sequences=tuple(s.first(request.max_frames) for s in dataset.sequences))
@@ -138,9 +139,9 @@ class _Ledger:
 
     def findings(self, subject: Subject) -> Findings:
         """Everything of one subject in the order of the data set: in which order it finished must not show."""
-        names = [s.name for s in self._dataset.sequences]
+        names = {s.name: order for order, s in enumerate(self._dataset.sequences)}
         records = self._records[subject.label]
-        failures = sorted(self._failures[subject.label], key=lambda f: names.index(f.sequence))
+        failures = sorted(self._failures[subject.label], key=lambda f: names[f.sequence])
         return Findings(subject, {n: records[n] for n in names if n in records}, failures, _layers(subject))
 
 
@@ -203,10 +204,10 @@ def _finish(
 ) -> dict[str, Any]:
     from spiketrack_deploy.evaluation.plots import draw_all
 
-    store.write_whole(out / store.RESULTS, store.json_text(results))
+    write_whole(out / store.RESULTS, store.json_text(results))
     store.write_table(out / store.TABLE, *table(results, times))
     if times:
-        store.write_whole(out / store.SPEED, store.json_text(times))
+        write_whole(out / store.SPEED, store.json_text(times))
     pictures = draw_all(results["trackers"], out)
     return {
         **results,

@@ -1,6 +1,7 @@
 """How good tracked boxes are: overlaps, centre errors, curves, scores, and how sure their means are.
 
-This module decides the arithmetic of the field's scores. It must not know files, trackers or sequences; NumPy alone.
+This module decides the arithmetic of the field's scores; overlaps and their curve are those of tracking/boxes.py. It
+must not know files, trackers or sequences.
 
     success AUC      mean over 21 thresholds 0, .05 .. 1 of the share of frames with overlap > threshold (OTB)
     precision        share of frames with a centre error of at most 20 px (OTB)
@@ -21,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracking.boxes import finite, overlaps, success_curve, visible
 
 Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
-OVERLAP_THRESHOLDS: Floats = np.linspace(0, 1, 21)
 PIXEL_THRESHOLDS: Floats = np.arange(51, dtype=np.float64)
 NORMALISED_THRESHOLDS: Floats = np.linspace(0, 0.5, 51)
 PRECISION_PIXELS = 20
@@ -33,14 +33,6 @@ DRAWS = 10_000
 SEED = 0
 
 SCORES = ("auc", "precision", "norm_precision", "ao", "sr50", "sr75")
-SCORE_TITLES = {
-    "auc": "AUC",
-    "precision": "P@20",
-    "norm_precision": "Pnorm",
-    "ao": "AO",
-    "sr50": "SR50",
-    "sr75": "SR75",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +57,6 @@ class Curves:
     norm_precision: Floats
 
 
-def _finite(boxes: Floats) -> Bools:
-    every: Bools = np.logical_and.reduce(np.isfinite(boxes), axis=1)
-    return every
-
-
-def overlaps(first: Floats, second: Floats) -> Floats:
-    """Intersection over union of boxes x, y, w, h, ``[N,4]`` each; 0 where a box has no area or is not finite."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    usable = _finite(a) & _finite(b)
-    a, b = np.where(usable[:, None], a, 0.0), np.where(usable[:, None], b, 0.0)
-    low = np.maximum(a[:, :2], b[:, :2])
-    high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    common = np.prod(np.maximum(high - low, 0.0), axis=1)
-    union = np.prod(np.maximum(a[:, 2:], 0.0), axis=1) + np.prod(np.maximum(b[:, 2:], 0.0), axis=1) - common
-    shares: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return np.clip(shares, 0.0, 1.0)
-
-
-def visible(truth: Floats) -> Bools:
-    """Frames that hold the target ``[N]``: a finite box with width and height above 0."""
-    return _finite(truth) & (truth[:, 2] > 0) & (truth[:, 3] > 0)
-
-
 def frame_scores(predicted: Floats, truth: Floats, *, score_first: bool = False) -> FrameScores:
     """Compare boxes ``[N,4]`` with the truth ``[N,4]`` (not finite or empty: target absent, frame not scored).
 
@@ -102,9 +71,9 @@ def frame_scores(predicted: Floats, truth: Floats, *, score_first: bool = False)
     if not score_first:
         scored[:1] = False
     a, b = predicted[scored], truth[scored]
-    finite = _finite(a)
-    offset = np.where(finite[:, None], (a[:, :2] + a[:, 2:] / 2) - (b[:, :2] + b[:, 2:] / 2), np.inf)
-    return FrameScores(overlaps(a, b), np.hypot(*offset.T), np.hypot(*(offset / b[:, 2:]).T), int((~finite).sum()))
+    whole = finite(a)
+    offset = np.where(whole[:, None], (a[:, :2] + a[:, 2:] / 2) - (b[:, :2] + b[:, 2:] / 2), np.inf)
+    return FrameScores(overlaps(a, b), np.hypot(*offset.T), np.hypot(*(offset / b[:, 2:]).T), int((~whole).sum()))
 
 
 def curves(frames: FrameScores) -> Curves:
@@ -112,7 +81,7 @@ def curves(frames: FrameScores) -> Curves:
     if not frames.overlap.size:
         raise InputError("no frame can be scored: none but the first has a box")
     return Curves(
-        (frames.overlap[:, None] > OVERLAP_THRESHOLDS).mean(axis=0),
+        success_curve(frames.overlap),
         (frames.centre[:, None] <= PIXEL_THRESHOLDS).mean(axis=0),
         (frames.normalised[:, None] <= NORMALISED_THRESHOLDS).mean(axis=0),
     )

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.evaluation.metrics import OVERLAP_THRESHOLDS, PIXEL_THRESHOLDS
-from spiketrack_deploy.inputs.whole_file import cannot_write
+from spiketrack_deploy.evaluation.metrics import PIXEL_THRESHOLDS
+from spiketrack_deploy.inputs.whole_file import whole
+from spiketrack_deploy.tracking.boxes import OVERLAP_THRESHOLDS
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the line style says the rest where they recur.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
@@ -142,15 +143,8 @@ def _save(figure: Any, folder: Path, name: str) -> list[str]:
     names = []
     for kind in ("svg", "png"):
         path = folder / f"{name}.{kind}"
-        part = path.with_name(f".{path.name}.tmp")
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        try:
-            with matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]
-                figure.savefig(part, format=kind, dpi=150, metadata=metadata)
-            part.replace(path)
-        except OSError as error:
-            raise cannot_write(path, error) from None
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(path) as part, matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]
+            figure.savefig(part, format=kind, dpi=150, metadata=metadata)
         names.append(path.name)
     return names

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from spiketrack_deploy.bundle.layout import PROGRAM
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, check_baseline
 from spiketrack_deploy.evaluation.compile import compile_model
 from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
-from spiketrack_deploy.inputs.sources import ModelSource, find_source, is_bundle
+from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.sources import ModelSource, find_source, is_bundle, program_folder
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.program.store import content_hash, load_program
-from spiketrack_deploy.tracking.runs import Tell
 
 ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
 
@@ -55,8 +54,8 @@ class Resolver:
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
         if FLOAT in engines:
             raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
-        program = content_hash(load_program(path / PROGRAM))
-        place = str((path / PROGRAM).resolve())
+        program = content_hash(load_program(program_folder(path)))
+        place = str(program_folder(path).resolve())
         label = path.resolve().name
         return [
             partial(Subject, _label(label, one), PROGRAM_KIND, place, one, self.threads, {"program": program})
@@ -105,5 +104,8 @@ def _label(name: str, engine: str) -> str:
 
 
 def _model_digest(path: Path) -> str:
-    config = path.with_name("config.json")
-    return file_digest(path) + (f"+{file_digest(config)}" if config.is_file() else "")
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import MODEL_FILE
+
+    file = path / MODEL_FILE if path.is_dir() else path
+    config = file.with_name("config.json")
+    return file_digest(file) + (f"+{file_digest(config)}" if config.is_file() else "")

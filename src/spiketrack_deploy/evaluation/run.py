@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.datasets.files import open_tree
-from spiketrack_deploy.datasets.groundtruth import Boxes
 from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.errors import EngineError, InputError, SpiketrackError
 from spiketrack_deploy.evaluation.subjects import Subject, Workshop, thread_workshop
+from spiketrack_deploy.tracking.boxes import Boxes
 
 EXIT_BUG = 1
 
@@ -83,18 +83,19 @@ def track_sequence(task: Task, workshop: Workshop) -> Record:
     """One pass: start on the first frame's true box, then follow. Raises what the tracker or a frame raises."""
     sequence = task.sequence
     tracker = workshop.tracker(task.subject)
-    boxes, seconds, confidence = [list(sequence.boxes[0])], [], []
+    x, y, w, h = sequence.boxes[0].tolist()
+    boxes, seconds, confidence = [[x, y, w, h]], [], []
     crop_s = network_s = 0.0
     with open_tree(sequence.root, listed=False) as tree:
-        seconds.append(tracker.start(tree.image(sequence.frames[0]), sequence.boxes[0]))
+        seconds.append(tracker.start(tree.image(sequence.frames[0]), (x, y, w, h)))
         for name in sequence.frames[1:]:
-            step = tracker.update(tree.image(name))
-            boxes.append(list(step.box))
-            seconds.append(step.total_s)
-            crop_s += step.crop_s
-            network_s += step.network_s
-            if step.confidence is not None:
-                confidence.append(step.confidence)
+            tracked, took = tracker.update(tree.image(name))
+            boxes.append(list(tracked.box))
+            seconds.append(took.total)
+            crop_s += took.crop
+            network_s += took.network
+            if not math.isnan(tracked.confidence):
+                confidence.append(tracked.confidence)
     activity = tracker.activity.to_dict() if tracker.activity is not None else None
     return Record(sequence.name, boxes, confidence or None, seconds, crop_s, network_s, activity)
 

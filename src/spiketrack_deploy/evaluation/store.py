@@ -13,8 +13,8 @@ This module decides names, formats, and that a file is whole or absent. It must 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,25 +24,12 @@ from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.evaluation.run import Record
 from spiketrack_deploy.evaluation.subjects import Subject
-from spiketrack_deploy.inputs.whole_file import cannot_write
+from spiketrack_deploy.inputs.whole_file import cannot_write, write_whole
 
 SCHEMA = "spiketrack-evaluation/1"
 RUN, RESULTS, SPEED, TABLE = "run.json", "results.json", "speed.json", "table.csv"
 _REMEDY = "choose another folder with -o, or --force to start anew"
 OWN = (RUN, RESULTS, SPEED, TABLE, "trackers", "programs", "got10k", "pytracking")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` is the old file or the whole new one; InputError where that fails."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def json_text(data: Any) -> str:
@@ -64,7 +51,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is a file, the output must be a folder; choose another with -o")
         run = self.path / RUN
-        if self.path.is_dir() and any(self.path.iterdir()) and not run.is_file():
+        # Hidden names are of files that another evaluation is about to put into place.
+        others = self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir())
+        if others and not run.is_file():
             raise UsageError(f"{self.path}: is not empty and holds no evaluation; choose another folder with -o")
         if run.is_file() and force:
             self._remove()
@@ -113,14 +102,19 @@ class RunFolder:
 
     @contextmanager
     def whole(self, folder: Path) -> Iterator[Path]:
-        """A temporary folder that becomes ``folder`` when the block ends well and disappears when it does not."""
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        """A temporary folder that becomes ``folder`` when the block ends well and disappears when it does not.
+
+        Where another evaluation was quicker its folder stays: the name says that it holds the same.
+        """
+        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
             part.mkdir(parents=True)
             yield part
-            part.replace(folder)
+            if not folder.is_dir():
+                part.replace(folder)
         except OSError as error:
-            raise cannot_write(folder, error) from None
+            if not folder.is_dir():
+                raise cannot_write(folder, error) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

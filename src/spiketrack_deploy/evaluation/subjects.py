@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
-from spiketrack_deploy.tracking.crop import Box, Image
-from spiketrack_deploy.tracking.loop import HeadMaps, Network, Tracker
+from spiketrack_deploy.tracking.boxes import Box
+from spiketrack_deploy.tracking.images import Image
+from spiketrack_deploy.tracking.loop import HeadMaps, Network, TrackedFrame, Tracker
 
 BASELINE, FLOAT, PROGRAM_KIND = "baseline", "float", "program"
 Sums = dict[str, dict[str, int]]
@@ -38,14 +39,12 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
-    """One tracked frame: box in pixels, confidence (None for baselines), seconds of cropping, network, and in all."""
+class Seconds:
+    """What a clock measured of one tracked frame, apart from it because no second run would measure the same."""
 
-    box: Box
-    confidence: float | None
-    crop_s: float
-    network_s: float
-    total_s: float
+    crop: float
+    network: float
+    total: float
 
 
 @dataclass(slots=True)
@@ -70,7 +69,7 @@ class SequenceTracker(Protocol):
     def start(self, frame: Image, box: Box) -> float:
         """Begin a sequence; seconds it took."""
 
-    def update(self, frame: Image) -> Tracked:
+    def update(self, frame: Image) -> tuple[TrackedFrame, Seconds]:
         """Follow the target into the next frame."""
 
     def close(self) -> None:
@@ -126,15 +125,14 @@ class SpikeTracker:
         self._drain(self.activity)
         return seconds
 
-    def update(self, frame: Image) -> Tracked:
+    def update(self, frame: Image) -> tuple[TrackedFrame, Seconds]:
         """See :class:`SequenceTracker`."""
         begin = perf_counter()
         self._timed.seconds = 0.0
-        step = self._tracker.track(frame)
+        tracked = self._tracker.track(frame)
         total = perf_counter() - begin
         self._drain(self.activity)
-        x, y, w, h = (float(v) for v in step.box)
-        return Tracked((x, y, w, h), float(step.confidence), self._timed.entered - begin, self._timed.seconds, total)
+        return tracked, Seconds(self._timed.entered - begin, self._timed.seconds, total)
 
     def _drain(self, activity: Activity | None) -> None:
         """Move the counts of the last run into sums: a long video has too many frames to keep them apart."""
@@ -170,20 +168,22 @@ class Baseline:
     activity: Activity | None = None
 
     def __init__(self, tracker: StaticBox | OpenCVTracker) -> None:
-        self._tracker = tracker
+        self._tracker, self._frame = tracker, 0
 
     def start(self, frame: Image, box: Box) -> float:
         """See :class:`SequenceTracker`."""
         begin = perf_counter()
         self._tracker.start(frame, box)
+        self._frame = 0
         return perf_counter() - begin
 
-    def update(self, frame: Image) -> Tracked:
+    def update(self, frame: Image) -> tuple[TrackedFrame, Seconds]:
         """See :class:`SequenceTracker`."""
         begin = perf_counter()
         box = self._tracker.update(frame)
         total = perf_counter() - begin
-        return Tracked(box, None, 0.0, 0.0, total)
+        self._frame += 1
+        return TrackedFrame(self._frame, box), Seconds(0.0, 0.0, total)
 
     def close(self) -> None:
         """Nothing to release."""

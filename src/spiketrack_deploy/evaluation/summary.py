@@ -72,7 +72,7 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
         record = found.records.get(sequence.name)
         if record is None:
             continue
-        frames = metrics.frame_scores(record.array, sequence.truth) if sequence.scorable else None
+        frames = metrics.frame_scores(record.array, sequence.boxes) if sequence.scorable else None
         if frames is None or not frames.overlap.size:
             unscored.append(sequence.name)
             continue

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spiketrack_deploy.bundle.layout import MANIFEST
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.inputs.resources import find_clip, find_model, model_names
 from spiketrack_deploy.inputs.untrusted import first_line
 
+MANIFEST, PROGRAM = "MANIFEST.json", "program"
+"""What makes a folder a bundle: its manifest, and the folder of its integer program."""
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
 TARGETS = {
@@ -25,7 +26,6 @@ TARGETS = {
 }
 """Target -> hardware profile it is priced with; ``cpu`` is no chip, its prices are those of 45 nm CMOS arithmetic."""
 
-Box = tuple[float, float, float, float]
 _WEIGHTS = "model.safetensors"
 _BOX_FILES = ("groundtruth_rect.txt", "groundtruth.txt")
 
@@ -58,7 +58,7 @@ class ClipSource:
     """Frames to track: a video file or a folder, the target's first box, and whether it is the bundled clip."""
 
     path: Path
-    init: Box
+    init: tuple[float, float, float, float]
     bundled: bool
 
 
@@ -71,9 +71,14 @@ def target_profile(target: str) -> str:
     return TARGETS[target]
 
 
+def program_folder(bundle: Path) -> Path:
+    """Where the integer program of a bundle lies."""
+    return bundle / PROGRAM
+
+
 def is_bundle(path: Path) -> bool:
     """Whether ``path`` looks like a bundle, whole or not: a folder with a manifest or a program."""
-    return path.is_dir() and ((path / MANIFEST).exists() or (path / "program").is_dir())
+    return path.is_dir() and ((path / MANIFEST).exists() or program_folder(path).is_dir())
 
 
 def find_source(model: str | None) -> ModelSource:
@@ -117,7 +122,7 @@ def find_frames(video: Path | None, frames: Path | None, init: Sequence[float] |
     return ClipSource(path, _box(init) if init is not None else _recorded_box(path), bundled)
 
 
-def _box(values: Sequence[float]) -> Box:
+def _box(values: Sequence[float]) -> tuple[float, float, float, float]:
     if len(values) != 4 or not all(math.isfinite(v) for v in values):
         raise InputError(f"the initial box {list(values)} must be four finite numbers x,y,w,h in pixels")
     x, y, w, h = (float(v) for v in values)
@@ -126,7 +131,7 @@ def _box(values: Sequence[float]) -> Box:
     return x, y, w, h
 
 
-def _recorded_box(path: Path) -> Box:
+def _recorded_box(path: Path) -> tuple[float, float, float, float]:
     places = [path / name for name in _BOX_FILES] if path.is_dir() else [path.with_name(f"{path.stem}_{_BOX_FILES[0]}")]
     place = next((p for p in places if p.is_file()), None)
     if place is None:

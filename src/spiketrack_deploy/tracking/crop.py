@@ -1,4 +1,4 @@
-"""Cutting a square crop around a box, normalising it, and the two box helpers of the loop.
+"""Cutting a square crop around a box, normalising it, and the window of the loop.
 
 This module decides the pixels that enter a network (docs/spiketrack.md, "Loop"); OpenCV's bilinear resize defines
 them. It must not know PyTorch nor the network.
@@ -15,19 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracking.images import Image
 
-Image = npt.NDArray[np.uint8]
-"""RGB, ``[H, W, 3]`` uint8."""
 Floats = npt.NDArray[np.float64]
-Box = tuple[float, float, float, float]
-"""x, y of the top left corner, width, height, in pixels of the frame."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 MAX_CROP_SIDE = 32768
 """Pixels; a larger crop would need gigabytes before it is resized."""
-CLIP_MARGIN = 10
-"""Pixels that a clipped box keeps inside the frame, and its least width and height."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +111,6 @@ def _normalised_values() -> Floats:
     """``[3, 256]``: a byte has only 256 values, so the division is done once and is the same on every machine."""
     levels = np.arange(256, dtype=np.float64) / 255
     return np.stack([(levels - mean) / std for mean, std in zip(MEAN, STD)])
-
-
-def clip_box(box: Sequence[float], width: int, height: int, margin: int = CLIP_MARGIN) -> Box:
-    """Box kept at least ``margin`` pixels inside a frame of ``width`` x ``height`` and at least that large."""
-    x, y, w, h = (float(v) for v in box)
-    x1, x2 = _clip_axis(x, x + w, width, margin)
-    y1, y2 = _clip_axis(y, y + h, height, margin)
-    return x1, y1, max(margin, x2 - x1), max(margin, y2 - y1)
-
-
-def _clip_axis(low: float, high: float, extent: int, margin: int) -> tuple[float, float]:
-    return min(max(0.0, low), extent - margin), min(max(margin, high), extent)
 
 
 def hann_window(side: int) -> Floats:

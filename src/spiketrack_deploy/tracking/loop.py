@@ -15,7 +15,9 @@ import numpy as np
 
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
-from spiketrack_deploy.tracking.crop import Box, Floats, Image, check_frame, clip_box, hann_window, sample_target
+from spiketrack_deploy.tracking.boxes import Box, clip_box
+from spiketrack_deploy.tracking.crop import Floats, check_frame, hann_window, sample_target
+from spiketrack_deploy.tracking.images import Image
 
 CLAMP = 1e-4
 """Score and size stay within [CLAMP, 1 - CLAMP]."""
@@ -58,23 +60,20 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackStep:
-    """One tracked frame.
+class TrackedFrame:
+    """One tracked frame of any tracker; ``frame`` counts from 1, the first one that is searched.
 
-    ``box`` is x, y, w, h in frame pixels, ``confidence`` the windowed maximum, ``margin`` its lead over the runner-up
-    (0: an exact tie, the first cell counted), ``argmax`` the row-major cell. ``crop`` is the search crop and
-    ``resize_factor`` its pixels per frame pixel; ``template_crop`` is set where the templates were updated.
+    ``box`` is x, y, w, h in frame pixels. A tracker of score maps also states ``confidence``, the windowed maximum
+    (NaN: none stated), ``argmax``, its row-major cell, ``margin``, its lead over the runner-up (0: an exact tie, the
+    first cell counted), and whether templates were ``updated`` behind the frame.
     """
 
-    frame_id: int
+    frame: int
     box: Box
-    confidence: float
-    argmax: int
-    margin: float
-    updated: bool
-    crop: Image
-    resize_factor: float
-    template_crop: Image | None
+    confidence: float = math.nan
+    argmax: int = -1
+    margin: float = 0.0
+    updated: bool = False
 
 
 def maps_from_logits(ctr: Floats, offset: Floats, size: Floats) -> HeadMaps:
@@ -130,7 +129,10 @@ class Tracker:
         self._window = hann_window(network.config.grid)
         self._templates: list[Image] = []
         self._box: Box | None = None
-        self._frame_id = 0
+        self._frame = 0
+        self.search_crop: Image | None = None
+        """What the last :meth:`track` searched, uint8 ``[r,r,3]``, and its pixels per frame pixel."""
+        self.resize_factor = 1.0
 
     @property
     def templates(self) -> tuple[Image, ...]:
@@ -149,23 +151,21 @@ class Tracker:
         crop, _ = sample_target(frame, start, config.template_factor, config.resolution)
         self._templates = [crop] * config.templates
         self._network.set_templates(self._templates)
-        self._box, self._frame_id = start, 0
+        self._box, self._frame = start, 0
         return crop
 
-    def track(self, frame: Image) -> TrackStep:
-        """Search ``frame`` around the last box; the first tracked frame has ``frame_id`` 1."""
+    def track(self, frame: Image) -> TrackedFrame:
+        """Search ``frame`` around the last box."""
         if self._box is None:
             raise InputError("the tracker has no target yet; call init with a frame and a box first")
-        self._frame_id += 1
+        self._frame += 1
         config = self._network.config
         crop, factor = sample_target(frame, self._box, config.search_factor, config.resolution)
         best = decode(self._network.search(crop), self._window)
         box = self._to_frame(best.box, self._box, factor, frame.shape[1], frame.shape[0])
-        self._box = box
-        template = self._maybe_update(frame, box, best.score)
-        return TrackStep(
-            self._frame_id, box, best.score, best.argmax, best.margin, template is not None, crop, factor, template
-        )
+        self._box, self.search_crop, self.resize_factor = box, crop, factor
+        updated = self._maybe_update(frame, box, best.score)
+        return TrackedFrame(self._frame, box, best.score, best.argmax, best.margin, updated)
 
     def _to_frame(self, decoded: Box, last: Box, factor: float, width: int, height: int) -> Box:
         """Crop fractions to a clipped frame box; starts from the unrounded centre of the last box (published quirk)."""
@@ -177,18 +177,18 @@ class Tracker:
         cy += y + 0.5 * h - half
         return clip_box((cx - 0.5 * bw, cy - 0.5 * bh, bw, bh), width, height)
 
-    def _maybe_update(self, frame: Image, box: Box, confidence: float) -> Image | None:
+    def _maybe_update(self, frame: Image, box: Box, confidence: float) -> bool:
         config = self._network.config
-        due = config.templates > 1 and self._frame_id % config.update_interval == 0
+        due = config.templates > 1 and self._frame % config.update_interval == 0
         if not due or not confidence > config.update_threshold:
-            return None
+            return False
         crop, _ = sample_target(frame, box, config.template_factor, config.resolution)
         # The first template is never dropped: the oldest of the others makes room.
         if len(self._templates) >= config.templates:
             del self._templates[1]
         self._templates.append(crop)
         self._network.set_templates(self._templates)
-        return crop
+        return True
 
 
 def _initial_box(box: Sequence[float], width: int, height: int) -> Box:

@@ -15,7 +15,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import AnyArray, IntArray, Program, TensorSpec
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
-from spiketrack_deploy.tracking.crop import Image
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, maps_from_logits
 
 SEARCH, TEMPLATE = "search", "template"

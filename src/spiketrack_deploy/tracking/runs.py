@@ -13,31 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.inputs.sources import Box, ClipSource
-from spiketrack_deploy.tracking.loop import Network, Tracker
+from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.sources import ClipSource
+from spiketrack_deploy.tracking.boxes import Box
+from spiketrack_deploy.tracking.loop import Network, TrackedFrame, Tracker
 from spiketrack_deploy.tracking.video import FrameSource, open_frames
 
 if TYPE_CHECKING:
     from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
-Tell = Callable[[str, int, int], None]
-"""``tell(what, done, total)``: progress; ``total`` 0 where it is not known."""
-
 SAMPLES = 4
 """Frames kept for calibration, and as many others for the layer-by-layer comparison."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One tracked frame: box x,y,w,h in frame pixels, confidence, row-major cell of the maximum, and whether templates
-    were updated after it."""
-
-    frame: int
-    box: Box
-    confidence: float
-    argmax: int
-    updated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +44,7 @@ class FloatRun:
     """The float tracker on a clip. ``templates`` uint8 ``[T,3,r,r]`` with their spikes; search frames for calibration
     and comparison: ``held_out`` equals ``calibration`` where the clip is too short for both."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[TrackedFrame, ...]
     templates: AnyArray
     template_spikes: Mapping[str, AnyArray]
     calibration: tuple[Sample, ...]
@@ -77,17 +64,10 @@ def planar(crop: AnyArray) -> AnyArray:
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
 
 
-def follow(
-    network: Network,
-    frames: FrameSource,
-    init: Box,
-    what: str,
-    tell: Tell | None,
-    seen: Callable[[Step, AnyArray], None] | None = None,
-) -> list[Step]:
-    """Track ``init`` through ``frames``; ``seen(step, search crop)`` after every search."""
+def follow(network: Network, frames: FrameSource, init: Box, what: str, tell: Tell | None) -> list[TrackedFrame]:
+    """Track ``init`` through ``frames``."""
     tracker = Tracker(network)
-    steps: list[Step] = []
+    tracked: list[TrackedFrame] = []
     total = (frames.frame_count or 1) - 1
     for index, frame in enumerate(frames):
         if index == 0:
@@ -95,15 +75,10 @@ def follow(
             continue
         if tell:
             tell(what, index, total)
-        result = tracker.track(frame)
-        x, y, w, h = (float(v) for v in result.box)
-        step = Step(index, (x, y, w, h), float(result.confidence), int(result.argmax), bool(result.updated))
-        steps.append(step)
-        if seen:
-            seen(step, result.crop)
-    if not steps:
+        tracked.append(tracker.track(frame))
+    if not tracked:
         raise InputError(f"{frames.path}: holds only one frame that can be decoded; tracking needs at least two")
-    return steps
+    return tracked
 
 
 def sample_frames(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,17 +1,13 @@
 """Frames in, video out: a video file or a folder of images as one sequence of RGB frames.
 
-This module decides what counts as a usable input and in which order frames come. It must not know the tracker. OpenCV
-decodes; it is imported on use, because start-up must not pay for it.
+This module decides what counts as a usable input and in which order frames come. It must not know the tracker.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
-import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,9 @@ import numpy as np
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.untrusted import check_ordinary, read_bytes, shown
 from spiketrack_deploy.inputs.whole_file import whole
-from spiketrack_deploy.tracking.crop import Image, check_frame
+from spiketrack_deploy.tracking.crop import check_frame
+from spiketrack_deploy.tracking.images import IMAGE_SUFFIXES, Image, decode_image, natural, opencv
 
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"])
 DEFAULT_FPS = 25.0
 """Frames per second of a folder of images, which has no clock, and of a video that states none."""
 MAX_IMAGE_BYTES = 2**28
@@ -129,7 +125,7 @@ def _encode(part: Path, frames: Iterable[Image], fps: float, target: Path) -> No
 
 
 def _open_writer(part: Path, fps: float, width: int, height: int, target: Path) -> Any:
-    cv2 = _opencv()
+    cv2 = opencv()
     if not width or not height:
         raise InputError("a video needs frames of at least 2x2 pixels")
     for codec in CODECS:
@@ -142,7 +138,7 @@ def _open_writer(part: Path, fps: float, width: int, height: int, target: Path) 
 
 def _open_folder(folder: Path, max_frames: int | None) -> FrameSource:
     found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
-    images = sorted(found, key=_natural)
+    images = sorted(found, key=lambda path: natural(path.name))
     if not images:
         raise InputError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     first = _read_image(images[0])
@@ -153,24 +149,9 @@ def _open_folder(folder: Path, max_frames: int | None) -> FrameSource:
     )
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Digits compare as numbers; the name itself breaks ties such as ``1`` and ``01``."""
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts], path.name
-
-
 def _read_image(path: Path) -> Image:
     # Decoded from bytes, because OpenCV's own file reading cannot tell a missing file from a broken one.
-    data = np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES, "replace the image"), dtype=np.uint8)
-    cv2 = _opencv()
-    try:
-        with quiet_libraries():
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:
-        raise InputError(f"image {path} cannot be decoded: {error.err}") from error
-    if bgr is None:
-        raise InputError(f"image {path} is empty or damaged")
-    return np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
+    return decode_image(read_bytes(path, MAX_IMAGE_BYTES, "replace the image"), str(path))
 
 
 def _folder_frames(images: tuple[Path, ...]) -> Generator[Image, None, None]:
@@ -179,7 +160,7 @@ def _folder_frames(images: tuple[Path, ...]) -> Generator[Image, None, None]:
 
 
 def _open_video(path: Path, max_frames: int | None) -> FrameSource:
-    cv2 = _opencv()
+    cv2 = opencv()
     first = next(_video_frames(path), None)
     if first is None:
         raise InputError(f"video {path} holds no frame that can be decoded")
@@ -194,7 +175,7 @@ def _open_video(path: Path, max_frames: int | None) -> FrameSource:
 
 
 def _video_frames(path: Path) -> Generator[Image, None, None]:
-    cv2 = _opencv()
+    cv2 = opencv()
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
@@ -206,26 +187,3 @@ def _video_frames(path: Path) -> Generator[Image, None, None]:
             yield np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
     finally:
         capture.release()
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """What libpng and its kin print about a damaged picture goes nowhere: one sentence says it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _opencv() -> Any:
-    # FFmpeg would print its own complaints about bad input beside our one sentence.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    import cv2
-
-    return cv2

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from spiketrack_deploy.datasets.catalogue import Floats, Image
+from spiketrack_deploy.datasets.catalogue import Floats
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.training.recipe import Recipe
-from spiketrack_deploy.training.views import Box
+from spiketrack_deploy.training.views import Placed
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -61,7 +62,7 @@ def laid_over(crop: Image, above: Image, coverage: Floats) -> Image:
     return np.rint(crop * (1 - c) + above * c).astype(np.uint8)
 
 
-def ellipse(box: Box, out: int) -> Floats:
+def ellipse(box: Placed, out: int) -> Floats:
     """Coverage of the ellipse inscribed in a box (centre and size in fractions), soft at its rim: for targets
     without mask."""
     grid = (np.arange(out) + 0.5) / out
@@ -70,7 +71,7 @@ def ellipse(box: Box, out: int) -> Floats:
     return np.clip((1.0 - radius) * 4.0, 0.0, 1.0)
 
 
-def occluded(crop: Image, other: Image, box: Box, rng: Generator) -> Image:
+def occluded(crop: Image, other: Image, box: Placed, rng: Generator) -> Image:
     """Cover one side of the target's box, up to half of it, with a piece of another picture."""
     out, r = crop.copy(), crop.shape[0]
     x1, y1 = (box[0] - 0.5 * box[2]) * r, (box[1] - 0.5 * box[3]) * r

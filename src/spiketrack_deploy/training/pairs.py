@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from spiketrack_deploy.datasets.catalogue import Catalogue, Clip, FrameStore, Image, Picture, Target
+from spiketrack_deploy.datasets.catalogue import Catalogue, FrameStore, Picture, Target
+from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.tracking.boxes import Box
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.training.augment import blurred, ellipse, laid_over, occluded, recolour
 from spiketrack_deploy.training.recipe import Recipe
-from spiketrack_deploy.training.views import Box, View, cut, cut_mask, jittered, view_around, view_onto
+from spiketrack_deploy.training.views import Placed, View, cut, cut_mask, jittered, view_around, view_onto
 
 _EDGE = 0.04
 """A target's centre stays this share of the crop away from its border."""
@@ -103,9 +106,9 @@ class Sampler:
         frames = [self._clip_frame(clip, int(i)) for i in (*sorted(chosen[:steps]), *chosen[steps:])]
         return _Scene(tuple(frames[:steps]), tuple(frames[steps:]))
 
-    def _clip_frame(self, clip: Clip, index: int) -> tuple[Image, Box]:
+    def _clip_frame(self, clip: VideoSequence, index: int) -> tuple[Image, Box]:
         x, y, w, h = (float(v) for v in clip.boxes[index])
-        return self._store.read(clip.frames[index]), (x, y, w, h)
+        return self._store.read(clip.frame(index)), (x, y, w, h)
 
     def _pasted_scene(self, rng: Generator) -> _Scene:
         frame, box, target = self._still(rng, self._masked, self._masked_weights, masked=True)
@@ -129,7 +132,7 @@ class Sampler:
         if self._pictures:
             return self._store.read(self._pictures[int(rng.integers(len(self._pictures)))].frame)
         clip = self._clips[int(rng.integers(len(self._clips)))]
-        return self._store.read(clip.frames[int(rng.integers(len(clip.frames)))])
+        return self._store.read(clip.frame(int(rng.integers(len(clip.frames)))))
 
     def _template(self, frame: Image, box: Box, rng: Generator, grey: bool, mirrored: bool) -> Image:
         size = float(np.sqrt(box[2] * box[3]))
@@ -139,7 +142,7 @@ class Sampler:
         crop = recolour(cut(frame, view, self._config.resolution), rng, self._recipe, grey)
         return blurred(crop, rng, self._recipe) if rng.random() < 0.5 else crop
 
-    def _search(self, scene: _Scene, k: int, rng: Generator, mirrored: bool) -> tuple[Image, Box]:
+    def _search(self, scene: _Scene, k: int, rng: Generator, mirrored: bool) -> tuple[Image, Placed]:
         frame, box = scene.searches[k]
         view = self._search_view(box, rng, mirrored)
         r, placed = self._config.resolution, view.place(box)
@@ -174,7 +177,9 @@ class Sampler:
         view = View(float(corner[0]), float(corner[1]), side, side, bool(rng.random() < 0.5))
         return cut(frame, view, self._config.resolution)
 
-    def _with_distractor(self, crop: Image, placed: Box, own: npt.NDArray[np.float64] | None, rng: Generator) -> Image:
+    def _with_distractor(
+        self, crop: Image, placed: Placed, own: npt.NDArray[np.float64] | None, rng: Generator
+    ) -> Image:
         """Another object beside the target, behind it where the target's mask is known, else clear of its box."""
         pictures, weights = (
             (self._masked, self._masked_weights) if self._masked else (self._pictures, self._picture_weights)
@@ -205,7 +210,7 @@ def _large(box: Box, least: float) -> bool:
     return box[2] * box[3] >= least**2
 
 
-def _cumulative(items: Sequence[Picture] | Sequence[Clip]) -> npt.NDArray[np.float64]:
+def _cumulative(items: Sequence[Picture] | Sequence[VideoSequence]) -> npt.NDArray[np.float64]:
     weights = np.cumsum([max(item.weight, 0.0) for item in items])
     return weights if len(weights) and weights[-1] > 0 else np.arange(1.0, len(items) + 1)
 

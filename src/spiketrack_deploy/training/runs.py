@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 
 from spiketrack_deploy.datasets.catalogue import Catalogue
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.whole_file import whole, write_whole
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.training.recipe import Recipe
 
@@ -52,8 +52,7 @@ def data_digest(catalogue: Catalogue) -> str:
             f"{clip.name} {len(clip.frames)} {clip.weight:.6f} ".encode() + clip.boxes.astype("<f8").tobytes()
         )
     for picture in catalogue.pictures:
-        name = picture.frame.entry or picture.frame.file.name
-        digest.update(f"{name} {picture.weight:.6f} {[t.box for t in picture.targets]}".encode())
+        digest.update(f"{picture.frame.name} {picture.weight:.6f} {[t.box for t in picture.targets]}".encode())
     return digest.hexdigest()
 
 
@@ -115,21 +114,15 @@ def _load_state(file: Path) -> RunState | None:
 
 def save_run(folder: Path, state: RunState) -> None:
     """Replace state and history; an interruption leaves the earlier ones whole."""
-    part = folder / (STATE_FILE + ".tmp")
     names = ("step", "seconds", "model", "average", "optimiser", "history", "sums")
     try:
-        torch.save({name: getattr(state, name) for name in names}, part)
-        os.replace(part, folder / STATE_FILE)
-    except (OSError, RuntimeError) as error:
+        with whole(folder / STATE_FILE) as part:
+            torch.save({name: getattr(state, name) for name in names}, part)
+    except RuntimeError as error:  # PyTorch's own word for a disk that is full
         raise InputError(f"training state cannot be written to {folder}: {error}") from error
     write_json(folder / HISTORY_FILE, state.history)
 
 
 def write_json(file: Path, data: object) -> None:
     """Write whole or not at all."""
-    part = file.with_name(file.name + ".tmp")
-    try:
-        part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(part, file)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error}") from error
+    write_whole(file, json.dumps(data, indent=1, sort_keys=True) + "\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spiketrack_deploy.datasets.catalogue import FrameStore
 from spiketrack_deploy.datasets.layouts import read_folders
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
@@ -18,7 +19,7 @@ from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.phases import FloatPhase, IntegerPhase, Phase
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import data_digest, open_run, settings
-from spiketrack_deploy.training.trainer import CALIBRATION_SAMPLES, Job, Tell, Trainer, new_model
+from spiketrack_deploy.training.trainer import CALIBRATION_SAMPLES, Job, Trainer, new_model
 from spiketrack_deploy.training.widen import widened
 from spiketrack_deploy.training.workers import Crew, lead
 
@@ -42,7 +43,7 @@ class Request:
     report_every: int = 50
 
 
-def _silent(_: str) -> None:
+def _silent(what: str, done: int, total: int) -> None:
     """Followers do not report."""
 
 
@@ -62,8 +63,8 @@ class _LeaderOnly:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
 
-    def __call__(self, text: str) -> None:
-        self._tell(text)
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._tell(what, done, total)
 
     def __reduce__(self) -> tuple[type, tuple[Tell]]:
         return _LeaderOnly, (_silent,)
@@ -78,7 +79,7 @@ def _digest(file: Path | None) -> str | None:
 def _work(crew: Crew, request: Request, tell: Tell) -> str:
     catalogue, held_out = read_folders(request.data).split(request.held_out)
     for sentence in catalogue.skipped if crew.leads else ():
-        tell(f"skipped: {sentence}")
+        tell(f"skipped: {sentence}", 0, 0)
     store = FrameStore()
     try:
         sampler = Sampler(catalogue, request.config, request.recipe, store)

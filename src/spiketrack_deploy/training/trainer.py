@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spiketrack_deploy.datasets.catalogue import Clip, FrameStore
+from spiketrack_deploy.datasets.catalogue import FrameStore
+from spiketrack_deploy.datasets.sequences import VideoSequence
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training.joint import float_maps, init_weights
@@ -32,7 +34,6 @@ from spiketrack_deploy.training.runs import RunState, save_run
 from spiketrack_deploy.training.validate import Validation, validate
 from spiketrack_deploy.training.workers import Crew
 
-Tell = Callable[[str], None]
 REFRESH_STEPS = 200
 """Steps after which exponents and stream units follow the weights again."""
 CALIBRATION_SAMPLES = 4
@@ -123,7 +124,7 @@ class Trainer:
         crew: Crew,
         phase: Phase,
         sampler: Sampler,
-        held_out: Sequence[Clip],
+        held_out: Sequence[VideoSequence],
         store: FrameStore,
         saved: RunState | None,
         tell: Tell,
@@ -247,7 +248,7 @@ class Trainer:
         row = {"step": self.state.step, "seconds": self.state.seconds, "lr": learning_rate(recipe, progress), **means}
         self.state.history.append(row)
         crops = self.state.step * recipe.templates_per_step * recipe.searches
-        self.tell(
+        self._say(
             f"{100 * progress:5.1f} %  step {self.state.step}  {crops / 1000:.1f} k crops  "
             f"{crops / max(self.state.seconds, 1e-9):.0f}/s  loss {means['total']:.3f} (score {means['score']:.3f}, "
             f"L1 {means['l1']:.3f}, GIoU {means['giou']:.3f}, log size {means['log_size']:.3f})  "
@@ -261,12 +262,15 @@ class Trainer:
         self.state.history.append(
             {"step": self.state.step, "seconds": self.state.seconds, "validation": asdict(result)}
         )
-        self.tell(
+        self._say(
             f"validation: pair IoU {result.pair_iou:.3f}, centre near {result.near:.2f}, "
             f"size slope {result.size_slope:.2f}, bias {result.size_bias:+.3f}, loop AUC {result.loop_auc:.3f} ("
             + ", ".join(f"{k} {v:.2f}" for k, v in result.clips.items())
             + ")"
         )
+
+    def _say(self, what: str) -> None:
+        self.tell(what, self.state.step, 0 if self.job.recipe.minutes > 0 else self.job.recipe.steps)
 
     def save(self) -> None:
         """Write the resumable state."""

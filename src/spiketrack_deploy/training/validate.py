@@ -12,17 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spiketrack_deploy.datasets.catalogue import Clip, Floats, FrameStore, Image
+from spiketrack_deploy.datasets.catalogue import Floats, FrameStore
+from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+from spiketrack_deploy.tracking.boxes import overlaps, success_curve, visible
 from spiketrack_deploy.tracking.crop import hann_window
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import Network, Tracker
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.losses import cell_boxes, overlap
 from spiketrack_deploy.training.views import cut, jittered, view_around
 
-THRESHOLDS = np.arange(21) / 20
-"""Overlap thresholds of the success curve."""
 _PAIRS_PER_CLIP = 60
 _SHIFT, _SCALE = 0.35, 0.15
 _BATCH = 60
@@ -44,29 +45,17 @@ class Validation:
     clips: dict[str, float]
 
 
-def success_auc(found: Floats, truth: Floats) -> float:
-    """Mean over 21 overlap thresholds of the share of frames whose IoU exceeds them; boxes ``[n,4]`` x, y, w, h.
-
-    Frames without a target (NaN) are not scored; the first frame is left out by the caller.
-    """
-    seen = np.isfinite(truth).all(1)
-    a, b = found[seen], truth[seen]
-    shared = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    area = np.prod(np.clip(shared, 0, None), 1)
-    iou = area / (np.prod(a[:, 2:], 1) + np.prod(b[:, 2:], 1) - area)
-    return float((iou[:, None] > THRESHOLDS[None]).mean())
-
-
-def loop_auc(network: Network, clip: Clip, store: FrameStore) -> float:
+def loop_auc(network: Network, clip: VideoSequence, store: FrameStore) -> float:
     """Success AUC of the official loop from the first visible frame of a clip."""
     start = int(clip.usable()[0])
     tracker = Tracker(network)
-    tracker.init(store.read(clip.frames[start]), clip.boxes[start].tolist())
-    boxes = [tracker.track(store.read(ref)).box for ref in clip.frames[start + 1 :]]
-    return success_auc(np.array(boxes), clip.boxes[start + 1 :])
+    tracker.init(store.read(clip.frame(start)), clip.boxes[start].tolist())
+    boxes = [tracker.track(store.read(clip.frame(i))).box for i in range(start + 1, len(clip.frames))]
+    truth = clip.boxes[start + 1 :]
+    return float(success_curve(overlaps(boxes, truth)[visible(truth)]).mean())
 
 
-def validate(model: SpikeTrack, clips: Sequence[Clip], store: FrameStore) -> Validation:
+def validate(model: SpikeTrack, clips: Sequence[VideoSequence], store: FrameStore) -> Validation:
     """All figures of an evaluation-mode model on held-out clips; the drawn pairs are the same in every call."""
     network = TorchNetwork(model, dtype=torch.float32)
     pairs = [_pair_figures(model, clip, store, np.random.default_rng([_SEED, i])) for i, clip in enumerate(clips)]
@@ -84,7 +73,7 @@ def validate(model: SpikeTrack, clips: Sequence[Clip], store: FrameStore) -> Val
 
 
 def _pair_figures(
-    model: SpikeTrack, clip: Clip, store: FrameStore, rng: np.random.Generator
+    model: SpikeTrack, clip: VideoSequence, store: FrameStore, rng: np.random.Generator
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Per pair: IoU, centre error in target sizes, log predicted and log true size (crop fractions)."""
     config, usable = model.config, clip.usable()
@@ -96,8 +85,8 @@ def _pair_figures(
         shift = rng.normal(0, _SHIFT * size, 2)
         view = jittered(view_around(box, config.search_factor), (shift[0], shift[1]), float(rng.normal(0, _SCALE)), 0.0)
         template = view_around(clip.boxes[first], config.template_factor)
-        templates.append(cut(store.read(clip.frames[first]), template, config.resolution))
-        searches.append(cut(store.read(clip.frames[second]), view, config.resolution))
+        templates.append(cut(store.read(clip.frame(first)), template, config.resolution))
+        searches.append(cut(store.read(clip.frame(second)), view, config.resolution))
         placed.append(view.place(box))
     truth = torch.tensor(placed, dtype=torch.float32)
     answered = torch.cat(

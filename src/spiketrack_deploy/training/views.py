@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spiketrack_deploy.datasets.catalogue import Floats, Image
+from spiketrack_deploy.datasets.catalogue import Floats
+from spiketrack_deploy.tracking.images import Image
 
-Box = tuple[float, float, float, float]
+Placed = tuple[float, float, float, float]
+"""A box in a crop: centre x, centre y, width, height in fractions of the crop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class View:
             return np.array([[-sx, 0.0, out - 1 - tx], [0.0, sy, ty]])
         return np.array([[sx, 0.0, tx], [0.0, sy, ty]])
 
-    def place(self, box: Sequence[float]) -> Box:
+    def place(self, box: Sequence[float]) -> Placed:
         """Box x, y, w, h in frame pixels -> centre x, centre y, w, h in fractions of the crop."""
         x, y, w, h = box
         cx = (x + 0.5 * w - self.x) / self.width
@@ -57,7 +59,7 @@ def jittered(view: View, shift: tuple[float, float], log_scale: float, log_aspec
     return View(cx - 0.5 * width, cy - 0.5 * height, width, height, view.mirrored)
 
 
-def view_onto(box: Sequence[float], target: Box, mirrored: bool = False) -> View:
+def view_onto(box: Sequence[float], target: Placed, mirrored: bool = False) -> View:
     """The view in which ``box`` (frame pixels) appears at ``target`` (centre and size as fractions of the crop)."""
     x, y, w, h = box
     cx, cy, tw, th = target

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import read_object
+from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors, shown
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.infer import infer_config, template_count
@@ -70,12 +71,7 @@ def save_model(
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     if compact:
         tensors = {key: _halved(value) for key, value in tensors.items()}
-    part = file.with_name(file.name + ".tmp")
-    try:
-        part.write_bytes(save(tensors, metadata={CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}))
-        part.replace(file)
-    except OSError as error:
-        raise InputError(f"model {file} cannot be written: {error.strerror or error}") from error
+    write_whole(file, save(tensors, metadata={CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}))
 
 
 def _halved(value: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.tracking.crop import Image, normalise
+from spiketrack_deploy.tracking.crop import normalise
+from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, maps_from_logits
 
 
