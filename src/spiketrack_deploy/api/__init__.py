@@ -23,14 +23,13 @@ from spiketrack_deploy.api.bundles import (
 )
 from spiketrack_deploy.api.chips import budget, map
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
-from spiketrack_deploy.api.training import Say, train
+from spiketrack_deploy.api.training import train
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 __all__ = [
     "DEFAULT_MODEL",
     "ExportRequest",
-    "Say",
     "Tell",
     "budget",
     "doctor",
