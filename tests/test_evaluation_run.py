@@ -20,7 +20,9 @@ from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import pool
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
+from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import Subject
+from spiketrack_deploy.inputs.whole_file import file_digest
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import SIDE, boxes, command, dataset, lines, picture, sequence, shell, wait_for
@@ -314,6 +316,28 @@ def test_damaged_records_are_made_again(tmp_path: Path) -> None:
     assert (out / "results.json").read_bytes() == expected
 
 
+def test_two_evaluations_into_one_folder(tmp_path: Path) -> None:
+    """Both end well and leave what one of them would have left."""
+    data, out = dataset(tmp_path / "data"), tmp_path / "out"
+    both = [subprocess.Popen(shell("--compare", "static", data, "-o", out), stderr=subprocess.PIPE) for _ in range(2)]
+    ends = [(process.communicate(timeout=120)[1], process.returncode) for process in both]
+    assert ends == [(b"", 0)] * 2
+    static_run(data, tmp_path / "alone")
+    assert (out / "results.json").read_bytes() == (tmp_path / "alone" / "results.json").read_bytes()
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in (tmp_path / "alone").iterdir())
+
+
+def test_two_evaluations_that_lower_one_model(tmp_path: Path) -> None:
+    """The slower one uses the program of the quicker one."""
+    folder = RunFolder(tmp_path).program_folder("0123")
+    with RunFolder(tmp_path).whole(folder) as slow:
+        (slow / "program.json").write_text("slow")
+        with RunFolder(tmp_path).whole(folder) as quick:
+            (quick / "program.json").write_text("quick")
+    assert (folder / "program.json").read_text() in ("slow", "quick")
+    assert [p.name for p in folder.parent.iterdir()] == ["0123"], "a temporary folder was left behind"
+
+
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -502,3 +526,23 @@ def test_attempt_reports_what_happened(tmp_path: Path) -> None:
     failure = attempt(task)
     assert isinstance(failure, Failure)
     assert (failure.exit_code, "a/img/2.png: cannot be read" in failure.reason) == (3, True)
+
+
+def test_a_model_may_be_a_folder(tmp_path: Path, tiny_checkpoint: Path, capsys) -> None:
+    """What holds the weights is read, and a folder without weights is called that."""
+    data, model = dataset(tmp_path / "data", ["a"], frames=3), tmp_path / "model"
+    model.mkdir()
+    code, _, err = command(capsys, model, data, "-o", tmp_path / "none")
+    assert (code, str(model) in err, "written" in err) == (3, True, False), err
+    (model / "model.safetensors").write_bytes(tiny_checkpoint.read_bytes())
+    code, out, err = command(capsys, model, data, "-o", tmp_path / "out", "--json")
+    assert code == 0, err
+    (found,) = json.loads(out)["trackers"].values()
+    assert found["identity"] == {"model": file_digest(tiny_checkpoint)}
+
+
+def test_a_data_set_that_is_a_loop_of_links(tmp_path: Path, capsys) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    code, _, err = command(capsys, "--compare", "static", tmp_path / "a", "-o", tmp_path / "out")
+    assert (code, "there is no such dataset" in err) == (3, True), err

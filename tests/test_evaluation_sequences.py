@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import pytest
 
 from spiketrack_deploy.datasets.files import MAX_FRAME, open_tree
 from spiketrack_deploy.datasets.groundtruth import box_lines, read_boxes
+from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.datasets.sequences import open_dataset
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.tracking.video import open_frames
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import boxes, dataset, lines, picture, sequence
+from _training import write_pictures
 
 
 def parse(text: bytes) -> np.ndarray:
@@ -237,3 +241,64 @@ def test_names_never_collide(tmp_path: Path) -> None:
     for place in ("x/car", "y/car", "z/car~2"):
         sequence(tmp_path / "data" / place)
     assert sorted(s.name for s in open_dataset(tmp_path / "data").sequences) == ["car", "car~2", "car~3"]
+
+
+def test_evaluation_training_and_video_agree_on_the_order(tmp_path: Path) -> None:
+    """Names that differ in zeros and capitals alone: one order, whoever reads."""
+    folder = sequence(tmp_path / "data" / "a", frames=5)
+    for old, new in enumerate(("1", "01", "B2", "b10", "a3"), 1):
+        (folder / "img" / f"{old}.png").rename(folder / "img" / f"{new}.png")
+    expected = ["01.png", "1.png", "a3.png", "B2.png", "b10.png"]
+    (clip,) = read_folders([tmp_path / "data"]).clips
+    (read,) = open_dataset(tmp_path / "data").sequences
+    assert [Path(name).name for name in clip.frames] == expected
+    assert [Path(name).name for name in read.frames] == expected
+    assert [path.name for path in open_frames(folder / "img").images] == expected
+
+
+def test_training_reads_what_evaluation_reads(tmp_path: Path) -> None:
+    """The same sequences, frames and boxes; the same sentences of what cannot be used."""
+    sequence(tmp_path / "data" / "otb", between=";")
+    got = sequence(tmp_path / "data" / "got", "GOT-10k", seed=1)
+    (got / "cover.label").write_text("8\n8\n0\n8\n8\n8\n")
+    two = sequence(tmp_path / "data" / "two", seed=2)
+    for number in (1, 2):
+        (two / f"groundtruth_rect.{number}.txt").write_text(lines(boxes(6, number)))
+    (two / "groundtruth_rect.txt").unlink()
+    for name, (damage, _) in BROKEN.items():
+        damage(sequence(tmp_path / "data" / name.replace(" ", "-"), seed=3))
+    sequence(tmp_path / "inside" / "packed", "LaSOT", seed=4)
+    pack(tmp_path / "inside", tmp_path / "data" / "more.zip")
+    loose, packed = open_dataset(tmp_path / "data"), open_dataset(tmp_path / "data" / "more.zip")
+    found = read_folders([tmp_path / "data"])
+    assert [c.name for c in found.clips] == ["got", "otb", "two.1", "two.2", "packed"]
+    for one, other in zip((*loose.sequences, *packed.sequences), found.clips):
+        assert (one.name, one.frames, one.root) == (other.name, other.frames, other.root)
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+    assert found.skipped == tuple(p.reason for p in loose.problems)
+    assert len(found.skipped) == len(BROKEN)
+
+
+def test_pictures_with_annotations_are_no_broken_sequence(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data")
+    (tmp_path / "data" / "strays").mkdir()
+    (tmp_path / "data" / "images" / "0.png").rename(tmp_path / "data" / "strays" / "9.png")
+    found = read_folders([tmp_path / "data"])
+    assert len(found.pictures) == 3
+    assert found.skipped == (
+        f"1 of 4 pictures of {tmp_path}/data/annotations.json are not on disk",
+        "sequence strays: has 1 frames but no groundtruth_rect.txt or groundtruth.txt",
+    )
+
+
+def test_many_sequences_of_one_name_are_told_apart_at_once(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number}/car/groundtruth.txt", "")
+        archive.writestr("last/car/groundtruth.txt", "1,2,3,4\n1,2,3,4")
+        archive.writestr("last/car/1.png", "")
+        archive.writestr("last/car/2.png", "")
+    begin = time.process_time()
+    found = open_dataset(tmp_path / "data.zip")
+    assert time.process_time() - begin < 10
+    assert found.sequences[0].name == "car~20001" and len({p.name for p in found.problems}) == 20_000

@@ -219,8 +219,9 @@ def test_safetensors_without_metadata_use_the_file_beside_or_the_shapes(tmp_path
 def test_models_are_only_saved_as_safetensors(tmp_path: Path, model: SpikeTrack) -> None:
     with pytest.raises(InputError, match="safetensors"):
         save_model(model, TINY, tmp_path / "a.pth")
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
-        save_model(model, TINY, tmp_path / "no" / "a.safetensors")
+        save_model(model, TINY, tmp_path / "file" / "a.safetensors")
 
 
 # ---- hostile and damaged files

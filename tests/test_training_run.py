@@ -115,7 +115,7 @@ def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
     wanted = request(tmp_path, "run")
     for picture in (tmp_path / "data").rglob("*.jpg"):
         picture.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"\.jpg is no image"):
+    with pytest.raises(InputError, match=r"\.jpg is empty or damaged"):
         train(wanted)
 
 
