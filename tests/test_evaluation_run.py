@@ -20,7 +20,6 @@ from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import pool
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
-from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import Subject
 from spiketrack_deploy.inputs.whole_file import file_digest
 
@@ -327,15 +326,13 @@ def test_two_evaluations_into_one_folder(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in (tmp_path / "alone").iterdir())
 
 
-def test_two_evaluations_that_lower_one_model(tmp_path: Path) -> None:
-    """The slower one uses the program of the quicker one."""
-    folder = RunFolder(tmp_path).program_folder("0123")
-    with RunFolder(tmp_path).whole(folder) as slow:
-        (slow / "program.json").write_text("slow")
-        with RunFolder(tmp_path).whole(folder) as quick:
-            (quick / "program.json").write_text("quick")
-    assert (folder / "program.json").read_text() in ("slow", "quick")
-    assert [p.name for p in folder.parent.iterdir()] == ["0123"], "a temporary folder was left behind"
+def test_two_evaluations_that_lower_one_model(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Whichever program stays, it is the same."""
+    data, out = dataset(tmp_path / "data", ["a"], frames=3), tmp_path / "out"
+    arguments = ("--compare", f"{tiny_checkpoint}@sim", data, "-o", out)
+    both = [subprocess.Popen(shell(*arguments), stderr=subprocess.PIPE) for _ in range(2)]
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in both] == [(b"", 0)] * 2
+    assert len(list((out / "programs").iterdir())) == 1, "a temporary folder was left behind"
 
 
 # -- the command line ------------------------------------------------------------------------------------------------

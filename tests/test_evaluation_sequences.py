@@ -154,7 +154,7 @@ def test_attributes(tmp_path: Path) -> None:
 BROKEN = {
     "fewer lines": (lambda f: (f / "groundtruth_rect.txt").write_text(lines(boxes(4))), "4 lines for 6 frames"),
     "more lines": (lambda f: (f / "groundtruth_rect.txt").write_text(lines(boxes(9))), "9 lines for 6 frames"),
-    "no truth": (lambda f: (f / "groundtruth_rect.txt").unlink(), "6 frames but no groundtruth_rect.txt"),
+    "no truth": (lambda f: (f / "groundtruth_rect.txt").unlink(), "6 frame(s) but no groundtruth_rect.txt"),
     "no frames": (lambda f: shutil.rmtree(f / "img"), "but no frames"),
     "absent at first": (
         lambda f: (f / "groundtruth_rect.txt").write_text("nan,nan,nan,nan\n" + lines(boxes(5))),
@@ -212,7 +212,7 @@ def test_zips_are_not_trusted(tmp_path: Path) -> None:
             open_dataset(tmp_path / "bad.zip")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/img/1.png", bytes(MAX_FRAME + 1))
-    with open_tree(tmp_path / "bomb.zip") as tree, pytest.raises(InputError, match="larger than 256 MiB"):
+    with open_tree(tmp_path / "bomb.zip") as tree, pytest.raises(InputError, match="larger than 268,435,456 bytes"):
         tree.read("a/img/1.png")
 
 
@@ -287,7 +287,7 @@ def test_pictures_with_annotations_are_no_broken_sequence(tmp_path: Path) -> Non
     assert len(found.pictures) == 3
     assert found.skipped == (
         f"1 of 4 pictures of {tmp_path}/data/annotations.json are not on disk",
-        "sequence strays: has 1 frames but no groundtruth_rect.txt or groundtruth.txt",
+        "sequence strays: has 1 frame(s) but no groundtruth_rect.txt or groundtruth.txt",
     )
 
 

@@ -6,13 +6,10 @@ beyond a bound, and one sentence for whatever a damaged zip does. It must not kn
 
 from __future__ import annotations
 
-import json
 import lzma
 import os
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.untrusted import DAMAGE, check_ordinary, parse_json, read_bytes
 from spiketrack_deploy.tracking.images import Image, decode_image
 
 MAX_FRAME = 256 << 20
@@ -29,10 +27,9 @@ MAX_TEXT = 8 << 20
 MAX_JSON = 1 << 30
 """Bytes; the largest annotation file of COCO 2017 has 448 MB."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
-_DAMAGED = (
-    OSError, EOFError, KeyError, ValueError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-    RuntimeError,  # encrypted members; its child NotImplementedError for unknown compression
-)  # fmt: skip
+_DAMAGE = (*DAMAGE, KeyError, lzma.LZMAError)
+_GIVE = "give a folder of sequences or a zip of one"
+_REMEDY = "correct it, or remove it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +52,27 @@ class Tree:
     archive: zipfile.ZipFile | None
 
     def read(self, name: str, limit: int = MAX_FRAME) -> bytes:
-        """Bytes of one file; InputError names it where it cannot be read, is no plain file or has more than ``limit``
-        bytes."""
+        """Bytes of one file; InputError names it where it cannot be read, is no ordinary file or holds more than
+        ``limit`` bytes."""
         file = self.root / name
-        if self.archive is None and file.exists() and not file.is_file():
-            raise InputError(f"{file}: is no plain file but a folder, a pipe or a device")
+        if self.archive is None:
+            return read_bytes(file, limit, _REMEDY)
         try:
-            with file.open("rb") if self.archive is None else self.archive.open(name) as stream:
-                data = stream.read(limit + 1)
-        except _DAMAGED as error:
-            raise InputError(f"{file}: cannot be read ({_reason(error)})") from None
+            with self.archive.open(name) as member:
+                data = member.read(limit + 1)
+        except _DAMAGE as error:
+            raise InputError(f"{file}: cannot be read ({_reason(error)}); {_REMEDY}") from None
         if len(data) > limit:
-            raise InputError(f"{file}: is larger than {limit >> 20} MiB; that is no frame and no list of boxes")
+            raise InputError(f"{file}: is larger than {limit:,} bytes, more than such a file can need; {_REMEDY}")
         return data
+
+    def json(self, name: str) -> Any:
+        """One JSON file as plain data; InputError names it where it is none."""
+        try:
+            text = self.read(name, MAX_JSON).decode("utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{self.root}/{name}: is no text in UTF-8; {_REMEDY}") from None
+        return parse_json(text, f"{self.root}/{name}", _REMEDY).value
 
     def image(self, name: str) -> Image:
         """One frame, RGB uint8 ``[H, W, 3]``; InputError where it cannot be decoded."""
@@ -92,30 +97,19 @@ def open_tree(path: Path, listed: bool = True) -> Tree:
     if path.is_dir():
         return Tree(path, _walk(path) if listed else {}, None)
     if not path.exists():
-        raise InputError(f"{path}: there is no such dataset; give a folder of sequences or a zip of one")
-    if not path.is_file():
-        raise InputError(f"{path}: is a pipe or a device; give a folder of sequences or a zip of one")
+        raise InputError(f"{path}: there is no such dataset; {_GIVE}")
+    check_ordinary(path, _GIVE)
     try:
         archive = zipfile.ZipFile(path)
-    except _DAMAGED as error:
-        raise InputError(
-            f"{path}: is no folder and no readable zip ({_reason(error)}); give a folder of sequences or a zip of one"
-        ) from None
+    except _DAMAGE as error:
+        raise InputError(f"{path}: is no folder and no readable zip ({_reason(error)}); {_GIVE}") from None
     return Tree(path, _members(archive, path) if listed else {}, archive)
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file beside the frames; InputError names it where it is none, no plain file, or beyond all measure."""
+    """A JSON file beside the frames, see :meth:`Tree.json`."""
     with open_tree(file.parent, listed=False) as tree:
-        return parse_json(tree.read(file.name, MAX_JSON), str(file))
-
-
-def parse_json(data: bytes, where: str) -> Any:
-    """JSON out of bytes; InputError names ``where``."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is no JSON ({_reason(error)}); correct it, or remove it") from None
+        return tree.json(file.name)
 
 
 def _reason(error: Exception) -> str:

@@ -88,7 +88,7 @@ def _coco(file: Path, folder: Path, skipped: list[str]) -> list[Picture]:
             (locate(str(i["file_name"])), tuple(targets.get(i["id"], ())), _weight(i.get("weight", 1.0)))
             for i in data["images"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"annotation file {file} is not in the COCO format: {type(error).__name__} {error}") from error
     absent = sum(ref is None for ref, _, _ in found)
     if absent:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spiketrack_deploy.datasets.files import MAX_TEXT, FrameRef, Tree, open_tree, parse_json, read_json
+from spiketrack_deploy.datasets.files import MAX_TEXT, FrameRef, Tree, open_tree, read_json
 from spiketrack_deploy.datasets.groundtruth import Labels, box_lines, flags, hide, read_boxes
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.tracking.boxes import Boxes, Marks, visible
@@ -218,7 +218,7 @@ def _read(tree: Tree, root: Path, name: str, folder: str, truth: str | None, abo
     in_img = _images(tree, f"{place}img")
     inner, prefix = (in_img, f"{place}img/") if in_img else (_images(tree, folder), place)
     if truth is None:
-        raise InputError(f"sequence {name}: has {len(inner)} frames but no {' or '.join(TRUTH_FILES)}")
+        raise InputError(f"sequence {name}: has {len(inner)} frame(s) but no {' or '.join(TRUTH_FILES)}")
     if not inner:
         raise InputError(f"sequence {name}: has {truth} but no frames (no images in it, none in img/)")
     layout = "GOT-10k" if not in_img else "OTB" if truth.startswith("groundtruth_rect") else "LaSOT"
@@ -271,7 +271,7 @@ def _about(tree: Tree, path: Path) -> dict[str, About]:
         return _entries(data, str(beside))
     for name in ABOUT_FILES:
         if name in tree.folders.get("", ()):
-            return _entries(parse_json(tree.read(name), f"{path}/{name}"), f"{path}/{name}")
+            return _entries(tree.json(name), f"{path}/{name}")
         if path.is_file() and (beside := path.with_name(name)).is_file():
             return _entries(read_json(beside), str(beside))
     return {}
@@ -287,7 +287,7 @@ def _entries(data: Any, where: str) -> dict[str, About]:
             str(e["name"]): About(_texts(e.get("attributes", [])), _weight(e.get("sampling_weight"), weighted))
             for e in data
         }
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{where}: is no list of sequences with attributes ({type(error).__name__}: {error}); "
             "correct it, or remove it"

@@ -19,6 +19,7 @@ from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND,
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ModelSource, find_source, is_bundle, program_folder
 from spiketrack_deploy.inputs.whole_file import file_digest
+from spiketrack_deploy.inputs.whole_folder import whole_folder
 from spiketrack_deploy.program.store import content_hash, load_program
 
 ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
@@ -74,7 +75,7 @@ class Resolver:
         digest = _model_digest(source.path)
         place = self.folder.program_folder(digest)
         if not place.is_dir():
-            with self.folder.whole(place) as part:
+            with whole_folder(place) as part:  # where another evaluation lowers it too the last one stays: the same
                 compile_model(source, part, self.tell)
         identity = {"model": digest, "program": content_hash(load_program(place))}
         label = _label(source.name, engine)

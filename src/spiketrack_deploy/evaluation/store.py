@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.evaluation.run import Record
 from spiketrack_deploy.evaluation.subjects import Subject
-from spiketrack_deploy.inputs.whole_file import cannot_write, write_whole
+from spiketrack_deploy.inputs.whole_file import write_whole
 
 SCHEMA = "spiketrack-evaluation/1"
 RUN, RESULTS, SPEED, TABLE = "run.json", "results.json", "speed.json", "table.csv"
@@ -99,24 +97,6 @@ class RunFolder:
     def program_folder(self, digest: str) -> Path:
         """Where the program lowered from the model with this digest lies."""
         return self.path / "programs" / digest[:16]
-
-    @contextmanager
-    def whole(self, folder: Path) -> Iterator[Path]:
-        """A temporary folder that becomes ``folder`` when the block ends well and disappears when it does not.
-
-        Where another evaluation was quicker its folder stays: the name says that it holds the same.
-        """
-        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
-        try:
-            part.mkdir(parents=True)
-            yield part
-            if not folder.is_dir():
-                part.replace(folder)
-        except OSError as error:
-            if not folder.is_dir():
-                raise cannot_write(folder, error) from None
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
     def _record_file(self, label: str, sequence: str) -> Path:
         return self.tracker_folder(label) / "sequences" / f"{sequence}.json"

@@ -42,10 +42,11 @@ _LONG_KEY = re.compile(rf"(?<![\w-]){_WORD}(?:[ \t]*\.[ \t]*{_WORD}){{{MAX_KEY_P
 _HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf][1248])', 'fortran_order': (True|False), 'shape': \(((?:\d{1,18}, ?)*\d{0,18})\), \} *\n"
 )
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError,
     IndexError, OverflowError,
 )  # fmt: skip
+"""What Python's reader of zip files raises over damaged, encrypted or strangely packed ones."""
 
 
 def check_ordinary(path: Path, remedy: str = _REMEDY) -> None:
@@ -257,7 +258,7 @@ class Arrays:
         try:
             _check_directory(path)
             self._zip = zipfile.ZipFile(path)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{path}: not an array archive ({error}); {remedy}") from None
         self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
         methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) if packed else (zipfile.ZIP_STORED,)
@@ -291,7 +292,7 @@ class Arrays:
                     raise ValueError(f"its header says {dtype} {found}, which is not what belongs there")
                 data = bytearray(stream.read())
             return np.frombuffer(data, dtype).reshape(found, order=order)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{self.path}: array {shown(name)} is damaged ({error}); {self.remedy}") from None
 
 

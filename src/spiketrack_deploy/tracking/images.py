@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +20,7 @@ from spiketrack_deploy.errors import InputError
 
 Image = npt.NDArray[np.uint8]
 """RGB, ``[H, W, 3]`` uint8."""
+_SILENCE = threading.Lock()
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"])
 
 
@@ -45,16 +46,21 @@ def decode_image(data: bytes, where: str) -> Image:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """What libpng and its kin print about a damaged picture goes nowhere: one sentence says it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    """What libpng and its kin print about a damaged picture goes nowhere: one sentence says it. One thread at a time,
+    because a process has one place for such lines."""
+    with _SILENCE:
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed: nobody listens anyway
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def opencv() -> Any:
