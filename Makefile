@@ -1,5 +1,6 @@
 # `make demo` and `make test` are the two commands; each builds what is missing.
 # Every target works from a fresh clone. VENV, VENV_LAVA, VENV_FULL and PYTHON may be set from outside.
+# Versions are those of constraints/; with NEWEST=1 the newest: `make test NEWEST=1 VENV=.venv-newest`.
 SHELL      := /bin/sh
 VENV       ?= .venv
 VENV_LAVA  ?= .venv-lava
@@ -8,10 +9,10 @@ DEMO       ?= export/demo
 MODEL      ?= spiketrack-nano
 PYTEST     ?= $(PY) -m pytest -q
 PY         := $(VENV)/bin/python
-ENV        := VENV="$(VENV)" VENV_LAVA="$(VENV_LAVA)" VENV_FULL="$(VENV_FULL)" sh scripts/env.sh
+ENV        := VENV="$(VENV)" VENV_LAVA="$(VENV_LAVA)" VENV_FULL="$(VENV_FULL)" NEWEST="$(NEWEST)" sh scripts/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-lava env-full demo test test-slow test-full lint wheel golden clean distclean
+.PHONY: help env env-lava env-full demo test test-slow test-full lint wheel golden constraints clean distclean
 
 help:
 	@echo 'make demo       build .venv, export the bundled model on the bundled clip, say which files to open'
@@ -20,6 +21,8 @@ help:
 	@echo 'make lint       ruff and mypy only'
 	@echo 'make wheel      dist/*.whl, with models and hardware profiles inside'
 	@echo 'make golden     rewrite the golden text dumps under tests/ (review the difference like code)'
+	@echo 'make test NEWEST=1 VENV=.venv-newest   the same with the newest versions instead of those of constraints/'
+	@echo 'make constraints  write constraints/ from .venv and .venv-lava, once the suite passes there'
 	@echo 'make env-full   .venv-full: Python 3.10, lava-dl 0.6.0, torch 2.3.1, norse, nir (5.8 GB); make test-full tests it'
 	@echo 'make clean      build products, caches and exports; make distclean also removes the environments'
 
@@ -63,6 +66,11 @@ wheel: env
 
 golden: env
 	SPIKETRACK_UPDATE_GOLDEN=1 $(PYTEST) -m golden
+
+# For other Pythons: .venv/bin/python scripts/constraints.py 3.12 3.13 (needs uv).
+constraints: env env-lava
+	$(PY) scripts/constraints.py
+	if [ -x "$(VENV_LAVA)/bin/python" ]; then $(PY) scripts/constraints.py --lava "$(VENV_LAVA)/bin/python"; fi
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

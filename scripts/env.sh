@@ -5,11 +5,12 @@
 #   sh scripts/env.sh lava    .venv-lava  lava-nc alone, for the child process of the Lava engine; never fails the build
 #   sh scripts/env.sh full    .venv-full  all in one, Python 3.10: lava-dl 0.6.0, torch 2.3.1, norse, nir (5.8 GB)
 #
-# VENV, VENV_LAVA and VENV_FULL name other folders; PYTHON names the interpreter to use for main.
+# VENV, VENV_LAVA and VENV_FULL name other folders; PYTHON names the interpreter to use for main. Versions are those of
+# constraints/, which are known to be good; NEWEST=1 takes the newest that pyproject.toml allows instead.
 # Each environment carries a stamp (a digest of what decides its content). A current stamp ends the script at once; an
 # environment without one that still runs is completed in place; one that does not run, or belongs to another checkout,
-# is made anew. Where wheels come from is pip's own configuration: where it offers a CPU build of PyTorch for Python 3.11
-# the main environment is about 1.5 GB, otherwise pip fetches the CUDA build and several GB more.
+# is made anew. Where wheels come from is pip's own configuration: where it offers a CPU build of PyTorch the main
+# environment is about 1.5 GB, otherwise pip fetches the CUDA build and several GB more.
 set -eu
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,6 +19,7 @@ VENV=${VENV:-.venv}
 VENV_LAVA=${VENV_LAVA:-.venv-lava}
 VENV_FULL=${VENV_FULL:-.venv-full}
 STAMP=.spiketrack-stamp
+NEW='--upgrade --upgrade-strategy eager'
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '%s\n' "env: $*" >&2; }
@@ -47,7 +49,7 @@ find_python() {
 # wanted KIND: the stamp of an up-to-date environment. The checkout's place is part of it, because the editable install
 # and the scripts in bin/ hold it.
 wanted() {
-    printf '%s %s %s\n' "$1" "$(cat pyproject.toml scripts/env.sh | cksum | tr -d ' ')" "$ROOT"
+    printf '%s%s %s %s\n' "$1" "${NEWEST:+-newest}" "$(cat pyproject.toml scripts/env.sh constraints/*.txt | cksum | tr -d ' ')" "$ROOT"
 }
 
 current() { [ -f "$2/$STAMP" ] && [ "$(cat "$2/$STAMP")" = "$(wanted "$1")" ] && "$2/bin/python" -c '' 2>/dev/null; }
@@ -67,15 +69,24 @@ usable() {
     return 1
 }
 
+# pins FILE: pip's options for the versions of FILE; for the newest where NEWEST is set or there is no such file.
+pins() {
+    if [ -z "${NEWEST:-}" ] && [ -f "$1" ]; then printf '%s\n' "-c $1"; else printf '%s\n' "$NEW"; fi
+}
+
 install_main() {
-    pip="$1/bin/python -m pip install -qq"
     version=$("$1/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    # 2.13.0 is the version for which a local CPU wheel may be configured; elsewhere any supported one does.
+    pip="$1/bin/python -m pip install -qq"
+    pins=$(pins "constraints/py$version.txt")
     if ! "$1/bin/python" -c 'import torch' >/dev/null 2>&1; then
         say "installing PyTorch into $1 (about 1 GB with a CPU wheel; the CUDA build needs several GB)"
-        if [ "$version" != 3.11 ] || ! $pip 'torch==2.13.0'; then $pip 'torch>=2.3' || return 1; fi
     fi
-    $pip -e '.[dev]'
+    # shellcheck disable=SC2086  # options, one word each
+    if $pip $pins -e '.[dev]'; then return 0; fi
+    if [ "$pins" = "$NEW" ]; then return 1; fi
+    say "the versions of constraints/py$version.txt do not install here (see above); taking the newest ones"
+    # shellcheck disable=SC2086
+    $pip $NEW -e '.[dev]'
 }
 
 make_main() {
@@ -87,7 +98,7 @@ make_main() {
         say "$VENV runs, but cannot be completed (see above); remove it to have it made anew"
         return 1
     fi
-    # 3.11 first: see the note on PyTorch above; then the newest.
+    # 3.11 first: on that version the suite ran with its constraints; then the newest.
     for version in 3.11 3.13 3.12 3.10; do
         if [ -n "${PYTHON:-}" ]; then
             runs "$PYTHON" "$version" || continue
@@ -116,7 +127,7 @@ install_lava() {
     pip="$1/bin/python -m pip install -qq"
     # shellcheck disable=SC2086  # a list of requirements, one word each
     if runs "$1/bin/python" 3.10; then
-        $pip "$LAVA" $LAVA_NEEDS || return 1
+        $pip $(pins constraints/lava-py3.10.txt) "$LAVA" $LAVA_NEEDS || $pip "$LAVA" $LAVA_NEEDS || return 1
     else
         $pip $LAVA_NEEDS && $pip --ignore-requires-python --no-deps "$LAVA" || return 1
     fi

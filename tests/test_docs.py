@@ -64,12 +64,18 @@ def test_tables_in_the_documents_are_the_code_s(document: str, what: str, table:
     assert body == table(), "run `make golden`"
 
 
-@pytest.mark.parametrize("name", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:tests|benchmarks|docs|scripts)/[\w/]+\.(?:py|md|png|svg|sh)", text))
     named |= set(re.findall(r"\]\(([^)#:]+)\)", text))
     missing = sorted(n for n in named if not (ROOT / n).exists() and not (ROOT / name).parent.joinpath(n).exists())
+    roots = (ROOT, ROOT / "src" / "spiketrack_deploy")
+    inside = set(re.findall(r"`((?:\w+/)+(?:\w+\.(?:py|toml|sh))?)`", text)) - {"export/", "models/"}
+    missing += sorted(n for n in inside if not any((root / n).exists() for root in roots))
     assert not missing, f"{name} names files that do not exist: {missing}"
     assert named
 
