@@ -64,7 +64,12 @@ def test_tables_in_the_documents_are_the_code_s(document: str, what: str, table:
     assert body == table(), "run `make golden`"
 
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
