@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from test_imports import MAY_KNOW
 
 from spiketrack_deploy import api
 from spiketrack_deploy.api import results as api_results
@@ -136,3 +137,16 @@ def test_the_glossary_explains_each_word_once() -> None:
         assert "glossary.md)" in (ROOT / document).read_text(encoding="utf-8"), (
             f"{document} does not lead to the glossary"
         )
+
+
+def test_the_architecture_has_a_row_for_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \|", text.split("## Rooms")[1], re.MULTILINE)
+    named = [room for row in rows for room in re.findall(r"`([\w.]+)/?`", row)]
+    package = ROOT / "src" / "spiketrack_deploy"
+    rooms = {path.name for path in package.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
+    rooms |= {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert sorted(named) == sorted(rooms)
+    order = [room.removesuffix(".py") for room in named]
+    wrong = [(room, known) for room in order for known in MAY_KNOW[room] if order.index(known) > order.index(room)]
+    assert not wrong, f"the table says that a room knows only those above it: {wrong}"
