@@ -69,8 +69,9 @@ MAY_KNOW = {
     "cli": ("api",),
 }  # fmt: skip
 EVERYONE = ("errors", "units", "__version__")
-NEUTRAL = ("inputs.untrusted", "inputs.whole_file", "inputs.whole_folder")
-"""Modules that any room may import: how files are read in bounds and written whole. They know no room themselves."""
+NEUTRAL = ("inputs.progress", "inputs.untrusted", "inputs.whole_file", "inputs.whole_folder")
+"""Modules that any room may import: how progress is told, files are read in bounds and written whole. They know no room
+themselves."""
 
 # Single modules that join two rooms, and why.
 MAY_ALSO_KNOW = {
