@@ -20,8 +20,10 @@ from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import pool
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
+from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import Subject
 from spiketrack_deploy.inputs.whole_file import file_digest
+from spiketrack_deploy.inputs.whole_folder import whole_folder
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import SIDE, boxes, command, dataset, lines, picture, sequence, shell, wait_for
@@ -160,7 +162,7 @@ def killer(out: Path, large: Path, victims) -> threading.Thread:
     """Once the other sequences are finished, kill whoever works on the slow one, and make it a quick one."""
 
     def strike() -> None:
-        wait_for(lambda: len(list(out.glob("trackers/static/sequences/*.json"))) == 2, "two finished sequences")
+        wait_for(lambda: len(list(out.glob("trackers/static/sequences/[!.]*.json"))) == 2, "two finished sequences")
         for pid in victims():
             os.kill(pid, signal.SIGKILL)
         hasten(large)
@@ -218,7 +220,7 @@ def test_a_run_that_ended_goes_on(tmp_path: Path, number: int, code: int, word: 
     arguments = ("--compare", "static", data, "-o", out, "--json", "--jobs", 2)
     first = subprocess.Popen(shell(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finished = out / "trackers" / "static" / "sequences"
-    wait_for(lambda: first.poll() is not None or len(list(finished.glob("*.json"))) == 2, "two finished sequences")
+    wait_for(lambda: first.poll() is not None or len(list(finished.glob("[!.]*.json"))) == 2, "two finished sequences")
     os.kill(first.pid, number)
     shown, said = first.communicate(timeout=60)
     assert first.returncode == code, said
@@ -228,7 +230,7 @@ def test_a_run_that_ended_goes_on(tmp_path: Path, number: int, code: int, word: 
         assert said.splitlines() == [sentence]
         assert json.loads(shown) == {"error": sentence, "exit_code": code}
     hasten(large)
-    stamps = {p.name: p.stat().st_mtime_ns for p in finished.glob("*.json")}
+    stamps = {p.name: p.stat().st_mtime_ns for p in finished.glob("[!.]*.json")}
     assert len(stamps) == 2, "the slow sequence was finished before the signal came"
     again = subprocess.run(shell(*arguments), capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
@@ -326,13 +328,16 @@ def test_two_evaluations_into_one_folder(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in (tmp_path / "alone").iterdir())
 
 
-def test_two_evaluations_that_lower_one_model(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    """Whichever program stays, it is the same."""
-    data, out = dataset(tmp_path / "data", ["a"], frames=3), tmp_path / "out"
-    arguments = ("--compare", f"{tiny_checkpoint}@sim", data, "-o", out)
-    both = [subprocess.Popen(shell(*arguments), stderr=subprocess.PIPE) for _ in range(2)]
-    assert [(process.communicate(timeout=120)[1], process.returncode) for process in both] == [(b"", 0)] * 2
-    assert len(list((out / "programs").iterdir())) == 1, "a temporary folder was left behind"
+def test_two_evaluations_that_lower_one_model(tmp_path: Path) -> None:
+    """The one that ends last finds the program of the other, which is the same, and ends well."""
+    place = RunFolder(tmp_path).program_folder("0123")
+    with whole_folder(place) as slow:
+        (slow / "program.json").write_text("the same")
+        with whole_folder(place) as quick:
+            (quick / "program.json").write_text("the same")
+        assert (place / "program.json").read_text() == "the same"
+    assert [p.name for p in place.parent.iterdir()] == ["0123"], "a temporary folder was left behind"
+    assert [p.read_text() for p in place.iterdir()] == ["the same"]
 
 
 # -- the command line ------------------------------------------------------------------------------------------------

@@ -269,6 +269,7 @@ def test_training_reads_what_evaluation_reads(tmp_path: Path) -> None:
         damage(sequence(tmp_path / "data" / name.replace(" ", "-"), seed=3))
     sequence(tmp_path / "inside" / "packed", "LaSOT", seed=4)
     pack(tmp_path / "inside", tmp_path / "data" / "more.zip")
+    (tmp_path / "data" / "._more.zip").write_bytes(b"a file manager's droppings")
     loose, packed = open_dataset(tmp_path / "data"), open_dataset(tmp_path / "data" / "more.zip")
     found = read_folders([tmp_path / "data"])
     assert [c.name for c in found.clips] == ["got", "otb", "two.1", "two.2", "packed"]

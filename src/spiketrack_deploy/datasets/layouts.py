@@ -48,11 +48,11 @@ def _read_folder(folder: Path) -> Catalogue:
     pictures: list[Picture] = []
     clips: list[VideoSequence] = []
     skipped: list[str] = []
-    for file in [folder / "annotations.json", *sorted((folder / "annotations").glob("*.json"))]:
+    for file in [folder / "annotations.json", *sorted((folder / "annotations").glob("[!.]*.json"))]:
         if file.exists():
             pictures += _coco(file, folder, skipped)
     annotated = {(p.frame.root / p.frame.name).parent for p in pictures}
-    for place in [folder, *sorted(folder.glob("*.zip"))]:
+    for place in [folder, *sorted(folder.glob("[!.]*.zip"))]:
         known = [path.relative_to(place).as_posix() for path in annotated if path.is_relative_to(place)]
         with open_tree(place) as tree:
             found, problems = read_sequences(tree, place, ["" if path == "." else path for path in known])
