@@ -229,3 +229,14 @@ def test_a_run_grows_from_a_smaller_network_only_when_told(tmp_path: Path) -> No
     walk = (*WALK, "downsample4", "mrm.4")
     with pytest.raises(InputError, match="downsample4 changes every width behind it"):
         train(replace(wide, grow=True, config=small_config(walk=walk), folder=tmp_path / "longer"))
+
+
+def test_many_unusable_sequences_are_counted(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "run", recipe=replace(RECIPE, steps=1))
+    for number in range(25):
+        (tmp_path / "data" / f"b{number}").mkdir()
+        (tmp_path / "data" / f"b{number}" / "groundtruth.txt").write_text("1,2,3,4\n")
+    said: list[str] = []
+    train(wanted, lambda what, done, total: said.append(what))
+    skipped = [sentence for sentence in said if sentence.startswith("skipped: ")]
+    assert len(skipped) == 21 and skipped[-1] == "skipped: and 5 more"

@@ -24,6 +24,8 @@ from spiketrack_deploy.training.widen import widened
 from spiketrack_deploy.training.workers import Crew, lead
 
 MODEL_FILE = "model.safetensors"
+_SKIPPED = 20
+"""What cannot be used of the data, one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ def _digest(file: Path | None) -> str | None:
 
 def _work(crew: Crew, request: Request, tell: Tell) -> str:
     catalogue, held_out = read_folders(request.data).split(request.held_out)
-    for sentence in catalogue.skipped if crew.leads else ():
-        tell(f"skipped: {sentence}", 0, 0)
+    if crew.leads:
+        _tell_skipped(catalogue.skipped, tell)
     store = FrameStore()
     try:
         sampler = Sampler(catalogue, request.config, request.recipe, store)
@@ -107,6 +109,13 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
     if crew.leads:
         save_model(trained, request.config, out, compact=request.recipe.phase == "integer")
     return str(out)
+
+
+def _tell_skipped(sentences: Sequence[str], tell: Tell) -> None:
+    for sentence in sentences[:_SKIPPED]:
+        tell(f"skipped: {sentence}", 0, 0)
+    if len(sentences) > _SKIPPED:
+        tell(f"skipped: and {len(sentences) - _SKIPPED:,} more", 0, 0)
 
 
 def _start(file: Path, config: TrackerConfig, fresh: SpikeTrack | None) -> SpikeTrack:
