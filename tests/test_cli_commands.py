@@ -14,6 +14,7 @@ from spiketrack_deploy import __version__
 from spiketrack_deploy.cli.commands import group
 from spiketrack_deploy.inputs.resources import profile_names
 from spiketrack_deploy.inputs.sources import TARGETS
+from spiketrack_deploy.units import si
 
 STAGES = ("export", "track", "simulate", "energy", "verify", "inspect", "targets", "doctor")
 
@@ -93,3 +94,11 @@ def test_progress_only_on_a_terminal(bundle: Path) -> None:
 def test_engine_is_refused_for_a_model(tmp_path: Path) -> None:
     done = spiketrack(tmp_path, "track", "spiketrack-untrained", "--engine", "sim", "--json")
     assert done.returncode == 2 and "export it first" in json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (9.9996e-4, "1 mJ"), (-9.9996e-4, "-1 mJ"), (9.994e-4, "999 uJ"), (2.5e-6, "2.5 uJ"), (5e15, "5,000 TJ"),
+    (0.9999, "1 J"), (1e-15, "0.001 pJ"), (0, "0 J"), (float("inf"), "inf J"), (999.6e3, "1 MJ"),
+])  # fmt: skip
+def test_prefixes_are_chosen_after_rounding(value: float, text: str) -> None:
+    assert si(value, "J") == text

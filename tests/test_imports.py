@@ -164,6 +164,8 @@ def test_what_everyone_may_import_knows_no_room(name: str) -> None:
     known = (*NEUTRAL, "errors")
     beyond = {found for found in own(name, MODULES[name]) if not within(found[len(PACKAGE) + 1 :], known)}
     assert not beyond
+
+
 # What is decided once -> the module that decides it.
 ONE_PLACE = {
     "cv2.imdecode(": "tracking.images",

@@ -6,15 +6,21 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spiketrack_deploy.bundle import layout as bundles
+from spiketrack_deploy.bundle.answers import Checked
+from spiketrack_deploy.bundle.faithful import parity
+from spiketrack_deploy.inputs.sources import find_source
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import load_program
 from spiketrack_deploy.report import html, pictures
 from spiketrack_deploy.report.data import ReportData, joules
+from spiketrack_deploy.report.guide import GUIDE
 from spiketrack_deploy.report.overlay import FrameLabel, draw
 from spiketrack_deploy.report.page import build
 from spiketrack_deploy.report.verdict import remarks, sentences
@@ -129,3 +135,18 @@ def test_overlay_draws_the_box_where_it_is() -> None:
     assert np.abs(low - [60, 50]).max() <= 2 and np.abs(high - [90, 90]).max() <= 2
     warned = draw(frame, FrameLabel((50.0, 60.0, 40.0, 30.0), "text"), "untrained weights")
     assert warned.shape[0] > plain.shape[0]
+
+
+def test_what_the_report_says_about_weights_and_chips(exported: Path) -> None:
+    assert "nothing is stated about its weights" in (exported / bundles.REPORT).read_text(encoding="utf-8")
+    trained, drawn = find_source("spiketrack-nano").weights, find_source("spiketrack-untrained").weights
+    assert trained.startswith("trained weights") and drawn.startswith("untrained weights")
+    assert "not answered" not in dict(GUIDE)["static"], "the page has a section that answers it"
+
+
+def test_parity_states_what_was_counted() -> None:
+    step = SimpleNamespace(box=(0, 0, 1, 1), argmax=0, confidence=1.0)
+    run: Any = SimpleNamespace(calibration=[], held_out=[], steps=[step])
+    lowered: Any = SimpleNamespace(convolutions=[], requantised=[], ranges={})
+    found = parity(lowered, run, [], [step], "sim", Checked(1, 2, 300, 40))  # type: ignore[list-item]
+    assert found["engines"]["differing"] == 40 and found["engines"]["integers"] == 300

@@ -315,9 +315,9 @@ def _inspect_bundle(folder: Path) -> InspectResult:
 
     manifest = layout.read_manifest(folder)
     changed = layout.changed_files(folder, manifest)
+    program, config = read_program(folder)
     graph = read_graph(folder / layout.NIR)
     cuts = read_cuts(folder / layout.CUTS, graph)
-    program, config = read_program(folder)
     return {
         "kind": "bundle",
         "name": folder.resolve().name,

@@ -82,7 +82,7 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     except click.ClickException as error:
         return _fail(_usage_sentence(error), UsageError.exit_code, as_json)
     except SpiketrackError as error:
-        return _fail(str(error), error.exit_code, as_json, error)
+        return _fail(_gone() or str(error), error.exit_code, as_json, error)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted; nothing half-written is left", EXIT_INTERRUPTED, as_json)
     except SystemExit as stop:  # a signal that ends a process, see _end_tidily
@@ -102,7 +102,8 @@ def _check_text(args: Sequence[str]) -> None:
         try:
             arg.encode("utf-8")
         except UnicodeEncodeError:
-            raise UsageError(f"{streams.shown(arg)}: holds bytes that are no UTF-8; rename the file") from None
+            said = f"{streams.shown(arg)}: holds bytes that are no UTF-8; rename the file or folder"
+            raise UsageError(said) from None
 
 
 def _system(error: OSError, as_json: bool) -> int:
@@ -111,13 +112,20 @@ def _system(error: OSError, as_json: bool) -> int:
         return _fail("", EXIT_BROKEN_PIPE, as_json)
     reason = error.strerror or str(error)
     sentence = f"{error.filename}: cannot be used ({reason}); check the path"
-    if not os.path.isdir(os.curdir):
-        sentence = "the current folder was deleted; change to another one"
-    elif error.filename is None:
+    if error.filename is None:
         sentence = f"a write failed ({reason}); check where the output goes and whether there is space"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         sentence = f"{error.filename}: cannot be written ({reason}); free some space or choose another folder with -o"
-    return _fail(sentence, InputError.exit_code, as_json, error)
+    return _fail(_gone() or sentence, InputError.exit_code, as_json, error)
+
+
+def _gone() -> str | None:
+    """Why nothing is found where the current folder does not exist any more."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the current folder was deleted; change to another one"
+    return None
 
 
 def _usage_sentence(error: click.ClickException) -> str:

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,13 +35,15 @@ def whole_folder(target: Path) -> Iterator[Path]:
     cannot be written, the disk being full included; what else the block raises stays what it is.
     """
     target = target.resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(target)
-        folder, lock = _claim(target)
-    except OSError as error:
-        raise cannot_write(target, error) from None
-    try:
+    folder = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
+    lock = None
+    try:  # the name is known before the folder is there: a signal at any instant finds it to be removed
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _clear_abandoned(target)
+            lock = _claim(folder)
+        except OSError as error:
+            raise cannot_write(target, error) from None
         yield folder
         folder.chmod(0o777 & ~_umask())
         _replace(folder, target)
@@ -54,7 +57,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -67,16 +71,17 @@ def _lies_in(name: object, folder: Path) -> bool:
     return isinstance(name, (str, os.PathLike)) and Path(name).is_relative_to(folder)
 
 
-def _claim(target: Path) -> tuple[Path, int]:
-    """A new hidden folder and the lock that says that its writer lives: the system frees it whatever happens."""
+def _claim(folder: Path) -> int:
+    """Make the hidden folder; returns the lock that says that its writer lives: the system frees it in any case."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
-        lock = os.open(folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # a file system without locks: then nobody clears either
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():  # else somebody cleared it in the instant before the lock
-            return folder, lock
-        os.close(lock)
+        folder.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # somebody cleared it in the instant before the lock
+            lock = os.open(folder, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # a file system without locks: then nobody clears either
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return lock
+            os.close(lock)
 
 
 def _clear_abandoned(target: Path) -> None:
