@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -169,6 +170,66 @@ def test_threads_do_not_change_an_integer() -> None:
     assert torch.get_num_threads() == before, "an engine's threads must not outlive its run"
 
 
+@pytest.fixture
+def two_threads():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield torch
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("inner", [1, 3, None])
+def test_overlapping_runs_leave_the_threads_that_were_set(two_threads, inner: int | None) -> None:
+    """The first to start ends first, and the second began in a thread that PyTorch did not know."""
+    program = random_program(0, 1)
+    inputs = random_inputs(program, 0)["search"]
+    started, ended = threading.Event(), threading.Event()
+    seen: dict[str, int] = {}
+
+    def wait(op, value):
+        seen.setdefault("inside", two_threads.get_num_threads())
+        started.set()
+        assert ended.wait(60)
+
+    def second() -> None:
+        SimEngine(program, threads=inner).run("search", inputs, watch=wait)
+        seen["after"] = two_threads.get_num_threads()
+
+    def first(op, value):
+        if not worker.is_alive() and not started.is_set():
+            worker.start()
+            assert started.wait(60)
+
+    worker = threading.Thread(target=second, daemon=True)
+    SimEngine(program, threads=1).run("search", inputs, watch=first)
+    assert two_threads.get_num_threads() == 2
+    ended.set()
+    worker.join(60)
+    fresh: list[int] = []
+    probe = threading.Thread(target=lambda: fresh.append(two_threads.get_num_threads()))
+    probe.start()
+    probe.join(60)
+    assert seen == {"inside": inner or 2, "after": 2}
+    assert fresh == [2] and two_threads.get_num_threads() == 2
+
+
+def test_a_run_that_fails_leaves_the_threads_that_were_set(two_threads) -> None:
+    program = random_program(0, 1)
+
+    def fail(op, value):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SimEngine(program, threads=1).run("search", random_inputs(program, 0)["search"], watch=fail)
+    assert two_threads.get_num_threads() == 2
+    with pytest.raises((RuntimeError, ValueError)):
+        SimEngine(program, threads=2**70).run("search", random_inputs(program, 0)["search"])
+    assert two_threads.get_num_threads() == 2
+    SimEngine(program, threads=1).run("search", random_inputs(program, 0)["search"])
+    assert two_threads.get_num_threads() == 2
+
+
 def test_runs_do_not_influence_one_another() -> None:
     """Scratch memory is shared between runs: the same input twice, with another between, gives the same everything."""
     program = random_program(4)
@@ -183,13 +244,15 @@ def test_runs_do_not_influence_one_another() -> None:
     assert not engine.run("search", first, count=False).counts
 
 
-def test_a_program_that_may_leave_24_bits_is_refused() -> None:
+@pytest.mark.parametrize("engine", [SimEngine, OnnxEngine])
+def test_a_program_that_may_leave_24_bits_is_refused(engine) -> None:
     program = random_program(0)
     victim = next(op for op in program.phases["search"].ops if op.kind == "conv")
     key = victim.arrays["shift"]
     wild = dataclasses.replace(program, arrays={**program.arrays, key: np.full_like(program.arrays[key], 20)})
-    with pytest.raises(VerificationError, match=victim.name.replace(".", r"\.")):
-        SimEngine(wild)
+    with pytest.raises(VerificationError, match=victim.name.replace(".", r"\.")) as refused:
+        engine(wild)
+    assert refused.value.exit_code == 5
 
 
 BAD_INPUTS = {
@@ -202,12 +265,13 @@ BAD_INPUTS = {
 }
 
 
+@pytest.mark.parametrize("engine", [SimEngine, OnnxEngine])
 @pytest.mark.parametrize("case", BAD_INPUTS)
-def test_inputs_outside_the_proof_are_refused(case: str) -> None:
+def test_inputs_outside_the_proof_are_refused(case: str, engine) -> None:
     change, message = BAD_INPUTS[case]
     program = random_program(0, 1)
     with pytest.raises(InputError, match=message):
-        SimEngine(program).run("search", change(random_inputs(program, 0)["search"]))
+        engine(program).run("search", change(random_inputs(program, 0)["search"]))
 
 
 def test_factory_names_its_choices() -> None:

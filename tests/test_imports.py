@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = "spiketrack_deploy"
 ROOT = Path(__file__).resolve().parents[1] / "src" / PACKAGE
-HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors", "pydantic")
+HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors", "pydantic", "numba")
 
 # Library -> modules (dotted prefixes below the package) that may import it, wherever in the file.
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "h5py": ("nir_graph",),
     "onnx": ("engines.sim", "engines.onnx", "report.onnx"),
     "onnxruntime": ("engines.sim", "engines.onnx"),
+    "numba": ("engines.sim_sums",),
     "lava": ("engines.lava_worker",),
     "matplotlib": ("report", "evaluation"),
     "cv2": ("tracking", "trackers.spiketrack.make_untrained", "report", "training", "evaluation", "datasets"),

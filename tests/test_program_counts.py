@@ -54,10 +54,8 @@ def census(program, phase, x):
     torch = pytest.importorskip("torch")
     from spiketrack_deploy.engines.sim_census import Census
 
-    found = Census(program, phase, ["x"])
     tensor = torch.from_numpy(x.astype(np.uint8)).contiguous(memory_format=torch.channels_last)
-    found.take("x", tensor)
-    sums = found.sums()["x"]
+    sums = Census(program, phase, ["x"]).take("x", tensor)
     return (sums.events, *sums.visits["layer"])
 
 

@@ -20,8 +20,8 @@ from spiketrack_deploy.inputs.whole_file import file_digest
 
 SCHEMA = "spiketrack-provenance/1"
 PACKAGES = (
-    "numpy", "torch", "nir", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic", "click",
-    "rich", "matplotlib", "safetensors",
+    "numpy", "torch", "numba", "nir", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic",
+    "click", "rich", "matplotlib", "safetensors",
 )  # fmt: skip
 
 

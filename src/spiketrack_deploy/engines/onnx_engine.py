@@ -13,10 +13,11 @@ import numpy as np
 
 from spiketrack_deploy.engines.base import BaseEngine
 from spiketrack_deploy.engines.onnx_export import build_model
+from spiketrack_deploy.engines.proof import Proof
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.ops import OP_TABLE
-from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
+from spiketrack_deploy.program.run import PhaseResult, Watch
 from spiketrack_deploy.program.types import AnyArray, IntArray, Phase, Program
 
 _QUIET = 3
@@ -27,7 +28,8 @@ class OnnxEngine(BaseEngine):
     """Runs a program's phases as ONNX models on ONNX Runtime's CPU provider.
 
     ``threads``: intra-operator threads, ``None`` leaves the runtime's choice. It can be watched; it cannot take
-    replaced values. EngineError: onnx or onnxruntime is missing, or the runtime refuses a model.
+    replaced values. EngineError: onnx or onnxruntime is missing, or the runtime refuses a model; VerificationError: the
+    range proof fails, so its float32 operators would round.
     """
 
     name = "onnx"
@@ -36,8 +38,9 @@ class OnnxEngine(BaseEngine):
     def __init__(self, program: Program, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"onnx engine: threads must be 1 or more, is {threads}")
-        self.program, self.threads = program, threads
         self._runtime = _runtime()
+        super().__init__(program)
+        self.threads, self._proof = threads, Proof(program)
         self._sessions: dict[tuple[str, bool], Any] = {}
 
     def run(
@@ -45,7 +48,7 @@ class OnnxEngine(BaseEngine):
     ) -> PhaseResult:
         """See :class:`~spiketrack_deploy.engines.base.Engine`. Counting or watching runs the model with all outputs."""
         spec = self.program.phases[phase]
-        given = check_inputs(spec, inputs)
+        given = self._proof.inputs(spec, inputs)
         everything = count or watch is not None
         session = self._session(phase, everything)
         feed = {

@@ -26,7 +26,7 @@ OPSET = 18
 IR_VERSION = 8
 """What ONNX Runtime 1.18 and later read."""
 HELD = "held:"
-"""Prefix of a phase input once it is float32."""
+"""Prefix of a phase input once it is float32, and of an operation that has the name of a phase output."""
 TEXT_UNITS = "spiketrack.logit_units"
 TEXT_HASH = "spiketrack.program_hash"
 
@@ -284,17 +284,18 @@ def build_model(program: Program, branch_name: str, all_outputs: bool = False) -
         kind = onnx.TensorProto.UINT8 if spec.kind == "image" else integers
         inputs.append(onnx.helper.make_tensor_value_info(name, kind, list(spec.shape)))
     held = {name: g.cast(name, np.float32, out=HELD + name) for name in phase.inputs}
+    held.update({op.name: HELD + op.name for op in phase.ops if op.name in phase.outputs})
     for op in phase.ops:
         if op.kind not in WRITERS:
             raise EngineError(f"operation kind {op.kind!r} of {op.name} has no ONNX form; use another engine")
         sources = tuple(held.get(name, name) for name in op.inputs)
-        WRITERS[op.kind](g, replace(op, inputs=sources), program.op_arrays(op), op.name)
+        WRITERS[op.kind](g, replace(op, inputs=sources), program.op_arrays(op), held.get(op.name, op.name))
     outputs = []
     shown = dict(phase.outputs)
     if all_outputs:
         shown.update({f"value:{op.name}": op.name for op in phase.ops})
     for public, name in shown.items():
-        g.cast(name, np.int32, out=public)
+        g.cast(held.get(name, name), np.int32, out=public)
         outputs.append(onnx.helper.make_tensor_value_info(public, integers, list(phase.spec(name).shape)))
     graph = onnx.helper.make_graph(g.nodes, f"spiketrack_{branch_name}", inputs, outputs, list(g.constants.values()))
     model = onnx.helper.make_model(

@@ -7,26 +7,26 @@ how events are added up (``sim_census``, ``sim_counts``). PyTorch is imported wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spiketrack_deploy.engines.base import BaseEngine
+from spiketrack_deploy.engines.proof import Proof
+from spiketrack_deploy.engines.sim_threads import threads
 from spiketrack_deploy.errors import EngineError, InputError
-from spiketrack_deploy.program.bounds import demand_ranges, state_bounds
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.run import PhaseResult, Watch, check_inputs
+from spiketrack_deploy.program.run import PhaseResult, Watch
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spiketrack_deploy.engines.sim_census import Census
+    from spiketrack_deploy.engines.sim_census import Census, Sums
     from spiketrack_deploy.engines.sim_conv import Kernel
-    from spiketrack_deploy.engines.sim_counts import Counter
+    from spiketrack_deploy.engines.sim_counts import Counter, Finish
     from spiketrack_deploy.engines.sim_tensors import Held
 
 KERNEL_CHOICES = ("auto", "float32")
@@ -53,15 +53,15 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A compiled phase. ``counted``: values that the census takes. ``tops``: largest
-    integer that the range proof allows for each input."""
+    """A compiled phase. ``counted``: values that the census takes. ``finish``: how each operation's counts are made,
+    in the order of the phase."""
 
     phase: Phase
     held: Mapping[str, Held]
     steps: tuple[_Step, ...]
     census: Census
     counted: frozenset[str]
-    tops: Mapping[str, int]
+    finish: Mapping[str, Finish]
 
 
 def _in_place(phase: Phase, index: int, held: Mapping[str, Held], readers: Mapping[str, int]) -> bool:
@@ -100,11 +100,9 @@ def _compile_phase(program: Program, phase: Phase, int8: bool) -> _Plan:
 
     pairs = _fused_pairs(program, phase, held, readers, int8)
     steps = _steps(phase, nodes, pairs)
-    made = [*phase.inputs, *(node.op.name for step in steps for node in step.nodes)]
-    counted = [name for name in made if held[name].spec.kind in ("image", "spikes")]
-    states = state_bounds(program)
-    tops = {name: int(states[name][1].max()) if name in states else spec.top for name, spec in phase.inputs.items()}
-    return _Plan(phase, held, steps, Census(program, phase, counted), frozenset(counted), tops)
+    counted = [name for name, one in held.items() if one.spec.kind in ("image", "spikes")]
+    finish = {node.op.name: node.counter.finish for node in nodes}
+    return _Plan(phase, held, steps, Census(program, phase, counted), frozenset(counted), finish)
 
 
 def _fused_pairs(
@@ -148,21 +146,6 @@ def _steps(phase: Phase, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int, 
     return tuple(_Step(members, kernel, tuple(ends)) for (members, kernel), ends in zip(groups, ending, strict=True))
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class SimEngine(BaseEngine):
     """Runs a program exactly and fast.
 
@@ -187,8 +170,8 @@ class SimEngine(BaseEngine):
             ) from None
         from spiketrack_deploy.engines.sim_conv import int8_available
 
-        demand_ranges(program, "the simulator is exact only inside, so use --engine reference or export again")
-        self.program = program
+        super().__init__(program)
+        self.proof = Proof(program)
         self.threads = threads
         self.int8 = kernels == "auto" and int8_available()
         self._plans: dict[str, _Plan] = {}
@@ -202,10 +185,11 @@ class SimEngine(BaseEngine):
         """
         import torch
 
-        with _threads(self.threads), torch.inference_mode():
+        with threads(self.threads), torch.inference_mode():
             if phase not in self._plans:
                 self._plans[phase] = _compile_phase(self.program, self.program.phases[phase], self.int8)
-            return _Run(self._plans[phase], inputs, count, watch).result()
+            given = self.proof.inputs(self.program.phases[phase], inputs)
+            return _Run(self._plans[phase], given, count, watch).result()
 
     def close(self) -> None:
         """Drop the compiled phases; the next run compiles again."""
@@ -221,23 +205,13 @@ class _Run:
         self.plan = plan
         self.watch = watch
         self.count = count
-        checked = check_inputs(plan.phase, inputs)
-        for name, array in checked.items():
-            self._check_values(name, array)
         self.seen: dict[str, Any] = {}
+        self.sums: dict[str, Sums] = {}
         self.emitted: dict[str, tuple[int, int]] = {}
         self.shown: dict[str, IntArray] = {}
         self.values: dict[str, Tensor] = {}
-        for name, array in checked.items():
+        for name, array in inputs.items():
             self._keep(name, to_tensor(array, plan.held[name]))
-
-    def _check_values(self, name: str, array: AnyArray) -> None:
-        """The range proof covers pixels 0..255 and memories of spikes; anything else could leave 24 bits unseen."""
-        top = self.plan.tops[name]
-        if array.size and (int(array.min()) < 0 or int(array.max()) > top):
-            raise InputError(
-                f"{self.plan.phase.name} phase: input {name} must lie in 0..{top}, is {array.min()}..{array.max()}"
-            )
 
     def result(self) -> PhaseResult:
         """Run every step; outputs as int64."""
@@ -266,11 +240,11 @@ class _Run:
     def _keep(self, name: str, value: Tensor) -> None:
         self.values[name] = value
         if self.count and name in self.plan.counted:
-            self.plan.census.take(name, value)
+            self.sums[name] = self.plan.census.take(name, value)
 
     def _observe(self, node: _Node, arguments: Sequence[Tensor], result: Tensor) -> None:
         if self.count and node.counter.observe is not None:
-            self.seen[node.op.name] = node.counter.observe(arguments, result)
+            self.seen[node.op.name] = node.counter.observe(arguments, result, self.sums)
 
     def _single(self, node: _Node) -> None:
         arguments = self._arguments(node)
@@ -314,9 +288,7 @@ class _Run:
 
     def _counts(self) -> dict[str, OpCounts]:
         """In the order of the phase. Where a watch replaced spikes, what the neurons emitted themselves is counted."""
-        sums = self.plan.census.sums()
-        nodes = {node.op.name: node for step in self.plan.steps for node in step.nodes}
-        counts = {op.name: nodes[op.name].counter.finish(self.seen.get(op.name), sums) for op in self.plan.phase.ops}
+        counts = {name: finish(self.seen.get(name), self.sums) for name, finish in self.plan.finish.items()}
         for name, (spiking, total) in self.emitted.items():
             counts[name] = replace(counts[name], neuron_spiking=spiking, output_sum=total)
         return counts

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from spiketrack_deploy.engines.sim_census import Sums
 from spiketrack_deploy.engines.sim_kernels import interpolation
+from spiketrack_deploy.engines.sim_sums import adders
 from spiketrack_deploy.engines.sim_tensors import nhwc
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.types import Op, TensorSpec
+from spiketrack_deploy.program.types import AnyArray, Op, TensorSpec
 
-_BLOCK = 1 << 16
-"""Values compared at once: the mask stays in the first-level cache."""
-Observe = Callable[[Sequence[Tensor], Tensor], Any]
-"""From the operation's inputs and its output (of a fused pair: what the pair writes)."""
+Observe = Callable[[Sequence[Tensor], Tensor, Mapping[str, Sums]], Any]
+"""From the operation's inputs, its output (of a fused pair: what the pair writes) and the sums known so far."""
 Finish = Callable[[Any, Mapping[str, Sums]], OpCounts]
 
 
@@ -70,10 +69,9 @@ def _ni_lif(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple
 def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     copies = out.shape[0] // inputs[0].shape[0] if op.kind == "add" else 1
 
-    def observe(values: Sequence[Tensor], result: Tensor) -> int:
-        """Non-zero stream values, block by block: NumPy is several times faster here than ``torch.count_nonzero``."""
-        flat = nhwc(values[0]).view(-1).numpy()
-        return copies * sum(int(np.count_nonzero(flat[i : i + _BLOCK] != 0)) for i in range(0, flat.size, _BLOCK))
+    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> int:
+        """Non-zero stream values."""
+        return copies * adders().nonzero(nhwc(values[0]).view(-1).numpy())
 
     return Counter(lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed), observe)
 
@@ -83,7 +81,7 @@ def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tup
     rows, cols = ((interpolation(n, op.attrs["factor"]) != 0).sum(dim=0) for n in (height, width))
     reach = torch.outer(rows, cols)
 
-    def observe(values: Sequence[Tensor], result: Tensor) -> tuple[int, int]:
+    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> tuple[int, int]:
         per_position = (nhwc(values[0]) != 0).sum(dim=(0, 3))
         return int(per_position.sum()), int((per_position * reach).sum())
 
@@ -95,17 +93,12 @@ def _key_value(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tu
     key, value = op.inputs
     dense = inputs[0].shape[2] * inputs[0].shape[3] * out.size
     words, size = out.size, inputs[0].size + inputs[1].size
+    depths = [spec.shape[1] // heads for spec in inputs]
 
-    ones = [torch.ones(spec.shape[1] // heads) for spec in inputs]
-
-    def per_token(x: Tensor, one: Tensor) -> Tensor:
-        """``[T*H*W*heads]`` non-zero spikes of a head."""
-        return torch.mv(nhwc(torch.clamp(x, max=1)).to(torch.float32).view(-1, len(one)), one).to(torch.float64)
-
-    def observe(values: Sequence[Tensor], result: Tensor) -> tuple[int, int]:
+    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> tuple[int, int]:
         """Products of sums are sums of products: the entries of the matrix itself add up to the unit operations."""
-        visited = torch.dot(per_token(values[0], ones[0]), per_token(values[1], ones[1]))
-        return int(visited), int(result.sum(dtype=torch.float64))
+        k, v = (nhwc(x).view(-1, depth).numpy() for x, depth in zip(values, depths))
+        return adders().pairs(k, v), int(result.sum(dtype=torch.float64))
 
     def finish(seen: tuple[int, int], sums: Mapping[str, Sums]) -> OpCounts:
         k, v = sums[key], sums[value]
@@ -124,20 +117,19 @@ def _key_value(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tu
 
 def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     source = op.inputs[0]
-    steps, _, depth, wide = inputs[1].shape
+    steps, heads, depth, wide = inputs[1].shape
     dense, size = depth * out.size, inputs[0].size
 
-    def observe(values: Sequence[Tensor], result: Tensor) -> Any:
-        """Non-zero entries of every row of the matrix ``[T, heads*d]``; entries are never negative."""
-        return torch.clamp(values[1], max=1).sum(dim=3).view(steps, -1).numpy()
+    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> AnyArray:
+        """A spike of q visits the non-zero entries of its row of the matrices ``[T, heads*d, dv]``."""
+        return adders().reads(values[1].reshape(steps, heads * depth, wide).numpy(), sums[source].classes)
 
-    def finish(rows: Any, sums: Mapping[str, Sums]) -> OpCounts:
+    def finish(seen: AnyArray, sums: Mapping[str, Sums]) -> OpCounts:
         s = sums[source]
-        synops, unit_ops = (s.channels(steps) * rows).sum(axis=(1, 2)).tolist()
         return OpCounts(
             events=s.events,
-            synops=int(synops),
-            unit_ops=int(unit_ops),
+            synops=int(seen[0]),
+            unit_ops=int(seen[1]),
             dense_macs=dense,
             memory_reads=s.events * wide,
             input_sum=s.total,

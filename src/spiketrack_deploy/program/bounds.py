@@ -40,7 +40,11 @@ class RangeEntry:
     @property
     def fits(self) -> bool:
         """Within the signed width."""
-        return -(1 << (self.width - 1)) <= self.low and self.high < 1 << (self.width - 1)
+        return self.within(self.width)
+
+    def within(self, bits: int) -> bool:
+        """Whether so many signed bits hold the worst case."""
+        return -(1 << (bits - 1)) <= self.low and self.high < 1 << (bits - 1)
 
 
 def _hull(a: Bound | None, b: Bound) -> Bound:
@@ -108,16 +112,16 @@ def prove_ranges(program: Program) -> dict[str, list[RangeEntry]]:
     return {name: _walk(program, phase, states)[0] for name, phase in program.phases.items()}
 
 
-def demand_ranges(program: Program, because: str) -> Mapping[str, Sequence[RangeEntry]]:
-    """The proof, where it holds. VerificationError naming the first operations that may leave the width; ``because``:
-    what relies on it and what to do, the end of the sentence."""
-    ranges = prove_ranges(program)
+def demand_ranges(program: Program, because: str, bits: int | None = None) -> Mapping[str, Sequence[RangeEntry]]:
+    """The proof, where it holds for ``bits`` signed bits (the program's width unless told). VerificationError naming
+    the first operations that may leave them; ``because``: what relies on it and what to do, the sentence's end."""
+    ranges, bits = prove_ranges(program), program.width if bits is None else bits
     failed = [
-        f"{name} {e.op} [{e.low}, {e.high}]" for name, entries in ranges.items() for e in entries if not e.fits
+        f"{name} {e.op} [{e.low}, {e.high}]" for name, entries in ranges.items() for e in entries if not e.within(bits)
     ]
     if failed:
         raise VerificationError(
-            f"program: {len(failed)} operations may leave signed {program.width} bits ({'; '.join(failed[:3])}); "
+            f"program: {len(failed)} operations may leave signed {bits} bits ({'; '.join(failed[:3])}); "
             f"{because}"
         )
     return ranges

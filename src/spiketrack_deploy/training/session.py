@@ -5,6 +5,7 @@ This module decides what a session needs and leaves behind. It must not know how
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 

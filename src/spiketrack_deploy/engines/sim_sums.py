@@ -1,0 +1,186 @@
+"""The loops that add up spikes: compiled by numba where that is possible, else plain NumPy with the same sums.
+
+This module decides how bytes are added; it must not know operations, phases or what the sums are for. Numba is imported
+on first use only, and only where something is counted. Its machine code is cached where numba finds a folder that
+belongs to the user (beside this file, ``$NUMBA_CACHE_DIR``, or the user's cache folder); without one it is compiled
+anew in each process, in about a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray
+
+_ROWS = 255 // SPIKE_MAX
+"""Rows of spikes whose sums fit a byte."""
+
+
+class Adders(NamedTuple):
+    """Four sums over contiguous arrays.
+
+    ``by_class(x, rows, cols, fan)``: spikes uint8 ``[T,H,W,C]``, the class of each row and column (int64), fan-outs
+    uint32 ``[K,1 or T,R,Q,C]`` by class. Returns int64 ``[K,2]`` (sum of fan-out times non-zero spikes, times spikes)
+    and uint32 ``[2,T,R,Q,C]`` (number of non-zero spikes and sum of spikes by class).
+    ``pairs(k, v)``: spikes uint8 ``[N,d]`` and ``[N,e]``; sum over N of the products of their non-zero numbers.
+    ``reads(memory, classes)``: float32 ``[T,D,E]`` and such sums of its queries, ``[2,T,R,Q,D]``; int64 ``[2]``: each
+    query visits the non-zero entries of its row. ``nonzero(x)``: how many of float32 ``[N]`` are not 0.
+    """
+
+    by_class: Callable[[AnyArray, AnyArray, AnyArray, AnyArray], tuple[AnyArray, AnyArray]]
+    pairs: Callable[[AnyArray, AnyArray], int]
+    reads: Callable[[AnyArray, AnyArray], AnyArray]
+    nonzero: Callable[[AnyArray], int]
+
+
+# Slices keep numba from minding negative indices, which would cost the vector instructions.
+def _by_class(x: AnyArray, rows: AnyArray, cols: AnyArray, fan: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """One pass: the rows of a class are added byte by byte, before they overflow to the sums of their columns."""
+    steps, height, width, count = x.shape
+    classes = np.zeros((2, steps, *fan.shape[2:]), np.uint32)
+    held = np.zeros((2, width * count), np.uint8)
+    events, values = held[0], held[1]
+    for t in range(steps):
+        for r in range(fan.shape[2]):
+            added = 0
+            for h in range(height):
+                if rows[h] == r:
+                    row = x[t, h].reshape(-1)
+                    for i in range(row.size):
+                        events[i] += row[i] != 0
+                        values[i] += row[i]
+                    added += 1
+                if added == _ROWS or (added > 0 and h == height - 1):
+                    for half in range(2):
+                        for w in range(width):
+                            total, part = classes[half, t, r, cols[w]], held[half, w * count : (w + 1) * count]
+                            for c in range(count):
+                                total[c] += part[c]
+                    held[:] = 0
+                    added = 0
+    found = np.zeros((fan.shape[0], 2), np.int64)
+    for k in range(fan.shape[0]):
+        for half in range(2):
+            visits = np.uint64(0)
+            for t in range(steps):
+                reach, seen = fan[k, t % fan.shape[1]].reshape(-1), classes[half, t].reshape(-1)
+                for i in range(reach.size):
+                    visits += np.uint64(reach[i]) * np.uint64(seen[i])
+            found[k, half] = visits
+    return found, classes
+
+
+def _pairs(k: AnyArray, v: AnyArray) -> int:
+    found = 0
+    for n in range(k.shape[0]):
+        one, other = k[n], v[n]
+        first = second = np.int32(0)
+        for i in range(one.size):
+            first += np.int32(one[i] != 0)
+        for i in range(other.size):
+            second += np.int32(other[i] != 0)
+        found += first * second
+    return found
+
+
+def _reads(memory: AnyArray, classes: AnyArray) -> AnyArray:
+    found = np.zeros(2, np.int64)
+    for t in range(memory.shape[0]):
+        for d in range(memory.shape[1]):
+            row = memory[t, d]
+            entries = np.int32(0)
+            for i in range(row.size):
+                entries += np.int32(row[i] != 0)
+            for half in range(2):
+                for r in range(classes.shape[2]):
+                    for q in range(classes.shape[3]):
+                        found[half] += np.int64(classes[half, t, r, q, d]) * entries
+    return found
+
+
+def _nonzero(x: AnyArray) -> int:
+    found = 0
+    for i in range(x.size):
+        found += x[i] != 0
+    return found
+
+
+def _plain_by_class(x: AnyArray, rows: AnyArray, cols: AnyArray, fan: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Two matrix products, whose sums a float32 holds while they stay below 2**24."""
+    steps, height, width, count = x.shape
+    kind = np.float32 if SPIKE_MAX * height * width < 2**24 else np.float64
+    by_row = (rows == np.arange(fan.shape[2])[:, None]).astype(kind)
+    by_col = (cols == np.arange(fan.shape[3])[:, None]).astype(kind)
+    both = np.stack([x != 0, x], dtype=kind, casting="unsafe").reshape(2, steps, height, width * count)
+    classes = by_col @ (by_row @ both).reshape(2, steps, len(by_row), width, count)
+    found = [(classes * reach.astype(np.float64)).sum(axis=(1, 2, 3, 4)) for reach in fan]
+    return np.array(found, dtype=np.int64).reshape(-1, 2), classes.astype(np.uint32)
+
+
+def _plain_pairs(k: AnyArray, v: AnyArray) -> int:
+    return int(((k != 0).sum(axis=1) * (v != 0).sum(axis=1)).sum())
+
+
+def _plain_reads(memory: AnyArray, classes: AnyArray) -> AnyArray:
+    found: AnyArray = (classes.sum(axis=(2, 3)) * np.count_nonzero(memory, axis=2)).sum(axis=(1, 2))
+    return found.astype(np.int64)
+
+
+def _plain_nonzero(x: AnyArray) -> int:
+    """Block by block, because a mask that stays in the first-level cache is several times faster."""
+    return sum(int(np.count_nonzero(x[i : i + 65536] != 0)) for i in range(0, x.size, 65536))
+
+
+PLAIN = Adders(_plain_by_class, _plain_pairs, _plain_reads, _plain_nonzero)
+
+
+def compiled(cache: bool) -> Adders:
+    """The loops as machine code. ImportError: no numba; RuntimeError, OSError: no folder to cache in, a full disk."""
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        raise ImportError("numba is told not to compile")
+    u8, u32, i64, f32 = numba.uint8, numba.uint32, numba.int64, numba.float32
+    sums = numba.types.Tuple((i64[:, ::1], u32[:, :, :, :, ::1]))
+    jit = {"nogil": True, "cache": cache}
+    return Adders(
+        numba.njit([sums(u8[:, :, :, ::1], i64[::1], i64[::1], u32[:, :, :, :, ::1])], **jit)(_by_class),
+        numba.njit([i64(u8[:, ::1], u8[:, ::1])], **jit)(_pairs),
+        numba.njit([i64[::1](f32[:, :, ::1], u32[:, :, :, :, ::1])], **jit)(_reads),
+        numba.njit([i64(f32[::1])], **jit)(_nonzero),
+    )
+
+
+@lru_cache(maxsize=1)
+def adders() -> Adders:
+    """The compiled loops where they can be made and agree with NumPy on a small case, else :data:`PLAIN`."""
+    for cache in (True, False):
+        try:
+            made = compiled(cache)
+            if _agree(made):
+                return made
+        except ImportError:
+            break
+        except Exception:  # noqa: BLE001  (numba, LLVM and the disk fail in many ways; counts must not depend on them)
+            continue
+    return PLAIN
+
+
+def _agree(made: Adders) -> bool:
+    """More rows than a byte holds of the largest spike, two classes on either axis, step by step fan-outs."""
+    x = np.full((2, 3 * _ROWS, 3, 5), SPIKE_MAX, dtype=np.uint8)
+    x[:, ::3, 1] = 0
+    rows, cols = np.minimum(np.arange(x.shape[1]), 1), np.array([1, 0, 1])
+    fan = np.arange(2 * 2 * 2 * 2 * 5, dtype=np.uint32).reshape(2, 2, 2, 2, 5)
+    tokens, real = x.reshape(-1, 15), x.astype(np.float32)
+    memory = real.reshape(2, 5, -1)
+
+    def every(one: Adders) -> list[AnyArray | int]:
+        found, classes = one.by_class(x, rows, cols, fan)
+        return [found, classes, one.pairs(tokens, tokens), one.reads(memory, classes), one.nonzero(real.ravel())]
+
+    return all(np.array_equal(a, b) for a, b in zip(every(made), every(PLAIN)))
