@@ -202,10 +202,10 @@ class PhaseBuilder:
         spec = TensorSpec("stream", (t, heads * dv, h, w), None, scale)
         return self.op(name, "query", [q, memory], block, spec, {"heads": heads, "shift": shift})
 
-    def query_spike(self, name: str, x: str, block: str, level: float) -> str:
+    def query_spike(self, name: str, x: str, block: str, level: float, steps: int | None = None) -> str:
         """NI-LIF behind a query; ``level``: the real value taken as one spike (drawn networks need another gain)."""
         spec = self.spec(x)
-        steps = spec.shape[0]
+        steps = steps or spec.shape[0]
         one = level / spec.scale
         limits = np.floor(one * (np.arange(4) + 0.5)) + 1
         arrays = {"thresholds": self.put(name + f".thresholds.{spec.shape[1]}.{steps}", limits.astype(np.int32)[None])}
@@ -214,7 +214,7 @@ class PhaseBuilder:
             arrays["decay"] = self.put(
                 f"{name}.decay.{steps}", self.rng.integers(700, 1500, steps - 1).astype(np.uint16)
             )
-        return self.op(name, "ni_lif", [x], block, spikes(spec.shape), {"steps": steps}, arrays)
+        return self.op(name, "ni_lif", [x], block, spikes((steps, *spec.shape[1:])), {"steps": steps}, arrays)
 
     def finish(self) -> Phase:
         return Phase(self.name, self.inputs, tuple(self.ops), self.values, self.outputs)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spiketrack_deploy.program.semantics import conv_size
 
-from spiketrack_deploy.engines import sim_census, sim_counts, sim_sums
+from spiketrack_deploy.engines import sim_census, sim_counts, sim_jit, sim_membrane, sim_sums
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
@@ -25,7 +25,6 @@ from spiketrack_deploy.program.types import Program, TensorSpec
 
 from _programs import PhaseBuilder, random_inputs  # isort: skip
 
-WAYS = {"compiled": sim_sums.adders, "NumPy": lambda: sim_sums.PLAIN}
 BITS = 6
 """Fraction bits of every stream here: drawn sums then fire all spikes."""
 
@@ -33,8 +32,9 @@ BITS = 6
 class Layers:
     """Adds layers of drawn geometry to a phase; a geometry that leaves no output position is drawn again."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(self, rng: np.random.Generator, late: int = 1) -> None:
+        """``late``: steps of a neuron behind a stream of one step."""
+        self.rng, self.late = rng, late
         self.b = PhaseBuilder("search", rng, {})
 
     def stream(self, name: str, shape: tuple[int, ...], kind: str = "stream") -> TensorSpec:
@@ -78,23 +78,33 @@ class Layers:
             for n, wide in (("q", width), ("k", width), ("v", width + 2))
         )
         memory = b.key_value("memory", k, v, heads, "block")
-        return b.query_spike("read.spike", b.query("read", q, memory, heads, "block", 0), "block", 40.0)
+        steps = b.spec(q).shape[0]
+        return b.query_spike(
+            "read.spike", b.query("read", q, memory, heads, "block", 0), "block", 40.0, max(steps, self.late)
+        )
 
 
 @st.composite
 def programs(draw: st.DrawFn) -> tuple[Program, int]:
     """An image, a neuron of one or more steps, readers of any geometry, attention, pooling, upsampling, a head."""
     seed = draw(st.integers(0, 2**32 - 1))
-    steps, height, width = draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    steps, late, height, width = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 20)),
+        draw(st.integers(1, 20)),
+    )
     channels = draw(st.integers(1, 20))
-    layers = Layers(np.random.default_rng(seed))
+    layers = Layers(np.random.default_rng(seed), late if steps == 1 else 1)
     b = layers.b
     b.inputs["image"] = TensorSpec("image", (steps, 3, height, width))
     x = layers.conv("image conv", "image", channels, "image_conv")
-    s = b.ni_lif("spike", x, "block")
+    s = b.ni_lif("spike", x, "block", max(steps, layers.late) if draw(st.booleans()) else None)
     for i in range(draw(st.integers(1, 3))):
         y = layers.conv(f"reader {i}", s, draw(st.integers(1, 17)))
-        b.outputs[f"out{i}"] = layers.conv(f"head {i}", b.ni_lif(f"spike {i}", y, "block"), 2, "head_out")
+        offset = f"offset {i}" if draw(st.booleans()) else None
+        fired = b.ni_lif(f"spike {i}", y, "block", offset=offset)
+        b.outputs[f"out{i}"] = layers.conv(f"head {i}", fired, 2, "head_out")
     same = layers.conv("same", s, channels, same=True)
     z = b.up("up", b.add("sum", x, same, "block"), 2, "block", b.spec(x).unit)
     z = b.pool("pool", z, 2, "block")
@@ -111,11 +121,27 @@ def test_any_legal_shape_has_the_integers_and_counts_of_the_reference(drawn: tup
     runs = list(random_inputs(program, seed).items())
     with ReferenceEngine(program) as reference, SimEngine(program, threads=1) as sim:
         compare(reference, sim, program, runs).demand()
-        counts = sim.run(*runs[0]).counts
-        with pytest.MonkeyPatch.context() as patch:
-            for module in (sim_census, sim_counts):
-                patch.setattr(module, "adders", WAYS["NumPy"])
-            assert sim.run(*runs[0]).counts == counts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sim_membrane, "_compiled", lambda: None)
+        for module in (sim_census, sim_counts):
+            patch.setattr(module, "adders", lambda: sim_sums.PLAIN)
+        with ReferenceEngine(program) as reference, SimEngine(program, threads=1, kernels="float32") as sim:
+            compare(reference, sim, program, runs, timed=False).demand()
+
+
+def test_large_tensors_of_one_size_and_odd_widths_do_not_leak_into_one_another() -> None:
+    """Half a megabyte each, one after the other, with channels that no vector register divides."""
+    layers = Layers(np.random.default_rng(3))
+    b = layers.b
+    b.inputs["image"] = TensorSpec("image", (1, 3, 67, 65))
+    x = layers.conv("image conv", "image", 9, "image_conv", same=True)
+    for i, width in enumerate((131, 125, 119)):
+        s = b.ni_lif(f"spike {i}", x, "block")
+        x = layers.conv(f"conv {i}", s, width, same=True)
+    b.outputs["out"] = layers.conv("head", b.ni_lif("last", x, "block"), 2, "head_out", same=True)
+    program = Program({"search": b.finish()}, b.arrays, {})
+    runs = list(random_inputs(program, 3).items())
+    compare(ReferenceEngine(program), SimEngine(program, threads=1), program, runs, timed=False).demand()
 
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 140), st.integers(1, 9), st.integers(1, 21))
@@ -154,21 +180,30 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_counts_do_not_depend_on_numba(monkeypatch, case: str) -> None:
-    def fails(cache: bool) -> sim_sums.Adders:
+def test_nothing_depends_on_numba(monkeypatch, case: str) -> None:
+    def fails(loops: object, cache: bool) -> sim_jit.Compiled:
         raise FAILURES[case]
 
-    monkeypatch.setattr(sim_sums, "compiled", fails)
+    monkeypatch.setattr(sim_jit, "machine_code", fails)
+    assert sim_sums.adders.__wrapped__() is sim_sums.PLAIN
+    assert sim_membrane._compiled.__wrapped__() is None
+
+
+def test_numba_that_is_told_not_to_compile_is_not_used(monkeypatch) -> None:
+    """Its loops would run as Python, a thousand times slower."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     assert sim_sums.adders.__wrapped__() is sim_sums.PLAIN
 
 
 def test_without_a_folder_for_the_cache_the_loops_are_compiled_all_the_same(monkeypatch) -> None:
-    def uncached(cache: bool) -> sim_sums.Adders:
+    def uncached(loops: object, cache: bool) -> sim_jit.Compiled:
         if cache:
             raise FAILURES["no folder to cache in"]
-        return sim_sums.PLAIN._replace(nonzero=lambda x: int(np.count_nonzero(x)))
+        return list(sim_sums.PLAIN)
 
-    monkeypatch.setattr(sim_sums, "compiled", uncached)
+    monkeypatch.setattr(sim_jit, "machine_code", uncached)
     assert sim_sums.adders.__wrapped__() is not sim_sums.PLAIN
 
 
@@ -178,8 +213,14 @@ def test_a_compiled_sum_that_is_wrong_is_not_used(monkeypatch, field: str) -> No
         found = getattr(sim_sums.PLAIN, field)(*arguments)
         return (found[0] + 1, found[1]) if isinstance(found, tuple) else found + 1
 
-    monkeypatch.setattr(sim_sums, "compiled", lambda cache: sim_sums.PLAIN._replace(**{field: wrong}))
+    spoilt = list(sim_sums.PLAIN._replace(**{field: wrong}))
+    monkeypatch.setattr(sim_jit, "machine_code", lambda loops, cache: spoilt)
     assert sim_sums.adders.__wrapped__() is sim_sums.PLAIN
+
+
+def test_a_compiled_membrane_that_is_wrong_is_not_used(monkeypatch) -> None:
+    monkeypatch.setattr(sim_jit, "machine_code", lambda loops, cache: [lambda *arguments: None])
+    assert sim_membrane._compiled.__wrapped__() is None
 
 
 def test_numba_is_imported_only_where_something_is_counted() -> None:

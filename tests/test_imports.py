@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "h5py": ("nir_graph",),
     "onnx": ("engines.sim", "engines.onnx", "report.onnx"),
     "onnxruntime": ("engines.sim", "engines.onnx"),
-    "numba": ("engines.sim_sums",),
+    "numba": ("engines.sim_jit",),
     "lava": ("engines.lava_worker",),
     "matplotlib": ("report", "evaluation"),
     "cv2": ("tracking", "trackers.spiketrack.make_untrained", "report", "training", "evaluation", "datasets"),

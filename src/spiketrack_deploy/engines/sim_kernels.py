@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spiketrack_deploy.engines.sim_conv import Kernel, conv_kernel, spiking_conv_kernel
 from spiketrack_deploy.engines.sim_levels import level_gains, rounding_bits
+from spiketrack_deploy.engines.sim_membrane import membrane_loop
 from spiketrack_deploy.engines.sim_tensors import LAST, Held, channels, nchw, nhwc, spikes_of
 from spiketrack_deploy.program.types import (
     DECAY_BITS,
@@ -68,9 +69,31 @@ def ni_lif_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int
         real = arrays["offset"].astype(np.float64) * 2.0 ** -bits[None, :, None, None]
         offset = torch.from_numpy(real.astype(np.float32)).contiguous(memory_format=LAST)
     if steps > 1:
-        return _membrane_kernel(arrays, offset, bits, steps)
+        _, count, height, width = out.spec.shape
+        loop = _membrane_loop(arrays, offset, bits, count)
+        if loop is None:
+            return _membrane_kernel(arrays, offset, bits, steps)
+
+        def run(x: Tensor) -> Tensor:
+            spikes = loop(nhwc(x).numpy().reshape(-1, 1, height * width, count))
+            return nchw(torch.from_numpy(spikes).view(steps, height, width, count))
+
+        return run
     fire = fire_kernel(arrays["thresholds"], bits)
     return fire if offset is None else lambda x: fire(x + offset)
+
+
+def _membrane_loop(
+    arrays: Arrays, offset: Tensor | None, bits: IntArray, count: int
+) -> Callable[[AnyArray], AnyArray] | None:
+    """The compiled loop, where rounding is firing and ``v - n * reset`` stays below 2**24 (four resets below 2**23)."""
+    if SPIKE_MAX * int(arrays["reset"].max()) > INT24_MAX:
+        return None
+    gains = level_gains(np.broadcast_to(arrays["thresholds"].astype(np.int64), (len(bits), SPIKE_MAX)), bits)
+    if gains is None:
+        return None
+    added = None if offset is None else nhwc(offset).flatten(1, 2)[:, None].numpy()
+    return membrane_loop(count, gains, arrays["reset"].astype(np.float64), arrays["decay"], bits, added)
 
 
 def _membrane_kernel(arrays: Arrays, offset: Tensor | None, bits: IntArray, steps: int) -> Kernel:
@@ -176,17 +199,18 @@ def key_value_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, 
 
 
 def _query_parts(op: Op, spec: TensorSpec, factor: float) -> tuple[Kernel, Kernel]:
-    """``(product, layout)``: spikes and memory to ``factor * q M`` ``[T*heads,N,dv]``, and that to ``[T,C,H,W]``."""
+    """``(product, layout)``: spikes and memory to ``factor * q M`` ``[T*heads,N,dv]``, and that, or spikes of more
+    steps, to ``[T,C,H,W]``."""
     heads = op.attrs["heads"]
-    steps, count, height, width = spec.shape
+    _, count, height, width = spec.shape
 
     def product(q: Tensor, memory: Tensor) -> Tensor:
         scaled = memory if factor == 1.0 else memory * factor
         return torch.bmm(_heads(q, heads), scaled.flatten(0, 1))
 
     def layout(y: Tensor) -> Tensor:
-        rows = y.view(steps, heads, height * width, count // heads).transpose(1, 2)
-        return nchw(rows.reshape(steps, height, width, count))
+        rows = y.view(-1, heads, height * width, count // heads).transpose(1, 2)
+        return nchw(rows.reshape(-1, height, width, count))
 
     return product, layout
 
@@ -263,11 +287,16 @@ def fused_kernel(
     if op.kind != "query" or not alike or (out.bits != out.bits[0]).any():
         return None
     bits = out.bits[:1]
-    fire = fire_kernel(thresholds, bits) if steps == 1 else _membrane_kernel(neuron_arrays, None, bits, steps)
     product, layout = _query_parts(op, out.spec, 2.0 ** (op.attrs["shift"] - float(bits[0])))
+    currents, count, height, width = out.spec.shape
+    loop = None if steps == 1 else _membrane_loop(neuron_arrays, None, bits, count // op.attrs["heads"])
+    fire = fire_kernel(thresholds, bits) if steps == 1 else _membrane_kernel(neuron_arrays, None, bits, steps)
 
     def run(q: Tensor, memory: Tensor) -> Tensor:
         y = product(q, memory)
-        return layout(fire(y.view(out.spec.shape[0], -1, *y.shape[1:])).flatten(0, 1))
+        if loop is None:
+            return layout(fire(y.view(currents, -1, *y.shape[1:])).flatten(0, 1))
+        spikes = loop(y.view(currents, -1, *y.shape[1:]).numpy())
+        return nchw(torch.from_numpy(spikes).view(steps, height, width, count))
 
     return run

@@ -1,19 +1,17 @@
-"""The loops that add up spikes: compiled by numba where that is possible, else plain NumPy with the same sums.
+"""The loops that add up spikes, and plain NumPy with the same sums for where nothing compiles.
 
-This module decides how bytes are added; it must not know operations, phases or what the sums are for. Numba is imported
-on first use only, and only where something is counted. Its machine code is cached where numba finds a folder that
-belongs to the user (beside this file, ``$NUMBA_CACHE_DIR``, or the user's cache folder); without one it is compiled
-anew in each process, in about a second.
+This module decides how bytes are added; it must not know operations, phases or what the sums are for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from spiketrack_deploy.engines.sim_jit import Loop, compile_loops
 from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray
 
 _ROWS = 255 // SPIKE_MAX
@@ -138,36 +136,25 @@ def _plain_nonzero(x: AnyArray) -> int:
 PLAIN = Adders(_plain_by_class, _plain_pairs, _plain_reads, _plain_nonzero)
 
 
-def compiled(cache: bool) -> Adders:
-    """The loops as machine code. ImportError: no numba; RuntimeError, OSError: no folder to cache in, a full disk."""
-    import numba
+def _signatures() -> list[Loop]:
+    def by_class(numba: Any) -> Any:
+        table = numba.uint32[:, :, :, :, ::1]
+        result = numba.types.Tuple((numba.int64[:, ::1], table))
+        return result(numba.uint8[:, :, :, ::1], numba.int64[::1], numba.int64[::1], table)
 
-    if numba.config.DISABLE_JIT:
-        raise ImportError("numba is told not to compile")
-    u8, u32, i64, f32 = numba.uint8, numba.uint32, numba.int64, numba.float32
-    sums = numba.types.Tuple((i64[:, ::1], u32[:, :, :, :, ::1]))
-    jit = {"nogil": True, "cache": cache}
-    return Adders(
-        numba.njit([sums(u8[:, :, :, ::1], i64[::1], i64[::1], u32[:, :, :, :, ::1])], **jit)(_by_class),
-        numba.njit([i64(u8[:, ::1], u8[:, ::1])], **jit)(_pairs),
-        numba.njit([i64[::1](f32[:, :, ::1], u32[:, :, :, :, ::1])], **jit)(_reads),
-        numba.njit([i64(f32[::1])], **jit)(_nonzero),
-    )
+    return [
+        (_by_class, by_class),
+        (_pairs, lambda numba: numba.int64(numba.uint8[:, ::1], numba.uint8[:, ::1])),
+        (_reads, lambda numba: numba.int64[::1](numba.float32[:, :, ::1], numba.uint32[:, :, :, :, ::1])),
+        (_nonzero, lambda numba: numba.int64(numba.float32[::1])),
+    ]
 
 
 @lru_cache(maxsize=1)
 def adders() -> Adders:
     """The compiled loops where they can be made and agree with NumPy on a small case, else :data:`PLAIN`."""
-    for cache in (True, False):
-        try:
-            made = compiled(cache)
-            if _agree(made):
-                return made
-        except ImportError:
-            break
-        except Exception:  # noqa: BLE001  (numba, LLVM and the disk fail in many ways; counts must not depend on them)
-            continue
-    return PLAIN
+    made = compile_loops(_signatures(), lambda loops: _agree(Adders(*loops)))
+    return PLAIN if made is None else Adders(*made)
 
 
 def _agree(made: Adders) -> bool:
