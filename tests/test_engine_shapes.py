@@ -97,7 +97,7 @@ def programs(draw: st.DrawFn) -> tuple[Program, int]:
     channels = draw(st.integers(1, 20))
     layers = Layers(np.random.default_rng(seed), late if steps == 1 else 1)
     b = layers.b
-    b.inputs["image"] = TensorSpec("image", (steps, 3, height, width))
+    b.inputs["image"] = TensorSpec("image", (steps, 3, height, width), top=255)
     x = layers.conv("image conv", "image", channels, "image_conv")
     s = b.ni_lif("spike", x, "block", max(steps, layers.late) if draw(st.booleans()) else None)
     for i in range(draw(st.integers(1, 3))):
@@ -133,7 +133,7 @@ def test_large_tensors_of_one_size_and_odd_widths_do_not_leak_into_one_another()
     """Half a megabyte each, one after the other, with channels that no vector register divides."""
     layers = Layers(np.random.default_rng(3))
     b = layers.b
-    b.inputs["image"] = TensorSpec("image", (1, 3, 67, 65))
+    b.inputs["image"] = TensorSpec("image", (1, 3, 67, 65), top=255)
     x = layers.conv("image conv", "image", 9, "image_conv", same=True)
     for i, width in enumerate((131, 125, 119)):
         s = b.ni_lif(f"spike {i}", x, "block")
