@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spiketrack_deploy.program.semantics import conv_size
 
 from spiketrack_deploy.engines import sim_census, sim_counts, sim_jit, sim_membrane, sim_sums
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
-from spiketrack_deploy.program.run import check_program
+from spiketrack_deploy.program.legality import check_program
+from spiketrack_deploy.program.ops.conv import conv_size
 from spiketrack_deploy.program.types import Program, TensorSpec
 
 from _programs import PhaseBuilder, random_inputs  # isort: skip

@@ -1,7 +1,7 @@
 """The work of one Process in one step: receive, compute, check, send, report.
 
 This module decides the order of receives and sends and what is reported of an operation. It must not know Lava: the
-Process hands in two functions. Arithmetic is the program's own integer rule (``program.table``), except that weighted
+Process hands in two functions. Arithmetic is the program's own integer rule (``program.ops``), except that weighted
 sums go through BLAS (see :func:`weighted_sum`); what the Lava engine proves is that the network works as communicating
 Processes with rewritable states.
 """
