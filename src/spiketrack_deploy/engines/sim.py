@@ -19,7 +19,7 @@ from spiketrack_deploy.engines.sim_threads import threads
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.run import PhaseResult, Watch
-from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
+from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, IntArray, Op, Phase, Program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,6 +172,13 @@ class SimEngine(BaseEngine):
 
         super().__init__(program)
         self.proof = Proof(program)
+        for phase in program.phases.values():
+            for name, spec in (*phase.inputs.items(), *phase.values.items()):
+                if spec.kind == "spikes" and spec.top > SPIKE_MAX:
+                    raise EngineError(
+                        f"the sim engine adds up spikes of at most {SPIKE_MAX}, {name} has {spec.top}; use --engine "
+                        "reference"
+                    )
         self.threads = threads
         self.int8 = kernels == "auto" and int8_available()
         self._plans: dict[str, _Plan] = {}

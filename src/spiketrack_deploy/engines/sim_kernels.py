@@ -30,8 +30,8 @@ from spiketrack_deploy.program.types import (
 
 
 def level_kernel(thresholds: AnyArray, bits: AnyArray) -> Kernel:
-    """Held stream (float32) -> the spikes 0..4 as a fresh float32 tensor. ``thresholds`` ``[1 or C, 4]`` integers."""
-    full = np.broadcast_to(thresholds.astype(np.int64), (len(bits), SPIKE_MAX))
+    """Held stream (float32) -> the spikes 0..top as fresh float32. ``thresholds`` ``[1 or C, top]`` integers."""
+    full = np.broadcast_to(thresholds.astype(np.int64), (len(bits), thresholds.shape[1]))
     gains = level_gains(full, bits)
     if gains is None:
         return _compare_kernel(full, bits)
@@ -43,7 +43,7 @@ def level_kernel(thresholds: AnyArray, bits: AnyArray) -> Kernel:
 
 def _compare_kernel(thresholds: IntArray, bits: AnyArray) -> Kernel:
     limits = np.clip(thresholds, INT24_MIN, INT24_MAX + 1) * 2.0 ** -np.asarray(bits, dtype=np.float64)[:, None]
-    reachable = [k for k in range(SPIKE_MAX) if (thresholds[:, k] <= INT24_MAX).any()]
+    reachable = [k for k in range(thresholds.shape[1]) if (thresholds[:, k] <= INT24_MAX).any()]
     columns = [channels(limits[:, k]) for k in reachable]
 
     def run(x: Tensor) -> Tensor:
@@ -87,9 +87,10 @@ def _membrane_loop(
     arrays: Arrays, offset: Tensor | None, bits: IntArray, count: int
 ) -> Callable[[AnyArray], AnyArray] | None:
     """The compiled loop, where rounding is firing and ``v - n * reset`` stays below 2**24 (four resets below 2**23)."""
-    if SPIKE_MAX * int(arrays["reset"].max()) > INT24_MAX:
+    top = arrays["thresholds"].shape[1]
+    if top * int(arrays["reset"].max()) > INT24_MAX:
         return None
-    gains = level_gains(np.broadcast_to(arrays["thresholds"].astype(np.int64), (len(bits), SPIKE_MAX)), bits)
+    gains = level_gains(np.broadcast_to(arrays["thresholds"].astype(np.int64), (len(bits), top)), bits)
     if gains is None:
         return None
     added = None if offset is None else nhwc(offset).flatten(1, 2)[:, None].numpy()
@@ -105,7 +106,7 @@ def _membrane_kernel(arrays: Arrays, offset: Tensor | None, bits: IntArray, step
     unit = channels(2.0**-bits)
     decays = [channels(float(d) * 2.0 ** (bits - DECAY_BITS), torch.float64) for d in arrays["decay"][: steps - 1]]
     # v - n * reset stays below 2**24 while four resets stay below 2**23: float32 holds it. Else float64 does.
-    narrow = SPIKE_MAX * int(arrays["reset"].max()) <= INT24_MAX
+    narrow = arrays["thresholds"].shape[1] * int(arrays["reset"].max()) <= INT24_MAX
     whole = torch.int32 if narrow else torch.int64
 
     held: dict[torch.dtype, Tensor] = {}
@@ -281,7 +282,7 @@ def fused_kernel(
         return None
     thresholds, steps = neuron_arrays["thresholds"], neuron.attrs["steps"]
     if op.kind == "conv" and steps == 1:
-        dyadic = rounding_bits(np.broadcast_to(thresholds, (len(out.bits), SPIKE_MAX)))
+        dyadic = rounding_bits(np.broadcast_to(thresholds, (len(out.bits), thresholds.shape[1])))
         return None if dyadic is None else spiking_conv_kernel(op, arrays, held, dyadic, int8)
     alike = thresholds.shape[0] == 1 and neuron_arrays.get("reset", thresholds).shape[0] == 1
     if op.kind != "query" or not alike or (out.bits != out.bits[0]).any():

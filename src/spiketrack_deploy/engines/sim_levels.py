@@ -17,6 +17,8 @@ def rounding_bits(thresholds: AnyArray) -> IntArray | None:
     1..4 first are ``h+1, 3h, 5h+1, 7h``.
     """
     t = thresholds.astype(np.int64)
+    if t.shape[1] != SPIKE_MAX:
+        return None
     half = t[:, 1] // 3
     if (half < 1).any() or (half & (half - 1)).any():
         return None
@@ -48,7 +50,7 @@ def level_gains(thresholds: AnyArray, bits: AnyArray) -> AnyArray | None:
     dyadic = rounding_bits(t)
     if dyadic is not None:
         gains = 2.0 ** (b - dyadic)
-    elif (t > 1).all():
+    elif t.shape[1] == SPIKE_MAX and (t > 1).all():
         half = np.arange(SPIKE_MAX) + 0.5
         gains = ((half / t).max(axis=1) + (half / (t - 1)).min(axis=1)) / 2 * 2.0**b
     else:
