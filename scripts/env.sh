@@ -197,7 +197,7 @@ make_full() {
 
 case "${1:-}" in
     main) make_main ;;
-    lava) make_lava ;;
+    lava) NEWEST=; make_lava ;;  # lava-nc is archived: there is nothing newer
     full) make_full ;;
     *) say "usage: sh scripts/env.sh main|lava|full"; exit 2 ;;
 esac
