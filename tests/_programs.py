@@ -135,7 +135,8 @@ class PhaseBuilder:
         arrays = {
             "weight": self.put(name + ".weight", weight.astype(np.int8)),
             "shift": self.put(name + ".shift", shift.astype(np.int8)),
-            "bias": self.put(name + ".bias", drawn.astype(np.int32)),
+            # The map of an image convolution has the size of its phase's image.
+            "bias": self.put(name + ".bias" + f".{self.name}" * (kind == "image_conv"), drawn.astype(np.int32)),
         }
         value = "logits" if kind == "head_out" else "stream"
         return self.op(name, kind, [x], block, TensorSpec(value, (steps, out, *size), unit), attrs, arrays)
@@ -226,12 +227,16 @@ class _Walk:
 
     b: PhaseBuilder
     dims: tuple[int, ...]
-    resolution: int
+    size: tuple[int, int]
     steps: int
     head: int
     heads: int
-    grid: int
+    grid: tuple[int, int]
+    tokens: int
+    """of the larger grid of both phases"""
     dilation: int
+    coarse: str
+    """the stage whose memory a second, coarser query reads first"""
 
     @property
     def search(self) -> bool:
@@ -292,16 +297,16 @@ class _Walk:
         """Left shift in front of a membrane: as far as the worst case of a few steps stays inside 24 bits."""
         if steps == 1:
             return 0
-        room = INT24_MAX // (SPIKE_MAX**3 * self.grid**2 * channels // self.heads)
+        room = INT24_MAX // (SPIKE_MAX**3 * self.tokens * channels // self.heads)
         return min(3, room.bit_length() - 2)
 
     def attention_level(self, channels: int) -> float:
         """Typical size of q k^T v for spikes of mean 1/2: the drawn network's own gain, so that spikes vary."""
         d = channels // self.heads
-        return max(d * self.grid**2 / 64 * 2 * d**-0.5 * 0.12, 0.5)
+        return max(d * self.grid[0] * self.grid[1] / 64 * 2 * d**-0.5 * 0.12, 0.5)
 
     def pooled(self, path: str, x: str, block: str) -> tuple[str, int]:
-        factor = self.b.spec(x).shape[2] // self.grid
+        factor = self.b.spec(x).shape[2] // self.grid[0]
         return (x, 1) if factor == 1 else (self.b.pool(path + ".pool", x, factor, block), factor)
 
     def memorise(self, name: str, x: str) -> None:
@@ -320,6 +325,8 @@ class _Walk:
         z, factor = self.pooled(path, x, name)
         s = b.ni_lif(path + ".head_spike", z, name, offset=path + ".s_pos")
         u = b.conv(path + ".q_conv", s, c, name, gain=1.0)
+        if name == self.coarse:
+            u = self.coarsely(path + ".coarse", u, s, memory, name)
         q = b.ni_lif(path + ".q_spike", u, name, steps=t)
         a = b.query(path + ".query1", q, memory, self.heads, name, self.query_shift(c, t))
         s = b.query_spike(path + ".q_spike#2", a, name, level)
@@ -342,6 +349,16 @@ class _Walk:
         return self.residual(
             f"encoder.{name}", x, self.mlp(f"encoder.{name}.mlp", x, name + ".mlp"), name + ".mlp", "add_mlp"
         )
+
+    def coarsely(self, path: str, u: str, s: str, memory: str, block: str) -> str:
+        """``u`` plus what every second position of ``s`` finds in the memory, upsampled: a query of another size."""
+        b, c, unit = self.b, self.b.spec(u).shape[1], self.b.spec(u).unit
+        assert unit is not None
+        q = b.ni_lif(path + ".spike", b.conv(path + ".conv", s, c, block, stride=2), block, steps=self.steps)
+        a = b.query(path + ".query", q, memory, self.heads, block, self.query_shift(c, self.steps))
+        n = b.query_spike(path + ".query_spike", a, block, self.attention_level(c))
+        y = b.up(path + ".up", b.conv(path + ".proj", n, c, block, unit=unit, gain=0.5), 2, block, unit)
+        return b.add(path + ".add", u, y, block)
 
     def gate(self, path: str, s: str, block: str) -> str:
         b = self.b
@@ -379,8 +396,7 @@ class _Walk:
 
     def run(self, stages: Sequence[str]) -> Phase:
         b, d = self.b, self.dims
-        images = 1 if self.search else self.steps
-        b.inputs["image"] = TensorSpec("image", (images, 3, self.resolution, self.resolution), top=255)
+        b.inputs["image"] = TensorSpec("image", (1 if self.search else self.steps, 3, *self.size), top=255)
         x = b.conv("encoder.downsample1_1.encode_conv", "image", d[0] // 2, "downsample1_1", 7, 2, 3, kind="image_conv")
         widths = {"downsample1_2": d[0], "downsample2": d[1], "downsample3": d[2], "downsample4": d[3]}
         for name in stages:
@@ -414,43 +430,69 @@ def _prune(phase: Phase) -> Phase:
 def tracker_program(
     seed: int,
     dims: tuple[int, ...],
-    resolution: int,
+    resolution: int | Mapping[str, tuple[int, int]],
     steps: int,
     head: int,
     *,
     heads: int = 8,
     stages: Sequence[str] = OFFICIAL_STAGES,
     dilation: int = 1,
+    coarse: str = "",
 ) -> Program:
-    """A drawn program with the operations and shapes of a SpikeTrack configuration."""
+    """A drawn program with the operations and shapes of a SpikeTrack configuration.
+
+    ``resolution``: side of both images, or (height, width) by phase. ``coarse``: a stage that queries its memory twice.
+    """
     rng = np.random.default_rng(seed)
     arrays: dict[str, AnyArray] = {}
-    grid = resolution // 2 ** (1 + sum(s in ("downsample1_2", "downsample2", "downsample3") for s in stages))
+    if isinstance(resolution, int):
+        resolution = dict.fromkeys(("template", "search"), (resolution, resolution))
+    reduced = 2 ** (1 + sum(s in ("downsample1_2", "downsample2", "downsample3") for s in stages))
+    grids = {name: (height // reduced, width // reduced) for name, (height, width) in resolution.items()}
+    tokens = max(height * width for height, width in grids.values())
     phases = {}
     for name in ("template", "search"):
-        walk = _Walk(PhaseBuilder(name, rng, arrays), dims, resolution, steps, head, heads, grid, dilation)
+        b = PhaseBuilder(name, rng, arrays)
+        walk = _Walk(b, dims, resolution[name], steps, head, heads, grids[name], tokens, dilation, coarse)
         phases[name] = _prune(walk.run(stages))
     return Program(phases, arrays, states_of(phases), meta={"origin": "drawn", "seed": seed})
 
 
+RANDOM_SIZES = {"template": (24, 40), "search": (32, 16)}
+"""Height and width differ, and the template has more tokens (3 x 5) than the search image (4 x 2)."""
+
+
 def random_program(seed: int, steps: int = 3) -> Program:
-    """Small, legal, with every operation kind (``gate`` and ``gate_transpose`` only at ``steps`` > 1)."""
+    """Small, legal, with every operation kind (``gate`` and ``gate_transpose`` only at ``steps`` > 1).
+
+    ``memory.2`` is read by queries of two sizes, the smaller one first, and each memory was written from more tokens
+    than any query has: no size of a query bounds it.
+    """
     stages = ("ConvBlock1_1.0", "downsample1_2", "mrm.0", "downsample2", "mrm.2", "block3.0", "mrm.3")
     heads = (2, 4)[seed % 2]
     dims = (16, 16) if seed % 3 else (16, 24)
-    return tracker_program(seed, dims + dims[1:] * 2, 32, steps, 16, heads=heads, stages=stages, dilation=1 + seed % 2)
+    dims += dims[1:] * 2
+    return tracker_program(
+        seed, dims, RANDOM_SIZES, steps, 16, heads=heads, stages=stages, dilation=1 + seed % 2, coarse="mrm.2"
+    )
+
+
+def memory_tokens(program: Program, name: str) -> int:
+    """Positions from which the phase that writes memory ``name`` adds it up: an entry is at most 16 of each."""
+    writer = next(phase for phase in program.phases.values() if name in phase.outputs)
+    op = next(op for op in writer.ops if op.name == writer.outputs[name])
+    return int(np.prod(writer.spec(op.inputs[0]).shape[2:]))
 
 
 def random_inputs(program: Program, seed: int) -> dict[str, dict[str, AnyArray]]:
     """Phase -> input -> drawn integers: pixels 0..255, memory entries up to 4 per template token."""
     rng = np.random.default_rng(seed)
-    result: dict[str, dict[str, AnyArray]] = {}
-    for name, phase in program.phases.items():
-        grid = next((phase.spec(op.inputs[0]).shape[2:] for op in phase.ops if op.kind == "query"), (1, 1))
-        result[name] = {
+    return {
+        name: {
             key: rng.integers(0, 256, spec.shape).astype(np.uint8)
             if spec.kind == "image"
-            else rng.integers(0, 4 * grid[0] * grid[1] + 1, spec.shape).astype(np.int32)
+            else rng.integers(0, 4 * memory_tokens(program, key) + 1, spec.shape).astype(np.int32)
             for key, spec in phase.inputs.items()
         }
-    return result
+        for name, phase in program.phases.items()
+    }

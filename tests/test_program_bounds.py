@@ -15,18 +15,19 @@ from spiketrack_deploy.program.ops.conv import conv_geometry
 from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import INT24_MAX, Op, Phase, Program, State, TensorSpec, states_of
 
-from _programs import conv_attrs, random_inputs, random_program, round_thresholds  # isort: skip
+from _programs import conv_attrs, memory_tokens, random_inputs, random_program, round_thresholds  # isort: skip
 
 
 def bound(op: Op, arrays, inputs, specs):
     return OP_TABLE[op.kind].bound(op, arrays, inputs, specs)
 
 
-def extremes(phase: Phase, seed: int):
+def extremes(program: Program, phase: Phase, seed: int):
     """Inputs at the ends of their ranges: everything 0, everything at the top, and blocks of both."""
     rng = np.random.default_rng(seed)
-    grid = next(phase.spec(op.inputs[0]).shape for op in phase.ops if op.kind == "query")
-    tops = {name: 255 if spec.kind == "image" else 16 * grid[2] * grid[3] for name, spec in phase.inputs.items()}
+    tops = {
+        name: 255 if spec.kind == "image" else 16 * memory_tokens(program, name) for name, spec in phase.inputs.items()
+    }
     for pattern in ("low", "high", "mixed", "mixed"):
         yield {
             name: {"low": np.zeros(spec.shape, np.int64), "high": np.full(spec.shape, tops[name])}.get(
@@ -50,7 +51,7 @@ def test_no_value_of_any_run_exceeds_its_bound(seed: int, steps: int) -> None:
                 entry = entries[op.name]
                 assert entry.low <= value.min() and value.max() <= entry.high, f"{name} {op.name}"
 
-        for inputs in [random_inputs(program, seed)[name], *extremes(phase, seed)]:
+        for inputs in [random_inputs(program, seed)[name], *extremes(program, phase, seed)]:
             run_phase(program, name, inputs, count=False, watch=inside)
 
 
