@@ -12,12 +12,13 @@ PY         := $(VENV)/bin/python
 ENV        := VENV="$(VENV)" VENV_LAVA="$(VENV_LAVA)" VENV_FULL="$(VENV_FULL)" NEWEST="$(NEWEST)" sh scripts/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-lava env-full demo test test-slow test-full lint wheel golden constraints clean distclean
+.PHONY: help env env-lava env-full demo test test-slow test-full mutants lint wheel golden constraints clean distclean
 
 help:
 	@echo 'make demo       build .venv, export the bundled model on the bundled clip, say which files to open'
 	@echo 'make test       build .venv and .venv-lava, then ruff, mypy and the default test suite'
 	@echo 'make test-slow  the tests marked slow (wheel in an empty environment, long parity runs)'
+	@echo 'make mutants    do the tests bite? 200 one-token faults, one by one (hours; MUTANTS="--count 20 --area mapping")'
 	@echo 'make lint       ruff and mypy only'
 	@echo 'make wheel      dist/*.whl, with models and hardware profiles inside'
 	@echo 'make golden     rewrite the golden text dumps under tests/ (review the difference like code)'
@@ -55,6 +56,9 @@ test: env env-lava
 
 test-slow: env env-lava
 	$(PYTEST) -m slow
+
+mutants: env env-lava
+	$(PY) scripts/mutants.py $(MUTANTS)
 
 test-full: env-full
 	$(VENV_FULL)/bin/python -m pip check

@@ -121,8 +121,29 @@ def test_unusable_boxes(box: tuple[float, ...], says: str) -> None:
         sample_target(picture(40, 60), box, 4.0, 32)
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_crop_needs_one_row_and_one_column_of_the_frame(axis: str) -> None:
+    """A crop of 32 pixels in a frame of 60: from -31 to 58 it holds a line (the last one is never read)."""
+    for corner, holds in ((-32, False), (-31, True), (58, True), (59, False)):
+        box = (corner + 12, 12, 8, 8) if axis == "x" else (12, corner + 12, 8, 8)
+        size = (60, 90) if axis == "x" else (90, 60)
+        if holds:
+            window = crop_window(box, 4.0, *size)
+            assert {"x": window.x1, "y": window.y1}[axis] == corner
+        else:
+            with pytest.raises(InputError, match="holds no image"):
+                crop_window(box, 4.0, *size)
+
+
 @pytest.mark.parametrize(
-    "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), None]
+    "frame",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        None,
+    ],
 )
 def test_unusable_frames(frame: Any) -> None:
     with pytest.raises(InputError, match="RGB image"):
@@ -151,6 +172,20 @@ def test_clipped_boxes_keep_ten_pixels_inside(x: float, y: float, w: float, h: f
     assert height >= 10
     assert left + width <= 100 + 1e-9
     assert top + height <= 80 + 1e-9
+
+
+@given(x=st.floats(-200, 200), y=st.floats(-200, 200), w=st.floats(0, 300), h=st.floats(0, 300))
+def test_a_box_is_clipped_side_by_side(x: float, y: float, w: float, h: float) -> None:
+    """Left and top end at most 10 pixels before the far edge, right and bottom at least 10 behind the near one."""
+    left, right = float(np.median([0, x, 90])), float(np.median([10, x + w, 100]))
+    top, bottom = float(np.median([0, y, 70])), float(np.median([10, y + h, 80]))
+    assert clip_box((x, y, w, h), 100, 80) == (left, top, max(10, right - left), max(10, bottom - top))
+
+
+def test_a_crop_may_be_32768_pixels_wide_and_no_more() -> None:
+    assert crop_window((0, 0, 8192, 8192), 4.0, 40000, 40000).side == 32768
+    with pytest.raises(InputError, match="wider than 32768"):
+        crop_window((0, 0, 8193, 8192), 4.0, 40000, 40000)
 
 
 def test_window_is_the_outer_product_of_an_open_hann_window() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -79,6 +80,33 @@ def test_box_comes_from_the_unrounded_centre() -> None:
     assert step.box == pytest.approx((cx - 10, cy - 10, 20, 20), abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_drawn_step_equals_its_definition(seed: int) -> None:
+    """Drawn maps, boxes and frames (nothing square): the best windowed cell, its lead, its place in the frame, the
+    clipped box. Each number is written down here from the definition, not from the loop's way of computing it."""
+    rng = np.random.default_rng(seed)
+    score, size = rng.uniform(0.01, 0.99, (4, 4)), rng.uniform(0.1, 0.9, (2, 4, 4))
+    offset = rng.uniform(-2, 3, (2, 4, 4))
+    x, y, w, h = rng.uniform((5, 5, 10, 10), (150, 110, 45, 45))
+    tracker = Tracker(Scripted(HeadMaps(score, size, offset)))
+    tracker.init(frame(), (x, y, w, h))
+    step = tracker.track(frame())
+    hann = [math.sin(math.pi * k / 5) ** 2 for k in range(1, 5)]
+    ranked = sorted(((hann[r] * hann[c] * score[r, c], r, c) for r in range(4) for c in range(4)), reverse=True)
+    best, row, column = ranked[0]
+    assert (step.argmax, step.frame_id) == (4 * row + column, 1)
+    assert step.confidence == pytest.approx(best, abs=1e-12)
+    assert step.margin == pytest.approx(best - ranked[1][0], abs=1e-12)
+    side = math.ceil(math.sqrt(w * h) * 4)
+    assert step.resize_factor == 64 / side
+    wide, high = size[:, row, column] * side
+    left = x + w / 2 + ((column + offset[0, row, column]) / 4 - 0.5) * side - wide / 2
+    top = y + h / 2 + ((row + offset[1, row, column]) / 4 - 0.5) * side - high / 2
+    right, bottom = float(np.median([10, left + wide, 200])), float(np.median([10, top + high, 160]))
+    left, top = float(np.median([0, left, 190])), float(np.median([0, top, 150]))
+    assert step.box == pytest.approx((left, top, max(10, right - left), max(10, bottom - top)), abs=1e-9)
+
+
 def test_templates_update_at_the_interval_keep_the_first_and_drop_the_second() -> None:
     network = Scripted(peak(1, 1))
     tracker = Tracker(network)
@@ -141,14 +169,26 @@ def test_init_restarts_the_count() -> None:
         ((1, 2, 0, 5), "above 0"),
         ((1, 2, float("nan"), 5), "finite"),
         ((float("inf"), 2, 4, 5), "finite"),
+        ((1, 2, 5, 0), "above 0"),
         ((200, 2, 4, 5), "does not overlap"),
+        ((2, 160, 4, 5), "does not overlap"),
         ((-10, 2, 10, 5), "does not overlap"),
-        ((0, 0, 500, 5), "more than twice"),
+        ((2, -5, 10, 5), "does not overlap"),
+        ((0, 0, 400.5, 5), "more than twice"),
+        ((0, 0, 5, 320.5), "more than twice"),
     ],
 )
 def test_unusable_starting_boxes(box: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Tracker(Scripted(peak(1, 1))).init(frame(), box)
+
+
+@pytest.mark.parametrize(
+    "box", [(199.5, 159.5, 4, 5), (-9.5, -4.5, 10, 5), (0, 0, 400, 5), (0, 0, 5, 320), (9, 9, 0.5, 0.5)]
+)
+def test_starting_boxes_at_the_edge_of_use(box: tuple[float, ...]) -> None:
+    """Half a pixel inside the frame, exactly twice as large, or half a pixel large: accepted."""
+    Tracker(Scripted(peak(1, 1))).init(frame(), box)
 
 
 def test_tracking_needs_a_start() -> None:
@@ -163,13 +203,18 @@ def test_logits_become_clamped_maps_without_overflow() -> None:
     assert maps.score[1, 1] == 1 - 1e-4
     assert maps.score[0, 1] == 0.5
     assert maps.score[1, 0] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-15)
+    mild = np.array([[-3.0, -0.25], [0.25, 3.0]])
+    again = maps_from_logits(mild, np.zeros((2, 2, 2)), np.stack([mild, -mild]))
+    for found, logits in ((again.score, mild), (again.size[0], mild), (again.size[1], -mild)):
+        assert found == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-15)
     assert (maps.offset == -7.5).all()
     assert maps.score.dtype == np.float64
 
 
 def test_bad_maps_are_an_engine_error() -> None:
-    with pytest.raises(EngineError, match="P\\*P"):
-        maps_from_logits(np.zeros(5), np.zeros(10), np.zeros(10))
+    for cells, offsets, sizes in ((5, 10, 10), (4, 7, 8), (4, 8, 9)):
+        with pytest.raises(EngineError, match=f"{cells}, {offsets} and {sizes} values, not P\\*P"):
+            maps_from_logits(np.zeros(cells), np.zeros(offsets), np.zeros(sizes))
     with pytest.raises(EngineError, match="not finite"):
         decode(peak(1, 1, score=float("nan")))
     with pytest.raises(EngineError, match="not finite"):

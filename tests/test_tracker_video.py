@@ -10,7 +10,7 @@ import pytest
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.tracking.images import Image
-from spiketrack_deploy.tracking.video import DEFAULT_FPS, open_frames, write_video
+from spiketrack_deploy.tracking.video import open_frames, write_video
 
 CLIP = Path(__file__).parent / "golden" / "clip"
 
@@ -35,7 +35,7 @@ def test_a_folder_is_read_as_rgb_in_natural_order(tmp_path: Path) -> None:
     source = open_frames(tmp_path)
     assert [int(f[0, 0, 1]) for f in source] == [1, 2, 9, 10]
     assert [int(f[0, 0, 0]) for f in source] == [200] * 4  # red first, and a second pass starts again
-    assert (source.frame_count, source.fps, source.width, source.height) == (4, DEFAULT_FPS, 48, 32)
+    assert (source.frame_count, source.fps, source.width, source.height) == (4, 25.0, 48, 32)
     assert source.name == tmp_path.name
 
 
@@ -44,16 +44,18 @@ def test_max_frames_limits_both_kinds(tmp_path: Path) -> None:
     for path in (CLIP, tmp_path / "a.mp4"):
         source = open_frames(path, 3)
         assert (len(list(source)), source.frame_count) == (3, 3)
+        assert len(list(open_frames(path, 1))) == 1
+        assert len(list(open_frames(path, 99))) == open_frames(path).frame_count
     with pytest.raises(InputError, match="at least one frame"):
         open_frames(CLIP, 0)
 
 
 def test_a_written_video_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    write_video(path, (grey(20 * k, 33, 49) for k in range(6)), 12.5)
+    write_video(path, (grey(20 * k, 35, 51) for k in range(6)), 12.5)
     source = open_frames(path)
     frames = list(source)
-    assert (len(frames), source.frame_count, source.width, source.height) == (6, 6, 48, 32)
+    assert (len(frames), source.frame_count, source.width, source.height) == (6, 6, 50, 34)
     assert source.fps == pytest.approx(12.5, rel=0.01)
     for k, frame in enumerate(frames):
         assert abs(float(frame[:, :, 1].mean()) - 20 * k) < 12
