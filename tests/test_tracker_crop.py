@@ -107,6 +107,7 @@ def test_corner_rounds_half_to_even() -> None:
     ("box", "says"),
     [
         ((0, 0, 0, 5), "above 0"),
+        ((0, 0, 5, 0), "above 0"),
         ((0, 0, -3, 5), "above 0"),
         ((float("nan"), 0, 5, 5), "finite"),
         ((0, 0, float("inf"), 5), "finite"),

@@ -63,6 +63,11 @@ def test_a_written_video_reads_back(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_a_slow_video_keeps_its_rate(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [grey(9)] * 3, 0.5)
+    assert open_frames(tmp_path / "a.mp4").fps == pytest.approx(0.5)
+
+
 def test_unusable_inputs_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("this is no video " * 100)
@@ -101,10 +106,12 @@ def test_a_failed_video_leaves_nothing_behind(tmp_path: Path) -> None:
         write_video(path, [], 10.0)
     with pytest.raises(InputError, match="the first one had"):
         write_video(path, [grey(1), grey(1, 64, 64)], 10.0)
-    with pytest.raises(InputError, match="frames per second"):
-        write_video(path, [grey(1)], float("nan"))
-    with pytest.raises(InputError, match="2x2"):
-        write_video(path, [grey(1, 1, 1)], 10.0)
+    for rate in (float("nan"), 0.0, -1.0):
+        with pytest.raises(InputError, match="frames per second"):
+            write_video(path, [grey(1)], rate)
+    for height, width in ((1, 1), (1, 8), (8, 1)):
+        with pytest.raises(InputError, match="2x2"):
+            write_video(path, [grey(1, height, width)], 10.0)
     with pytest.raises(InputError, match="RGB image"):
         write_video(path, [np.zeros((4, 4), np.uint8)], 10.0)
     with pytest.raises(InputError, match="does not exist"):
