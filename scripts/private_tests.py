@@ -47,10 +47,12 @@ def run_tests(tree: Path, files: list[str], limit: float, under: tuple[str, ...]
     """Exit status and output of the tests in ``tree``; what they started is ended with them."""
     path = os.pathsep.join(str(tree / name) for name in ("src", "scripts"))
     command = [sys.executable, *under, "-m", "pytest", "-x", "-q", "--tb=line", "-rfE", "--hypothesis-seed=0"]
+    # One thread of PyTorch: several lose a hundredfold where other jobs hold the processors.
+    around = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | env
     with tempfile.TemporaryFile("w+") as told:
         child = subprocess.Popen(
             [*command, "-p", "no:cacheprovider", "-p", "private_tests", *files], cwd=tree, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": path} | env, stdout=told, stderr=told,
+            env=around, stdout=told, stderr=told,
         )  # fmt: skip
         try:
             status = child.wait(limit)

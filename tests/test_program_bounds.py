@@ -126,9 +126,7 @@ def test_membranes_stay_inside_their_bound(seed: int) -> None:
     }
     if seed % 2:
         arrays["offset"] = rng.integers(-900, 900, (3, 2, 4, 4)).astype(np.int32)
-    limit_low, limit_high = membrane_bound(
-        Op("n", "ni_lif", ("x",), "b", {"steps": 3}), arrays, [(low, high)], []
-    )
+    limit_low, limit_high = membrane_bound(Op("n", "ni_lif", ("x",), "b", {"steps": 3}), arrays, [(low, high)], [])
     reached = np.zeros(2, int)
     for trial in range(50):
         pick = rng.integers(0, 2, (3, 2, 4, 4)) if trial > 1 else np.full((3, 2, 4, 4), trial)

@@ -7,9 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.ops import OP_TABLE
 from spiketrack_deploy.program.ops.attention import key_value_counts
-from spiketrack_deploy.program.ops.conv import conv_counts, fan_out
+from spiketrack_deploy.program.ops.conv import conv_counts, conv_geometry, fan_out
+from spiketrack_deploy.program.ops.stream import upsample
+from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import Op, Phase, Program, TensorSpec
+
+from _programs import random_inputs, random_program  # isort: skip
 
 LAYERS = 200
 
@@ -154,3 +160,82 @@ def test_known_vector_v8_border_factor(size, k, stride, padding, real, naive) ->
         assert (total, everything) == (real, naive)
     else:
         assert total / everything == pytest.approx(naive, abs=5e-5)
+
+
+def positive(x) -> int:
+    return sum(1 for value in x.ravel().tolist() if value)
+
+
+def by_definition(op: Op, arrays, x, out) -> OpCounts:
+    """The counts of one operation, value by value; ``x``: its inputs."""
+    first = x[0]
+    if op.kind in ("conv", "head_out", "image_conv"):
+        weight = arrays["weight"]
+        events, synops, unit_ops = walk(first, weight, *conv_geometry(op))
+        dense = int(np.prod(weight.shape[2:])) * out.size
+        if op.kind == "image_conv":
+            return OpCounts(events=events, macs=synops, dense_macs=dense)
+        return OpCounts(events=events, synops=synops, unit_ops=unit_ops, dense_macs=dense,
+                        input_sum=int(first.sum()), input_size=first.size)  # fmt: skip
+    if op.kind == "ni_lif":
+        return OpCounts(neuron_updates=out.size, neuron_spiking=positive(out), output_sum=int(out.sum()))
+    if op.kind == "add":  # the stream that is passed on, in every step that reads it
+        relayed = positive(np.broadcast_to(first, out.shape))
+        return OpCounts(relays=relayed, relay_synops=relayed)
+    if op.kind == "avg_pool":
+        return OpCounts(relays=positive(first), relay_synops=positive(first))
+    if op.kind == "upsample":
+        reached = 0
+        for i, j in np.ndindex(*first.shape[2:]):
+            pulse = np.zeros((1, 1, *first.shape[2:]), np.int64)
+            pulse[0, 0, i, j] = 1
+            reached += positive(first[:, :, i, j]) * positive(upsample(pulse, op.attrs["factor"]))
+        return OpCounts(relays=positive(first), relay_synops=reached)
+    heads = op.attrs.get("heads", 1)
+    if op.kind == "key_value":
+        k, v = (y.reshape(y.shape[0], heads, -1, y.shape[2] * y.shape[3]) for y in x)
+        synops = unit_ops = 0
+        for t, h, token in itertools.product(range(k.shape[0]), range(heads), range(k.shape[3])):
+            for a, b in itertools.product(k[t, h, :, token].tolist(), v[t, h, :, token].tolist()):
+                synops += bool(a and b)
+                unit_ops += a * b
+        return OpCounts(events=positive(k) + positive(v), synops=synops, unit_ops=unit_ops, memory_writes=out.size,
+                        dense_macs=out.size * k.shape[3], input_sum=int(k.sum() + v.sum()),
+                        input_size=k.size + v.size)  # fmt: skip
+    if op.kind == "query":
+        memory, (_, _, depth, wide) = x[1], x[1].shape
+        synops = unit_ops = 0
+        for t, c, i, j in zip(*np.nonzero(first)):
+            row = positive(memory[t, c // depth, c % depth])
+            synops += row
+            unit_ops += row * int(first[t, c, i, j])
+        return OpCounts(events=positive(first), synops=synops, unit_ops=unit_ops, dense_macs=out.size * depth,
+                        memory_reads=positive(first) * wide, input_sum=int(first.sum()),
+                        input_size=first.size)  # fmt: skip
+    if op.kind == "gate":
+        n = x[1]
+        return OpCounts(events=positive(n), host_ops=first.size + n.size, input_sum=int(n.sum()), input_size=n.size)
+    return OpCounts()
+
+
+@pytest.mark.parametrize("phase", ["search", "template"])
+def test_every_count_of_every_kind_of_operation(phase: str) -> None:
+    """One large convolution is as good as ten: the walk over all of them would take a minute."""
+    program = random_program(1, 3)
+    inputs = random_inputs(program, 1)[phase]
+    values = {name: value.astype(np.int64) for name, value in inputs.items()}
+    memory = next((name for name in values if name.startswith("memory")), None)
+    if memory:
+        values[memory][:, :, 0] = inputs[memory][:, :, 0] = 0  # an empty row of a matrix is read and visited by nothing
+    counts = run_phase(program, phase, inputs, watch=lambda op, value: values.update({op.name: value})).counts
+    kinds, walked = set(), 0
+    for op in program.phases[phase].ops:
+        args, arrays = [values[name] for name in op.inputs], program.op_arrays(op)
+        if "weight" in arrays and arrays["weight"].size * args[0].size > 2_000_000:
+            continue
+        walked += "weight" in arrays
+        kinds.add(op.kind)
+        assert counts[op.name] == by_definition(op, arrays, args, values[op.name]), f"{op.name} ({op.kind})"
+    assert walked > 10
+    if phase == "search":
+        assert kinds == set(OP_TABLE)
