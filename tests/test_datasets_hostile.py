@@ -241,3 +241,14 @@ def test_weights_that_are_none(tmp_path: Path, share: str) -> None:
     (data / "sequences.json").write_text('[{"name": "a", "sampling_weight": SHARE}]'.replace("SHARE", share))
     with pytest.raises(InputError, match=r"sequences\.json: is no"):
         open_dataset(data)
+
+
+def test_annotations_name_nothing_outside_their_folder(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data")
+    file = tmp_path / "data" / "annotations.json"
+    data = json.loads(file.read_text())
+    (tmp_path / "data" / "images" / "0.png").rename(tmp_path / "0.png")
+    data["images"][0]["file_name"], data["images"][1]["file_name"] = "../../0.png", str(tmp_path / "0.png")
+    file.write_text(json.dumps(data))
+    found = read_folders([tmp_path / "data"])
+    assert (len(found.pictures), found.skipped) == (2, (f"2 of 4 pictures of {file} are not on disk",))

@@ -121,4 +121,10 @@ def _locator(file: Path, folder: Path) -> Callable[[str], FrameRef | None]:
         return lambda name: FrameRef(archive, name) if name in names else None
     subset = re.sub(r"^(instances|person_keypoints)_", "", file.stem)
     places = [folder / subset, folder / "images" / subset, folder / "images", folder]
-    return lambda name: next((FrameRef(place, name) for place in places if (place / name).is_file()), None)
+
+    def on_disk(name: str) -> FrameRef | None:
+        if Path(name).is_absolute() or ".." in Path(name).parts:  # nothing outside the folder is read
+            return None
+        return next((FrameRef(place, name) for place in places if (place / name).is_file()), None)
+
+    return on_disk
