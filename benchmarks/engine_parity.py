@@ -25,8 +25,8 @@ from spiketrack_deploy.engines.base import BaseEngine, Engine, ReferenceEngine  
 from spiketrack_deploy.engines.factory import make_engine  # noqa: E402
 from spiketrack_deploy.engines.parity import ParityResult, Run, compare  # noqa: E402
 from spiketrack_deploy.errors import EngineError, SpiketrackError  # noqa: E402
-from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
-from spiketrack_deploy.lowering.lower import lower  # noqa: E402
+from spiketrack_deploy.frontends.compile import compile  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource  # noqa: E402
 from spiketrack_deploy.program.types import Program  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.make_untrained import dead_leaves, make_untrained  # noqa: E402
@@ -89,8 +89,7 @@ def program_of(templates: int) -> tuple[TrackerConfig, Program]:
     config = TrackerConfig(
         f"n256_t{templates}", DIMS, RESOLUTION, templates, HEAD, update_interval=INTERVAL, update_threshold=0.0
     )
-    state = {key: value.detach().numpy() for key, value in make_untrained(config).state_dict().items()}
-    return config, lower(*build_graph(state, config)).program
+    return config, compile(SpikeTrackSource(make_untrained(config))).program
 
 
 def tracked(config: TrackerConfig, program: Program, frames: int) -> list[Run]:

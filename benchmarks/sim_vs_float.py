@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from spiketrack_deploy.engines.sim import SimEngine  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
-from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
-from spiketrack_deploy.lowering.lower import lower  # noqa: E402
+from spiketrack_deploy.frontends.compile import compile  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.make_untrained import dead_leaves, make_untrained  # noqa: E402
 from spiketrack_deploy.tracking.crop import normalise  # noqa: E402
@@ -47,8 +47,7 @@ def measure(name: str, threads: int, frames: int) -> dict[str, object]:
     torch.set_num_threads(threads)
     config = TrackerConfig.official(name)
     model = make_untrained(config)
-    state = {key: value.detach().numpy() for key, value in model.state_dict().items()}
-    result = lower(*build_graph(state, config))
+    result = compile(SpikeTrackSource(model))
     side = config.resolution
     templates = np.stack([dead_leaves(f"template {t}", side).transpose(2, 0, 1) for t in range(config.templates)])
     crops = [dead_leaves(f"frame {i}", side) for i in range(min(frames, 8))]

@@ -25,8 +25,8 @@ from _models import calibration_of, record_runs  # noqa: E402
 from spiketrack_deploy.engines.base import ReferenceEngine  # noqa: E402
 from spiketrack_deploy.engines.float_parity import layer_parity, summary  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
-from spiketrack_deploy.frontends.spiketrack.export import build_graph  # noqa: E402
-from spiketrack_deploy.lowering.lower import lower  # noqa: E402
+from spiketrack_deploy.frontends.compile import Options, compile  # noqa: E402
+from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack  # noqa: E402
 
 WORST, MEAN = 0.02, 0.005
@@ -36,13 +36,12 @@ WORST, MEAN = 0.02, 0.005
 def measure(folder: Path, name: str) -> dict[str, object]:
     """Figures of one golden set."""
     golden = GoldenSet(folder, name)
-    state = golden.state_dict()
     model = SpikeTrack(golden.config)
-    model.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
+    model.load_state_dict({key: torch.as_tensor(value) for key, value in golden.state_dict().items()})
     model = model.double().eval()
     cases = golden.cases()
     runs = record_runs(model, [golden.templates(c) for c in cases], [golden.crop(c, "s")[None] for c in cases])
-    result = lower(*build_graph(state, golden.config), calibration_of(runs))
+    result = compile(SpikeTrackSource(model), Options(calibration=calibration_of(runs))).report
     engine = ReferenceEngine(result.program)
     forced = layer_parity(engine, runs, teacher_forced=True)
     figures = summary(forced)

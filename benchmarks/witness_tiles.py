@@ -16,8 +16,8 @@ from _golden import GoldenSet
 from _models import calibration_of, record_runs
 from numpy.typing import NDArray
 
-from spiketrack_deploy.frontends.spiketrack.export import build_graph
-from spiketrack_deploy.lowering.lower import lower
+from spiketrack_deploy.frontends.compile import Options, compile
+from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.ops.conv import conv_counts, conv_size
 from spiketrack_deploy.program.run import iterate
@@ -77,13 +77,12 @@ def golden_program(folder: Path, name: str) -> tuple[Program, list[tuple[Op, Int
     import torch
 
     golden = GoldenSet(folder, name)
-    state = golden.state_dict()
     model = SpikeTrack(golden.config)
-    model.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
+    model.load_state_dict({key: torch.as_tensor(value) for key, value in golden.state_dict().items()})
     model = model.double().eval()
     case = golden.cases()[0]
     runs = record_runs(model, [golden.templates(case)], [golden.crop(case, "s")[None]])
-    program = lower(*build_graph(state, golden.config), calibration_of(runs)).program
+    program = compile(SpikeTrackSource(model), Options(calibration=calibration_of(runs))).program
     search = next(run for run in runs if run.phase == "search")
     phase = program.phases["search"]
     return program, [(op, args[0]) for op, args, _ in iterate(program, phase, search.inputs) if op.kind == "conv"]

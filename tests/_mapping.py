@@ -10,6 +10,7 @@ import torch
 from _programs import random_program, tracker_program
 
 from spiketrack_deploy.frontends.spiketrack.export import build_graph
+from spiketrack_deploy.frontends.spiketrack.recognise import recognise
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Limit, Profile
 from spiketrack_deploy.lowering.lower import lower
@@ -42,7 +43,7 @@ def nano_program() -> Program:
     config = TrackerConfig.from_dict(json.loads((ROOT / "models/spiketrack-nano/config.json").read_text("utf-8")))
     torch.manual_seed(0)
     shapes = {key: tuple(value.shape) for key, value in SpikeTrack(config).state_dict().items()}
-    return lower(*build_graph(draw_state(config.name, shapes), config)).program
+    return lower(recognise(*build_graph(draw_state(config.name, shapes), config))[0]).program
 
 
 def loihi2(**limits: int) -> Profile:

@@ -9,12 +9,14 @@ import torch
 
 from spiketrack_deploy.engines.float_parity import Recording
 from spiketrack_deploy.frontends.spiketrack.export import build_graph
+from spiketrack_deploy.frontends.spiketrack.recognise import recognise
+from spiketrack_deploy.frontends.spiketrack.source import ObservedTracker
 from spiketrack_deploy.lowering.calibrate import Calibration
+from spiketrack_deploy.lowering.lower import LoweringResult, lower
+from spiketrack_deploy.nir_graph.graph import Cut, Graph
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.trackers.spiketrack.record import record_spikes
-from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 
 FULL_WALK = TrackerConfig.official("s256_t1").walk
 SHORT_WALK = (
@@ -70,26 +72,29 @@ def tiny_graph(config: TrackerConfig):
 
 def record_runs(model: SpikeTrack, templates: list[np.ndarray], searches: list[np.ndarray]) -> list[Recording]:
     """The float64 tracker on template crops uint8 [T,3,r,r] and search crops uint8 [1,3,r,r], pair by pair."""
-    network = TorchNetwork(model)
+    network = ObservedTracker(model)
     runs = []
     for template, search in zip(templates, searches, strict=True):
-        with record_spikes(model) as spikes:
+        with network.observing() as spikes:
             network.set_templates([crop.transpose(1, 2, 0) for crop in template])
-        runs.append(Recording("template", {"image": template}, {k: v.numpy() for k, v in spikes.items()}))
-        memories = {f"memory.{i}": np.rint(m.numpy()[:, 0] * 16).astype(np.int32) for i, m in network.memories.items()}
-        with record_spikes(model) as spikes:
+        runs.append(Recording("template", {"image": template}, spikes))
+        with network.observing() as spikes:
             network.search(search[0].transpose(1, 2, 0))
-        runs.append(Recording("search", {"image": search, **memories}, {k: v.numpy() for k, v in spikes.items()}))
+        runs.append(Recording("search", {"image": search, **network.states()}, spikes))
     return runs
 
 
 def calibration_of(runs: list[Recording]) -> Calibration:
     """The same runs as the lowering takes them."""
-    names = ("template", "search")
-    return Calibration(
-        {b: [r.inputs["image"] for r in runs if r.phase == b] for b in names},
-        {b: [r.spikes for r in runs if r.phase == b] for b in names},
-    )
+    return {
+        phase: [{"image": r.inputs["image"], **r.spikes} for r in runs if r.phase == phase]
+        for phase in ("template", "search")
+    }
+
+
+def lower_graph(graph: Graph, cuts: list[Cut], calibration: Calibration | None = None) -> LoweringResult:
+    """Graph and cuts all the way to integers."""
+    return lower(recognise(graph, cuts)[0], calibration)
 
 
 def tiny_runs(config: TrackerConfig, count: int = 2) -> list[Recording]:

@@ -11,19 +11,18 @@ from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.lowering.lower import lower
 from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
 from spiketrack_deploy.tracking.loop import Tracker
 from spiketrack_deploy.tracking.program_network import ProgramNetwork, spike_activity
 
-from _models import calibration_of, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
+from _models import calibration_of, lower_graph, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
 
 
 @functools.lru_cache(maxsize=4)
 def lowered(templates: int):
     config = tiny_config(templates, update_interval=2, update_threshold=0.0)
-    return config, lower(*tiny_graph(config), calibration_of(tiny_runs(config))).program
+    return config, lower_graph(*tiny_graph(config), calibration_of(tiny_runs(config))).program
 
 
 def crop(seed: int, side: int) -> np.ndarray:

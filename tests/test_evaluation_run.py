@@ -483,7 +483,7 @@ def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None
     """The recorded sums equal counts taken frame by frame by another loop."""
     from spiketrack_deploy.engines.base import ReferenceEngine
     from spiketrack_deploy.program.store import load_program
-    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+    from spiketrack_deploy.trackers.settings import tracker_config
     from spiketrack_deploy.tracking.loop import Tracker
     from spiketrack_deploy.tracking.program_network import ProgramNetwork
 
@@ -492,7 +492,7 @@ def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None
     evaluate(EvaluationRequest((str(exported),), data, out=out))
     (record,) = [json.loads(p.read_text()) for p in out.glob("trackers/*/sequences/a.json")]
     program = load_program(exported / "program")
-    network = ProgramNetwork(program, ReferenceEngine(program), TrackerConfig.from_dict(program.meta["config"]))
+    network = ProgramNetwork(program, ReferenceEngine(program), tracker_config(program))
     tracker = Tracker(network)
     frames = [np.ascontiguousarray(picture(box, index)[:, :, ::-1]) for index, box in enumerate(boxes(4), 1)]
     tracker.init(frames[0], boxes(4)[0])

@@ -66,6 +66,10 @@ def search(data: Any) -> Any:
     return data["phases"]["search"]
 
 
+def tracker(data: Any) -> Any:
+    return data["meta"]["workload"]["tracker"]
+
+
 def op(data: Any, kind: str) -> Any:
     return next(o for o in search(data)["ops"] if o["kind"] == kind)
 
@@ -87,8 +91,13 @@ PROGRAMS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "empty meta": (lambda d: d.update(meta={}), ("config is missing in meta",)),
     "remark as a list": (lambda d: d["meta"].update(remark=["x"]), ("remark must be printable text",)),
     "half a surrogate pair": (lambda d: d["meta"].update(remark="\ud800"), ("surrogates",)),
-    "name without letters": (lambda d: d["meta"]["config"].update(name="\u200b"), ("name must be printable",)),
-    "gain of 10^400": (lambda d: d["meta"]["config"].update(attention_gain=HUGE), ("401 digits",)),
+    "name without letters": (lambda d: tracker(d).update(name="\u200b"), ("name must be printable",)),
+    "gain of 10^400": (lambda d: tracker(d).update(attention_gain=HUGE), ("401 digits",)),
+    "no workload": (lambda d: d["meta"].pop("workload"), ("workload is missing in meta",)),
+    "workload as text": (lambda d: d["meta"].update(workload="x"), ("workload must be an object",)),
+    "another front end": (lambda d: d["meta"]["workload"].update(front_end="x"), ("'x'", "for no tracker")),
+    "shown as smells": (lambda d: d["meta"]["workload"].update(shown="smells"), ("boxes or rasters",)),
+    "an input that is a list": (lambda d: d["meta"]["workload"]["inputs"].update(image=[]), ("must be printable",)),
     "no outputs": (lambda d: search(d).update(outputs={}), ("no outputs",)),
     "no ctr": (lambda d: search(d)["outputs"].pop("ctr"), ("its ctr is None",)),
     "ctr that is the image": (lambda d: search(d)["outputs"].update(ctr="image"), ("nothing computes",)),

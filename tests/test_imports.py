@@ -19,7 +19,7 @@ HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "la
 
 # Library -> modules (dotted prefixes below the package) that may import it, wherever in the file.
 MAY_IMPORT = {
-    "torch": ("trackers", "nir_graph", "engines.sim", "training"),
+    "torch": ("trackers", "frontends.spiketrack.source", "nir_graph", "engines.sim", "training"),
     "nir": ("nir_graph",),
     "h5py": ("nir_graph",),
     "onnx": ("engines.sim", "engines.onnx", "report.onnx"),
@@ -49,7 +49,7 @@ MAY_KNOW = {
     "mapping": ("energy", "hardware", "program"),
     "tracking": ("engines", "inputs", "program"),
     "trackers": ("inputs", "program", "tracking"),
-    "frontends": ("lowering", "nir_graph", "program", "trackers"),
+    "frontends": ("inputs", "lowering", "nir_graph", "program", "trackers", "tracking"),
     "datasets": ("inputs", "tracking"),
     "report": ("energy", "hardware", "mapping", "program"),
     "bundle": (
@@ -79,13 +79,6 @@ MAY_ALSO_KNOW = {
     "report.doctor": ("bundle", "engines", "inputs"),  # what is installed
     "cli.main": ("bundle",),  # the sentence of a failed write
     "cli.printing": ("hardware",),  # which prices a cause has
-    "lowering.calibrate": ("frontends",),  # recorded spikes in the program's order of axes
-    "lowering.emit": ("frontends",),
-    "lowering.lower": ("frontends", "nir_graph"),
-    "engines.float_parity": ("frontends",),
-    "tracking.loop": ("trackers",),  # settings of the loop
-    "tracking.program_network": ("trackers",),
-    "tracking.runs": ("trackers",),
 }
 
 

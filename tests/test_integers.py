@@ -15,18 +15,17 @@ import numpy as np
 import pytest
 import torch
 from _golden import GoldenSet
-from _models import calibration_of, record_runs, tiny_config, tiny_graph, tiny_runs
+from _models import calibration_of, lower_graph, record_runs, tiny_config, tiny_graph, tiny_runs
 
 from spiketrack_deploy.bundle.answers import execute
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.frontends.spiketrack.export import build_graph
+from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource
 from spiketrack_deploy.inputs.resources import models_dir
 from spiketrack_deploy.inputs.sources import find_frames, find_source
 from spiketrack_deploy.lowering.calibrate import Calibration
-from spiketrack_deploy.lowering.lower import lower
-from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.tracking.runs import follow_float, open_clip
+from spiketrack_deploy.tracking.runs import open_clip
 
 RECORD = Path(__file__).with_name("golden_text") / "integers.json"
 GOLDEN = Path(__file__).with_name("golden")
@@ -35,14 +34,14 @@ BUNDLED = sorted(p.parent.name for p in models_dir().glob("*/config.json"))
 
 def digests(graph, cuts, calibration: Calibration) -> dict[str, str]:
     """Phase and operation -> first 16 digits of its output's SHA-256, on the calibration's own first inputs."""
-    program = lower(graph, cuts, calibration).program
+    program = lower_graph(graph, cuts, calibration).program
     found: dict[str, str] = {}
     memories: dict[str, np.ndarray] = {}
     with ReferenceEngine(program) as engine:
         for phase in ("template", "search"):
             if phase not in program.phases:
                 continue
-            inputs = {"image": calibration.images[phase][0]} | (memories if phase == "search" else {})
+            inputs = {"image": calibration[phase][0]["image"]} | (memories if phase == "search" else {})
             run, outputs, _ = execute(program, engine, phase, inputs)
             memories = {name: value.astype(np.int32) for name, value in outputs.items()}
             found |= {f"{phase} {op}": digest[:16] for op, digest in run.digests.items()}
@@ -64,15 +63,8 @@ def golden(name: str) -> dict[str, str]:
 
 
 def bundled(name: str) -> dict[str, str]:
-    model, config = load_checkpoint(find_source(name).path)
-    clip = find_frames(None, None, None)
-    floats = follow_float(model, open_clip(clip, 24), clip.init)
-    calibration = Calibration(
-        {"template": [floats.templates], "search": [s.image for s in floats.calibration]},
-        {"template": [floats.template_spikes], "search": [s.spikes for s in floats.calibration]},
-    )
-    state = {key: value.detach().numpy() for key, value in model.state_dict().items()}
-    return digests(*build_graph(state, config), calibration)
+    source, clip = SpikeTrackSource.read(find_source(name).path), find_frames(None, None, None)
+    return digests(*source.graph(), source.follow(open_clip(clip, 24), clip.init).recorded())
 
 
 CASES = [

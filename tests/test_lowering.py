@@ -14,8 +14,8 @@ from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.float_parity import layer_parity, summary
 from spiketrack_deploy.errors import FitError, InputError
 from spiketrack_deploy.frontends.spiketrack.recognise import recognise
-from spiketrack_deploy.frontends.spiketrack.recorded import as_value
-from spiketrack_deploy.lowering.lower import dump_program, lower, lower_network
+from spiketrack_deploy.frontends.spiketrack.source import lay_out
+from spiketrack_deploy.lowering.lower import PASSES, dump_program, lower
 from spiketrack_deploy.lowering.network import dump
 from spiketrack_deploy.nir_graph.graph import Graph, Node
 from spiketrack_deploy.program.run import run_phase
@@ -23,7 +23,7 @@ from spiketrack_deploy.program.store import content_hash
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
 
-from _models import FULL_WALK, calibration_of, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
+from _models import FULL_WALK, calibration_of, lower_graph, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
 
 HERE = Path(__file__).parent
 VARIANTS = {
@@ -48,7 +48,7 @@ def test_dequantised_twin_emits_the_same_spikes_in_every_layer(config) -> None:
     program.
     """
     graph, cuts = tiny_graph(config)
-    program = lower(graph, cuts, calibration_of(tiny_runs(config))).program
+    program = lower_graph(graph, cuts, calibration_of(tiny_runs(config))).program
     twin = dequantised_twin(tiny_model(config), program)
     template, search = picture(5, config.resolution)[None], picture(6, config.resolution)[None]
     compared = 0
@@ -57,7 +57,7 @@ def test_dequantised_twin_emits_the_same_spikes_in_every_layer(config) -> None:
         def watch(op, value):
             nonlocal compared
             if op.kind == "ni_lif":
-                assert np.array_equal(value, as_value(op.name, spikes[op.name].numpy(), value.shape)), op.name
+                assert np.array_equal(value, lay_out(spikes[op.name])), op.name
                 compared += 1
 
         return watch
@@ -83,7 +83,7 @@ def test_teacher_forced_parity_with_the_float_tracker(templates: int) -> None:
     config = tiny_config(templates)
     graph, cuts = tiny_graph(config)
     runs = tiny_runs(config)
-    program = lower(graph, cuts, calibration_of(runs)).program
+    program = lower_graph(graph, cuts, calibration_of(runs)).program
     layers = layer_parity(ReferenceEngine(program), runs, teacher_forced=True)
     figures = summary(layers)
     assert figures["layers"] == len({(r.phase, n) for r in runs for n in r.spikes})
@@ -98,12 +98,12 @@ def test_calibration_is_not_worse_than_plain_exponents() -> None:
     config = tiny_config()
     graph, cuts = tiny_graph(config)
     runs = tiny_runs(config)
-    tuned = lower(graph, cuts, calibration_of(runs))
+    tuned = lower_graph(graph, cuts, calibration_of(runs))
     assert all(c.sqnr_db is None or c.sqnr_db > 25 for c in tuned.convolutions)
     assert any(c.clipped_weights for c in tuned.convolutions), (
         "no channel preferred a finer exponent: the choice is dead"
     )
-    assert lower(graph, cuts).program.arrays.keys() == tuned.program.arrays.keys()
+    assert lower_graph(graph, cuts).program.arrays.keys() == tuned.program.arrays.keys()
 
 
 def test_border_of_the_image_is_exact() -> None:
@@ -112,7 +112,7 @@ def test_border_of_the_image_is_exact() -> None:
     """
     config = tiny_config()
     graph, cuts = tiny_graph(config)
-    program = lower(graph, cuts).program
+    program = lower_graph(graph, cuts).program
     model = tiny_model(config)
     image = picture(9, config.resolution)
     seen = {}
@@ -140,7 +140,7 @@ def test_ranges_hold_for_extreme_inputs() -> None:
     """White, black and checkered pictures stay inside the proven bounds, which stay inside signed 24 bits."""
     config = tiny_config(3)
     graph, cuts = tiny_graph(config)
-    result = lower(graph, cuts)
+    result = lower_graph(graph, cuts)
     side = config.resolution
     checker = np.indices((side, side)).sum(axis=0) % 2 * 255
     for level in (np.zeros((side, side)), np.full((side, side), 255), checker):
@@ -162,7 +162,7 @@ def test_ranges_hold_for_extreme_inputs() -> None:
 
 def test_weights_that_leave_24_bits_are_refused() -> None:
     graph, cuts = tiny_graph(tiny_config())
-    network = recognise(graph, cuts)
+    network, _ = recognise(graph, cuts)
     search = network.phases["search"]
     huge = [
         dataclasses.replace(op, params={**op.params, "weight": op.params["weight"] * 1e7})
@@ -180,14 +180,14 @@ def test_weights_that_leave_24_bits_are_refused() -> None:
     ]
     phases["template"] = dataclasses.replace(template, ops=tuple(same))
     with pytest.raises(FitError, match="24"):
-        lower_network(dataclasses.replace(network, phases=phases), None, {})
+        lower(dataclasses.replace(network, phases=phases))
 
 
 def test_same_graph_gives_the_same_program() -> None:
     config = tiny_config(3)
     graph, cuts = tiny_graph(config)
     runs = calibration_of(tiny_runs(config))
-    assert content_hash(lower(graph, cuts, runs).program) == content_hash(lower(graph, cuts, runs).program)
+    assert content_hash(lower_graph(graph, cuts, runs).program) == content_hash(lower_graph(graph, cuts, runs).program)
 
 
 def _changed(graph: Graph, name: str, **params: object) -> Graph:
@@ -214,18 +214,40 @@ def test_a_graph_that_is_no_spiketrack_export_is_refused_by_name(fault: str) -> 
     else:
         graph = Graph(graph.nodes, graph.edges, {})
     with pytest.raises(InputError, match="SpikeTrack export" if fault == "metadata" else "mrm.2.retriever.q_spike"):
-        lower(graph, cuts)
+        lower_graph(graph, cuts)
+
+
+def compare_golden(text: str, name: str) -> None:
+    """The dumps are reviewed like code: `make golden` rewrites them after an intended change."""
+    path = HERE / "golden_text" / name
+    if os.environ.get("SPIKETRACK_UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("templates", [1, 3])
 @pytest.mark.parametrize("stage", ["recognised", "program"])
-def test_text_dump_of_each_stage(stage: str, templates: int) -> None:
-    """The dumps are reviewed like code: `make golden` rewrites them after an intended change."""
-    graph, cuts = tiny_graph(tiny_config(templates))
-    text = dump(recognise(graph, cuts)) if stage == "recognised" else dump_program(lower(graph, cuts).program)
-    path = HERE / "golden_text" / f"tiny_t{templates}.{stage}.txt"
-    if os.environ.get("SPIKETRACK_UPDATE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+def test_text_dump_of_both_ends(stage: str, templates: int) -> None:
+    network, _ = recognise(*tiny_graph(tiny_config(templates)))
+    text = dump(network) if stage == "recognised" else dump_program(lower(network).program)
+    compare_golden(text, f"tiny_t{templates}.{stage}.txt")
+
+
+SMALL = tiny_config(2, ("downsample1_1", "downsample1_2", "mrm.0", "downsample2", "downsample3"), name="small_t2")
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, str]:
+    """Text of the network and behind every pass: two templates, a gate, an upsampling, a calibration."""
+    network, _ = recognise(*tiny_graph(SMALL))
+    texts = {"recognised": dump(network)}
+    lower(network, calibration_of(tiny_runs(SMALL)), seen=lambda one, x: texts.update({one.name: one.dump(x)}))
+    return texts
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("stage", ["recognised", *(one.name for one in PASSES)])
+def test_text_dump_of_each_stage(stage: str, stages: dict[str, str]) -> None:
+    compare_golden(stages[stage], f"small_t2.{stage}.txt")

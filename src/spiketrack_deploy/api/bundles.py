@@ -289,20 +289,18 @@ def inspect(subject: Place) -> InspectResult:
         return _inspect_bundle(path)
     source = find_source(str(subject))
 
-    from spiketrack_deploy.frontends.spiketrack.export import build_graph
+    from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource
     from spiketrack_deploy.nir_graph.summary import summary
-    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 
-    model, config = load_checkpoint(source.path)
-    state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
+    tracker = SpikeTrackSource.read(source.path)
     return {
         "kind": "model",
         "name": source.name,
         "remark": source.remark,
-        "config": config.to_dict(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "tensors": len(state),
-        "nir": summary(*build_graph(state, config)),
+        "config": tracker.config.to_dict(),
+        "parameters": sum(p.numel() for p in tracker.model.parameters()),
+        "tensors": len(tracker.model.state_dict()),
+        "nir": summary(*tracker.graph()),
     }
 
 

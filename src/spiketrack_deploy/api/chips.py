@@ -77,13 +77,9 @@ def program_and_counts(subject: str, phase: str | None) -> tuple[Program, list[M
         layers = recorded.search if phase == "search" else recorded.template
         means = [Mean(x.name, x.kind, x.block, x.counts, runs) for x in layers]
         return program, means or None
-    from spiketrack_deploy.frontends.spiketrack.export import build_graph
-    from spiketrack_deploy.lowering.lower import lower
-    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+    from spiketrack_deploy.frontends.compile import compile
 
-    model, config = load_checkpoint(find_source(subject).path)
-    state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-    return lower(*build_graph(state, config)).program, None
+    return compile(find_source(subject).path).program, None
 
 
 def budget(

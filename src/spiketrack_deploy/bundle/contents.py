@@ -12,6 +12,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.untrusted import Entry
 from spiketrack_deploy.program.store import AGAIN, JSON_NAME, load_program
 from spiketrack_deploy.program.types import Program
+from spiketrack_deploy.trackers.settings import tracker_config
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.program_network import check_tracks
 
@@ -21,13 +22,12 @@ def read_program(folder: Path) -> tuple[Program, TrackerConfig]:
     file = folder / layout.PROGRAM / JSON_NAME
     program = load_program(folder / layout.PROGRAM)
     meta = Entry(program.meta, str(file), "meta", AGAIN)
-    remark, config = meta.get("remark"), meta["config"]
+    remark = meta.get("remark")
     if remark is not None and remark.value is not None:
         remark.text()
-    config["name"].text()
+    config = tracker_config(program, str(file))
     try:
-        found = TrackerConfig.from_dict(config.table())
-        check_tracks(program, found)
+        check_tracks(program, config)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    return program, found
+    return program, config

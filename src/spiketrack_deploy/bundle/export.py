@@ -1,9 +1,6 @@
 """One export from checkpoint to bundle: the stages in order, each writing its file into the temporary folder.
 
-    load      checkpoint -> float tracker                         trackers/
-    follow    float tracker on the clip, spikes of sample frames   tracking/runs.py
-    bridge    weights -> model.nir, model.cuts.json -> read back   frontends/, nir_graph/
-    lower     graph and cuts -> program/                           lowering/
+    compile   checkpoint -> float tracker on the clip -> model.nir, model.cuts.json, read back -> program/   frontends/
     answers   recorded inputs, digests of every operation          answers
     run       the program on the clip: boxes, counts               engines/
     price     counts -> energy.json, layers.csv                    energy/
@@ -24,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spiketrack_deploy.bundle import answers, layout, provenance
 from spiketrack_deploy.bundle.chips import chip_figures
@@ -39,23 +36,19 @@ from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
 from spiketrack_deploy.inputs.whole_file import file_digest, whole, write_whole
-from spiketrack_deploy.lowering.calibrate import Calibration
-from spiketrack_deploy.lowering.lower import LoweringResult, lower
+from spiketrack_deploy.lowering.lower import LoweringResult
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.report.data import ReportData
+from spiketrack_deploy.trackers.settings import tracker_config
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.loop import TrackedFrame
 from spiketrack_deploy.tracking.program_network import ProgramNetwork
-from spiketrack_deploy.tracking.runs import FloatRun, follow, follow_float, open_clip
+from spiketrack_deploy.tracking.runs import FloatRun, follow, open_clip
 from spiketrack_deploy.tracking.video import FrameSource
 from spiketrack_deploy.units import Interval, si_interval
 
-if TYPE_CHECKING:
-    from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-
-_RECIPE = {"weights": "int8 times a power of two per output channel", "decay_bits": 12, "stream_bits": 24}
 _ANSWER_FRAMES = 2
 
 
@@ -114,9 +107,8 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
     """Write every file of a bundle into ``folder``. Errors are those of the stages; the caller removes the folder."""
     clock = Clock(tell)
     frames = open_clip(plan.clip, plan.max_frames)
-    model, config, floats = _float_stages(plan, frames, clock)
-    lowered = _lower(model, config, floats, plan.source.remark, folder, clock)
-    program = lowered.program
+    lowered, floats = _compile(plan, folder, clock)
+    program, config = lowered.program, tracker_config(lowered.program)
     with clock.stage("known answers"):
         program_hash = save_program(program, folder / layout.PROGRAM)
         recorded = answers.record(program, floats.templates, [s.image for s in floats.held_out[:_ANSWER_FRAMES]], tell)
@@ -149,46 +141,24 @@ def _options(plan: Plan) -> dict[str, Any]:
     return {"threads": plan.threads} if plan.engine == "sim" else {}
 
 
-def _float_stages(plan: Plan, frames: FrameSource, clock: Clock) -> tuple[SpikeTrack, TrackerConfig, FloatRun]:
-    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+def _compile(plan: Plan, folder: Path, clock: Clock) -> tuple[LoweringResult, FloatRun]:
+    """Through the files: the lowering sees what was written and nothing else of the tracker but its spikes."""
+    from spiketrack_deploy.frontends.compile import Options, compile
     from spiketrack_deploy.trackers.spiketrack.torch_network import set_threads
 
     set_threads(plan.threads)
-    with clock.stage("checkpoint"):
-        model, config = load_checkpoint(plan.source.path)
-    with clock.stage("float tracker"):
-        floats = follow_float(model, frames, plan.clip.init, clock.tell)
-    return model, config, floats
-
-
-def _lower(
-    model: SpikeTrack, config: TrackerConfig, floats: FloatRun, remark: str | None, folder: Path, clock: Clock
-) -> LoweringResult:
-    """Through the files: the lowering sees what was written and nothing else of the tracker but its spikes."""
-    from spiketrack_deploy.frontends.spiketrack.export import build_graph
-    from spiketrack_deploy.nir_graph.cuts import read_cuts, write_cuts
-    from spiketrack_deploy.nir_graph.reader import read_graph
-    from spiketrack_deploy.nir_graph.writer import write_graph
-
-    with clock.stage("NIR"):
-        state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-        graph, cuts = build_graph(state, config)
-        digest = write_graph(graph, folder / layout.NIR)
-        write_cuts(cuts, graph, folder / layout.CUTS, digest=digest)
-        graph = read_graph(folder / layout.NIR, isolate=False)
-        cuts = read_cuts(folder / layout.CUTS, graph)
-    with clock.stage("lowering"):
-        calibration = Calibration(
-            {"template": [floats.templates], "search": [s.image for s in floats.calibration]},
-            {"template": [floats.template_spikes], "search": [s.spikes for s in floats.calibration]},
-        )
-        meta = {
-            "config": config.to_dict(),
-            "quantisation": _RECIPE,
-            "calibration_frames": [s.frame for s in floats.calibration],
-            "remark": remark,
-        }
-        return lower(graph, cuts, calibration, meta=meta)
+    options = Options(
+        clip=plan.clip,
+        max_frames=plan.max_frames,
+        files=(folder / layout.NIR, folder / layout.CUTS),
+        notes={"remark": plan.source.remark},
+        tell=clock.tell,
+        stage=clock.stage,
+    )
+    compiled = compile(plan.source.path, options)
+    if compiled.run is None:
+        raise InputError(f"{plan.source.path}: nothing was followed on the clip")
+    return compiled.report, compiled.run
 
 
 def _layers(program: Program, floats: FloatRun, plan: Plan) -> list[dict[str, Any]]:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.engines.base import Engine
-from spiketrack_deploy.errors import EngineError
-from spiketrack_deploy.frontends.spiketrack.recorded import as_value
+from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, IntArray, Op
 
 
@@ -63,9 +62,8 @@ class LayerParity:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One run of one phase by the float tracker: integer inputs and NI-LIF name -> recorded spikes (int8).
-
-    ``inputs`` of a search run hold the memories in units of 1/16 as ``memory.<i>`` int32 ``[T,heads,d,dv]``.
+    """One run of one phase by the float tracker: integer inputs and NI-LIF name -> its spikes, int8 in the
+    program's axes. ``inputs`` hold the states that the phase reads as well.
     """
 
     phase: str
@@ -92,7 +90,13 @@ def _run(engine: Engine, recording: Recording, force: bool) -> list[LayerParity]
     def watch(op: Op, value: IntArray) -> IntArray | None:
         if op.kind != "ni_lif":
             return None
-        theirs = as_value(op.name, recording.spikes[op.name], value.shape).astype(np.int64)
+        found = recording.spikes.get(op.name)
+        if found is None or found.shape != value.shape:
+            raise InputError(
+                f"recorded spikes of {op.name} are {'missing' if found is None else found.shape}, the program's are "
+                f"{value.shape}; record them with the same model"
+            )
+        theirs = found.astype(np.int64)
         layers.append(_compare(recording.phase, op.name, value, theirs))
         return theirs if force else None
 

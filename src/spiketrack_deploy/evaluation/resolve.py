@@ -13,14 +13,13 @@ from pathlib import Path
 
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, check_baseline
-from spiketrack_deploy.evaluation.compile import compile_model
 from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.inputs.progress import Tell
-from spiketrack_deploy.inputs.sources import ModelSource, find_source, is_bundle, program_folder
+from spiketrack_deploy.inputs.sources import ModelSource, find_frames, find_source, is_bundle, program_folder
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
-from spiketrack_deploy.program.store import content_hash, load_program
+from spiketrack_deploy.program.store import content_hash, load_program, save_program
 
 ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
 
@@ -75,8 +74,12 @@ class Resolver:
         digest = _model_digest(source.path)
         place = self.folder.program_folder(digest)
         if not place.is_dir():
+            from spiketrack_deploy.frontends.compile import Options, compile
+
+            # Calibrated as an export is by default: never on the sequences that are evaluated.
+            options = Options(clip=find_frames(None, None, None), tell=self.tell)
             with whole_folder(place) as part:  # where another evaluation lowers it too the last one stays: the same
-                compile_model(source, part, self.tell)
+                save_program(compile(source.path, options).program, part)
         identity = {"model": digest, "program": content_hash(load_program(place))}
         label = _label(source.name, engine)
         return Subject(label, PROGRAM_KIND, str(place.resolve()), engine, self.threads, identity)

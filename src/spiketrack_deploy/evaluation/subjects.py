@@ -211,15 +211,13 @@ def _float_tracker(subject: Subject) -> SequenceTracker:
 def _program_tracker(subject: Subject) -> SequenceTracker:
     from spiketrack_deploy.engines.factory import make_engine
     from spiketrack_deploy.program.store import load_program
-    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+    from spiketrack_deploy.trackers.settings import tracker_config
     from spiketrack_deploy.tracking.program_network import ProgramNetwork
 
     program = load_program(Path(subject.source))
     options = {"threads": subject.threads} if subject.engine == "sim" else {}
     engine = make_engine(subject.engine, program, **options)
-    return SpikeTracker(
-        ProgramNetwork(program, engine, TrackerConfig.from_dict(program.meta.get("config", {}))), engine
-    )
+    return SpikeTracker(ProgramNetwork(program, engine, tracker_config(program)), engine)
 
 
 class Workshop:

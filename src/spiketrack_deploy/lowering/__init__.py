@@ -1,3 +1,1 @@
-"""NIR graph and cuts in, integer program out. Knows NumPy, ``nir_graph.graph`` and ``program``; no tracker, no
-engine.
-"""
+"""Real-valued network in, integer program out: a list of passes. Knows NumPy and ``program``; no file, no tracker."""

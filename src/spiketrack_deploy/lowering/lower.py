@@ -1,36 +1,132 @@
-"""NIR graph and cuts -> verified integer program: the passes in order.
+"""Real-valued network -> verified integer program: a list of passes.
 
-    recognise        NIR nodes and cuts -> real-valued operations, steps rolled up
-    fold_image       image normalisation into the first convolution (raw pixels, border-exact bias map)
-    plan             which streams share a unit, and the finest unit their worst case allows
-    choose           int8 exponents per output channel on the sample frames
-    emit             integers
-    prove            every accumulator, stream and membrane within signed 24 bits for any input
+    fold       every convolution once, the image normalisation folded in (raw pixels, border-exact bias map)
+    measure    what the candidate int8 exponents of every output channel cost on the sample frames
+    plan       which streams share a unit, and the finest unit their worst case allows
+    choose     int8 exponents per output channel
+    units      fraction bits of every stream
+    emit       integers
+    prove      every accumulator, stream and membrane within signed 24 bits for any input
 
-This module decides the order and what is reported. Each pass is followed by the legality check of its stage.
+This module decides the order, what is tried again and what is reported. A pass is a value: its function, the legality
+check of what it made, and a text of it. Where the integer proof fails, ``plan`` and what follows run again with a bit
+less; the calibration is measured once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from spiketrack_deploy.errors import FitError
-from spiketrack_deploy.frontends.spiketrack.recognise import recognise
-from spiketrack_deploy.lowering.calibrate import Calibration, Choice, choose, dequantise, input_samples, quantise
+from spiketrack_deploy.lowering.calibrate import (
+    Calibration,
+    Choice,
+    Measured,
+    choose,
+    dump_choices,
+    dump_measured,
+    measure,
+    sqnr_db,
+)
+from spiketrack_deploy.lowering.convs import Conv, dump_convs, fold
 from spiketrack_deploy.lowering.emit import emit
-from spiketrack_deploy.lowering.network import FloatNetwork, FloatOp, check_network
-from spiketrack_deploy.lowering.units import CONVS, Streams, plan
-from spiketrack_deploy.nir_graph.graph import Cut, Graph
+from spiketrack_deploy.lowering.network import FloatNetwork, Key, check_network
+from spiketrack_deploy.lowering.units import Streams, check_plan, dump_plan, dump_units, plan, stream_bits
 from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges
 from spiketrack_deploy.program.legality import check_program
-from spiketrack_deploy.program.ops.conv import taps
 from spiketrack_deploy.program.types import AnyArray, Program
 
 _TRIES = 4
+
+
+@dataclass(slots=True)
+class Lowering:
+    """What is known so far: every pass reads the fields of those before it and fills its own."""
+
+    network: FloatNetwork
+    calibration: Calibration | None
+    meta: Mapping[str, Any]
+    progress: Callable[[str], None]
+    penalty: int = 0
+    convs: Mapping[str, Conv] = field(init=False)
+    measured: Mapping[str, Measured] = field(init=False)
+    streams: Streams = field(init=False)
+    choices: Mapping[str, Choice] = field(init=False)
+    bits: Mapping[Key, AnyArray] = field(init=False)
+    program: Program = field(init=False)
+    ranges: Mapping[str, Sequence[RangeEntry]] = field(init=False)
+
+
+def _fold(x: Lowering) -> None:
+    x.convs = fold(x.network)
+
+
+def _measure(x: Lowering) -> None:
+    found = {}
+    for key, conv in x.convs.items():
+        x.progress(key)
+        found[key] = measure(x.network, conv, x.calibration)
+    x.measured = found
+
+
+def _plan(x: Lowering) -> None:
+    x.streams = plan(x.network, x.convs, x.penalty)
+
+
+def _choose(x: Lowering) -> None:
+    x.choices = {
+        key: choose(conv, x.measured[key], x.streams.cap[x.streams.group[conv.uses[0]]] - conv.spike_bits)
+        for key, conv in x.convs.items()
+    }
+
+
+def _units(x: Lowering) -> None:
+    x.bits = stream_bits(x.network, x.convs, x.streams, x.choices)
+
+
+def _emit(x: Lowering) -> None:
+    x.program = emit(x.network, x.convs, x.choices, x.streams, x.bits, x.meta)
+
+
+def _prove(x: Lowering) -> None:
+    x.ranges = prove_ranges(x.program)
+
+
+class Beyond(Exception):
+    """The worst case of an operation leaves 24 bits; its argument is the entry of the proof."""
+
+
+def _check_ranges(x: Lowering) -> None:
+    beyond = [entry for entries in x.ranges.values() for entry in entries if not entry.fits]
+    if beyond:
+        raise Beyond(max(beyond, key=lambda e: max(-e.low, e.high)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A name, the function, the legality check of what it made (by its errors), and a text of that, one line each."""
+
+    name: str
+    run: Callable[[Lowering], None]
+    dump: Callable[[Lowering], str]
+    check: Callable[[Lowering], None] = lambda x: None
+
+
+PASSES = (
+    Pass("fold", _fold, lambda x: dump_convs(x.convs)),
+    Pass("measure", _measure, lambda x: dump_measured(x.measured)),
+    Pass("plan", _plan, lambda x: dump_plan(x.streams), lambda x: check_plan(x.streams)),
+    Pass("choose", _choose, lambda x: dump_choices(x.choices)),
+    Pass("units", _units, lambda x: dump_units(x.streams, x.bits)),
+    Pass("emit", _emit, lambda x: dump_program(x.program), lambda x: check_program(x.program)),
+    Pass("prove", _prove, lambda x: dump_ranges(x.ranges), _check_ranges),
+)
+TRIED_AGAIN = next(index for index, one in enumerate(PASSES) if one.name == "plan")
+"""From here on passes run again with another penalty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,147 +154,64 @@ class LoweringResult:
     requantised: tuple[str, ...]
 
 
-def convolutions(network: FloatNetwork) -> dict[str, FloatOp]:
-    """Every convolution once, by name (both phases share weights)."""
-    return {op.name: op for phase in network.phases.values() for op in phase.ops if op.kind in CONVS}
-
-
-def fold_image(op: FloatOp, network: FloatNetwork) -> tuple[AnyArray, AnyArray]:
-    """Weights ``[1,O,3,kh,kw]`` for raw pixels 0..255 and bias ``[1,O]`` without the mean's share."""
-    scale: AnyArray = 1.0 / (255.0 * network.std)
-    weight: AnyArray = op.params["weight"] * scale[None, None, :, None, None]
-    return weight, op.params["bias"]
-
-
-def image_bias(op: FloatOp, network: FloatNetwork, weight: AnyArray, size: tuple[int, int]) -> AnyArray:
-    """Bias map ``[O,Ho,Wo]``: the mean is subtracted only where a tap falls inside the image.
-
-    Zero padding happens after the normalisation, so a border tap contributes 0 and not ``-mean``. ``weight``: as the
-    program will hold it, so that its rounding error meets zero-mean pixels.
-    """
-    _, outputs, height, width = op.shape
-    result = np.repeat(op.params["bias"][0].astype(np.float64), height * width).reshape(outputs, height, width)
-    share = (weight[0] * (255.0 * network.mean)[None, :, None, None]).sum(axis=1)
-    for ky, kx, rows, cols, _, _ in taps(
-        size, (height, width), weight.shape[3:], op.params["stride"], op.params["padding"], op.params["dilation"]
-    ):
-        result[:, rows, cols] -= share[:, ky, kx, None, None]
-    return result
-
-
-def _choose_all(
+def lower(
     network: FloatNetwork,
-    streams: Streams,
-    weights: Mapping[str, AnyArray],
-    calibration: Calibration | None,
-    progress: Callable[[str], None],
-) -> dict[str, Choice]:
-    choices: dict[str, Choice] = {}
-    for name, op in convolutions(network).items():
-        progress(name)
-        samples: list[AnyArray] = []
-        cap: AnyArray | None = None
-        for phase in network.phases.values():
-            if any(o.name == name for o in phase.ops):
-                own = next(o for o in phase.ops if o.name == name)
-                cap = streams.cap[streams.group[(phase.name, name)]]
-                if calibration is not None and own.params["weight"].shape == op.params["weight"].shape:
-                    samples.extend(input_samples(network, phase, own, calibration))
-        limit = np.asarray(cap) - (0 if op.kind == "image_conv" else 2)
-        choices[name] = choose(weights[name], op, limit, samples)
-    return choices
-
-
-def _image_size(network: FloatNetwork) -> tuple[int, int]:
-    shape = network.phases["search"].inputs["image"]
-    return shape[2], shape[3]
-
-
-def _attempt(
-    network: FloatNetwork,
-    calibration: Calibration | None,
-    meta: Mapping[str, Any],
-    penalty: int,
-    progress: Callable[[str], None],
-) -> tuple[Program, dict[str, Choice]]:
-    weights: dict[str, AnyArray] = {}
-    biases: dict[str, AnyArray] = {}
-    size = _image_size(network)
-    for name, op in convolutions(network).items():
-        weights[name], biases[name] = (
-            fold_image(op, network) if op.kind == "image_conv" else (op.params["weight"], op.params["bias"])
-        )
-        if op.kind == "image_conv":
-            biases[name] = image_bias(op, network, weights[name], size)
-    streams = plan(network, weights, biases, penalty)
-    choices = _choose_all(network, streams, weights, calibration, progress)
-    for name, op in convolutions(network).items():
-        if op.kind == "image_conv":
-            exponent = choices[name].exponent
-            biases[name] = image_bias(op, network, dequantise(quantise(weights[name], exponent), exponent), size)
-    return emit(network, streams, choices, weights, biases, meta), choices
-
-
-def lower_network(
-    network: FloatNetwork,
-    calibration: Calibration | None,
-    meta: Mapping[str, Any],
+    calibration: Calibration | None = None,
+    *,
+    meta: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda name: None,
+    seen: Callable[[Pass, Lowering], None] = lambda one, x: None,
 ) -> LoweringResult:
-    """All passes behind ``recognise``. FitError where no unit keeps the worst case inside 24 bits."""
+    """All passes over ``network``.
+
+    ``calibration``: what the real-valued network did on sample frames; without it exponents avoid clipping and nothing
+    is measured. ``meta``: JSON data to carry in the program. ``progress`` is told the convolution that is measured,
+    ``seen`` every pass that was run and checked. InputError: the network is not legal, or the calibration is another
+    network's. FitError: a worst case cannot be held in signed 24 bits.
+    """
     check_network(network)
+    x = Lowering(network, calibration, meta or {}, progress)
+    _run(PASSES[:TRIED_AGAIN], x, seen)
     for penalty in range(_TRIES):
-        program, choices = _attempt(network, calibration, meta, penalty, progress)
-        check_program(program)
-        ranges = prove_ranges(program)
-        beyond = [entry for entries in ranges.values() for entry in entries if not entry.fits]
-        if not beyond:
-            requantised = tuple(
-                f"{b.name} {op.name}" for b in program.phases.values() for op in b.ops if op.kind == "requantise"
-            )
-            return LoweringResult(program, _conv_reports(program, choices), ranges, requantised)
-    worst = max(beyond, key=lambda e: max(-e.low, e.high))
+        x.penalty = penalty
+        try:
+            _run(PASSES[TRIED_AGAIN:], x, seen)
+            return _report(x)
+        except Beyond as failed:
+            worst = failed.args[0]
     raise FitError(
         f"{worst.op}: its worst case {worst.low}..{worst.high} leaves signed 24 bits whatever unit is chosen; its "
         "weights are too large"
     )
 
 
-def _conv_reports(program: Program, choices: Mapping[str, Choice]) -> tuple[ConvReport, ...]:
+def _run(passes: Sequence[Pass], x: Lowering, seen: Callable[[Pass, Lowering], None]) -> None:
+    for one in passes:
+        one.run(x)
+        one.check(x)
+        seen(one, x)
+
+
+def _report(x: Lowering) -> LoweringResult:
     reports = []
-    for name, choice in choices.items():
-        weight = program.arrays[f"{name}.weight"]
+    for key, conv in x.convs.items():
+        choice, weight = x.choices[key], x.program.arrays[f"{key}.weight"]
         reports.append(
             ConvReport(
-                name,
+                key,
                 int(choice.exponent.min()),
                 int(choice.exponent.max()),
                 choice.clipped,
-                choice.capped,
+                int(choice.capped.sum()),
                 int((weight == 0).sum()),
                 int(weight.size),
-                choice.sqnr_db,
+                sqnr_db(x.network, conv, x.measured[key], choice, x.calibration),
             )
         )
-    return tuple(reports)
-
-
-def lower(
-    graph: Graph,
-    cuts: Sequence[Cut],
-    calibration: Calibration | None = None,
-    *,
-    meta: Mapping[str, Any] | None = None,
-    progress: Callable[[str], None] = lambda name: None,
-) -> LoweringResult:
-    """NIR graph and cuts -> program.
-
-    ``calibration``: the float tracker's spikes on sample frames; without it exponents avoid clipping and nothing is
-    measured. ``meta``: JSON data to carry in the program beside the tracker's ``config``. InputError: the graph is
-    not a SpikeTrack export. FitError: a worst case cannot be held in signed 24 bits.
-    """
-    network = recognise(graph, cuts)
-    return lower_network(network, calibration, {"config": dict(network.config), **(meta or {})}, progress)
+    requantised = (
+        f"{phase.name} {op.name}" for phase in x.program.phases.values() for op in phase.ops if op.kind == "requantise"
+    )
+    return LoweringResult(x.program, tuple(reports), x.ranges, tuple(requantised))
 
 
 def dump_program(program: Program) -> str:
@@ -221,3 +234,8 @@ def dump_program(program: Program) -> str:
             )
         lines.extend(f"  output {public} = {name}" for public, name in phase.outputs.items())
     return "\n".join(lines) + "\n"
+
+
+def dump_ranges(ranges: Mapping[str, Sequence[RangeEntry]]) -> str:
+    """One line an operation: what its accumulator may reach, for golden text tests."""
+    return "".join(f"{phase} {e.op}: {e.low}..{e.high}\n" for phase, entries in ranges.items() for e in entries)

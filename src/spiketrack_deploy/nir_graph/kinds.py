@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.nir_graph.graph import Node, Shape
+from spiketrack_deploy.nir_graph.graph import Graph, Node, Shape, valid_name
 
 FieldType = Literal["array", "ints", "int"]
 ShapeRule = Callable[[str, Node, "Shape | None"], Shape]
@@ -169,3 +169,19 @@ OTHER_NIR_KINDS = frozenset(
     }
 )  # fmt: skip
 """Primitives of NIR 1.0.8 that no tracker graph contains; named so that a refusal can tell them from nonsense."""
+
+
+def check_nodes(graph: Graph) -> None:
+    """Raise InputError naming the first node, field or edge that does not follow :data:`KINDS`."""
+    for name, node in graph.nodes.items():
+        if not valid_name(name):
+            raise InputError(f"node name '{name}' is no legal name: use letters, digits and _.@#- only")
+        if node.kind not in KINDS:
+            raise InputError(f"node '{name}': kind '{node.kind}' is none of {', '.join(KINDS)}")
+        fields = {field.name for field in KINDS[node.kind].fields}
+        if fields != node.params.keys():
+            raise InputError(f"node '{name}' ({node.kind}): has the fields {sorted(node.params)}, not {sorted(fields)}")
+    for edge in graph.edges:
+        for end in edge:
+            if end not in graph.nodes:
+                raise InputError(f"edge {edge}: there is no node '{end}'")

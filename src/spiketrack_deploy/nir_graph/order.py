@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.nir_graph.cuts import CUT_OPS, check_cut
 from spiketrack_deploy.nir_graph.graph import CUT_PREFIX, Cut, Graph, Shape, phase_of
-from spiketrack_deploy.nir_graph.kinds import KINDS
+from spiketrack_deploy.nir_graph.kinds import KINDS, check_nodes
 
 MAX_NAMED = 12
 """Names that a message lists at most."""
@@ -129,6 +129,7 @@ def infer_shapes(graph: Graph, cuts: Sequence[Cut]) -> dict[str, Shape]:
     Raises InputError naming the node or cut where two statements disagree, the value that a cut puts into an Input
     node included.
     """
+    check_nodes(graph)
     by_id = {CUT_PREFIX + cut.id: cut for cut in cuts}
     needs = dependencies(graph, cuts)
     shapes: dict[str, Shape] = {}

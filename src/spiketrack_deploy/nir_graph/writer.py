@@ -23,9 +23,8 @@ from spiketrack_deploy.nir_graph.graph import (
     compact,
     constant_value,
     graph_digest,
-    valid_name,
 )
-from spiketrack_deploy.nir_graph.kinds import KINDS
+from spiketrack_deploy.nir_graph.kinds import KINDS, check_nodes
 
 if TYPE_CHECKING:
     import h5py
@@ -50,7 +49,7 @@ def write_graph(graph: Graph, path: Path) -> str:
     """
     import h5py
 
-    check_storable(graph)
+    check_nodes(graph)
     digests = array_digests(graph)
     try:
         # In memory first: HDF5 crashes the process at its exit when a write to disk failed (disk full).
@@ -64,22 +63,6 @@ def write_graph(graph: Graph, path: Path) -> str:
         raise InputError(f"{path}: cannot be written ({error})") from error
     write_whole(path, image)
     return graph_digest(graph, digests)
-
-
-def check_storable(graph: Graph) -> None:
-    """Raise InputError naming the first node or field that does not follow :data:`kinds.KINDS`."""
-    for name, node in graph.nodes.items():
-        if not valid_name(name):
-            raise InputError(f"node name '{name}' cannot be stored: use letters, digits and _.@#- only")
-        if node.kind not in KINDS:
-            raise InputError(f"node '{name}': kind '{node.kind}' is none of {', '.join(KINDS)}")
-        fields = {field.name for field in KINDS[node.kind].fields}
-        if fields != node.params.keys():
-            raise InputError(f"node '{name}' ({node.kind}): has the fields {sorted(node.params)}, not {sorted(fields)}")
-    for edge in graph.edges:
-        for end in edge:
-            if end not in graph.nodes:
-                raise InputError(f"edge {edge}: there is no node '{end}'")
 
 
 class _Writer:

@@ -47,7 +47,7 @@ def describe_program(program: Program) -> dict[str, Any]:
     return {
         "phases": {name: describe_phase(program, phase) for name, phase in program.phases.items()},
         **describe_weights(program),
-        "config": program.meta.get("config"),
+        "config": program.meta["workload"]["tracker"] if "workload" in program.meta else None,
     }
 
 

@@ -1,7 +1,7 @@
 """The tracking loop: window, decoding, box arithmetic and template update, over any engine that yields maps.
 
-This module decides the box of a frame and when templates change (docs/spiketrack.md, "Loop"). It must not
-know how maps are computed: the float network, the integer engines and Lava all stand behind :class:`Network`.
+This module decides the box of a frame and when templates change (docs/spiketrack.md, "Loop"). It must not know how maps
+are computed or which network does it: float networks and integer engines all stand behind :class:`Network`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 
 from spiketrack_deploy.errors import EngineError, InputError
-from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.boxes import Box, clip_box
 from spiketrack_deploy.tracking.crop import Floats, check_frame, hann_window, sample_target
 from spiketrack_deploy.tracking.images import Image
@@ -35,12 +34,38 @@ class HeadMaps:
     offset: Floats
 
 
+class Settings(Protocol):
+    """What the loop must know of a tracker; its configuration has these, whatever else it holds.
+
+    ``resolution``: side of a crop in pixels. ``grid``: cells per side of a map. ``templates``: how many it takes.
+    ``search_factor``, ``template_factor``: side of a crop in target sizes. ``update_interval``, ``update_threshold``:
+    with every so many frames a template is replaced where the confidence is above that.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def grid(self) -> int: ...
+    @property
+    def templates(self) -> int: ...
+    @property
+    def search_factor(self) -> float: ...
+    @property
+    def template_factor(self) -> float: ...
+    @property
+    def update_interval(self) -> int: ...
+    @property
+    def update_threshold(self) -> float: ...
+
+
 class Network(Protocol):
     """What the loop needs of an engine."""
 
     @property
-    def config(self) -> TrackerConfig:
-        """Layout and loop settings."""
+    def config(self) -> Settings:
+        """Settings of the loop."""
 
     def set_templates(self, crops: Sequence[Image]) -> None:
         """Recompute every memory from T crops (uint8 ``[r,r,3]`` RGB; first, older, newest)."""

@@ -14,11 +14,11 @@ from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import AnyArray, IntArray, Program, TensorSpec
-from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.images import Image
-from spiketrack_deploy.tracking.loop import HeadMaps, maps_from_logits
+from spiketrack_deploy.tracking.loop import HeadMaps, Settings, maps_from_logits
 
-SEARCH, TEMPLATE = "search", "template"
+SEARCH, TEMPLATE, IMAGE = "search", "template", "image"
+"""How a tracker's program names its phases and what they are given."""
 
 
 def spike_activity(counts: Mapping[str, OpCounts]) -> float | None:
@@ -27,7 +27,7 @@ def spike_activity(counts: Mapping[str, OpCounts]) -> float | None:
     return sum(c.neuron_spiking for c in counts.values()) / updates if updates else None
 
 
-def check_tracks(program: Program, config: TrackerConfig) -> None:
+def check_tracks(program: Program, config: Settings) -> None:
     """InputError unless the program has what the loop needs in ``config``'s sizes: a search phase of one image, three
     maps of logits as outputs, and its memories, if any, written by a template phase of T images."""
     side, cells = config.resolution, config.grid
@@ -64,7 +64,7 @@ class ProgramNetwork:
     phase. The caller may clear the lists. InputError: the program is not of ``config``'s shape.
     """
 
-    def __init__(self, program: Program, engine: Engine, config: TrackerConfig, count: bool = True) -> None:
+    def __init__(self, program: Program, engine: Engine, config: Settings, count: bool = True) -> None:
         check_tracks(program, config)
         self.program, self._session = program, engine.session()
         self.counts: dict[str, list[Mapping[str, OpCounts]]] = {name: [] for name in program.phases}
@@ -72,8 +72,8 @@ class ProgramNetwork:
         self._ready = False
 
     @property
-    def config(self) -> TrackerConfig:
-        """Layout and loop settings."""
+    def config(self) -> Settings:
+        """Settings of the loop."""
         return self._config
 
     @property

@@ -1,14 +1,15 @@
 """A target followed through a clip, by the float tracker or by a program on any engine, and what is kept of it.
 
 This module decides which frames are recorded for calibration and comparison. It must not know files of a bundle, prices
-or reports. PyTorch is imported only where the float tracker runs.
+or reports, nor which float tracker it is: one stands behind :class:`ObservedNetwork`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,11 +17,9 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource
 from spiketrack_deploy.tracking.boxes import Box
-from spiketrack_deploy.tracking.loop import Network, TrackedFrame, Tracker
+from spiketrack_deploy.tracking.loop import HeadMaps, Network, Settings, TrackedFrame, Tracker
+from spiketrack_deploy.tracking.program_network import IMAGE, SEARCH, TEMPLATE
 from spiketrack_deploy.tracking.video import FrameSource, open_frames
-
-if TYPE_CHECKING:
-    from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 SAMPLES = 4
@@ -42,13 +41,31 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class FloatRun:
     """The float tracker on a clip. ``templates`` uint8 ``[T,3,r,r]`` with their spikes; search frames for calibration
-    and comparison: ``held_out`` equals ``calibration`` where the clip is too short for both."""
+    and comparison: ``held_out`` equals ``calibration`` where the clip is too short for both. All spikes are int8 0..4
+    in the program's axes."""
 
     steps: tuple[TrackedFrame, ...]
     templates: AnyArray
     template_spikes: Mapping[str, AnyArray]
     calibration: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
+
+    def recorded(self) -> dict[str, list[dict[str, AnyArray]]]:
+        """Phase -> runs of image and spikes by name: what a lowering is calibrated on."""
+        return {
+            TEMPLATE: [{IMAGE: self.templates, **self.template_spikes}],
+            SEARCH: [{IMAGE: sample.image, **sample.spikes} for sample in self.calibration],
+        }
+
+
+class ObservedNetwork(Network, Protocol):
+    """A float tracker that says what it did."""
+
+    def observing(self) -> AbstractContextManager[Mapping[str, AnyArray]]:
+        """Spikes by NI-LIF name, int8 0..4 in the program's axes, whole when the ``with`` block has ended."""
+
+    def states(self) -> Mapping[str, AnyArray]:
+        """What the templates left for the searches: integers in the program's axes, by state name."""
 
 
 def open_clip(clip: ClipSource, max_frames: int | None) -> FrameSource:
@@ -89,16 +106,12 @@ def sample_frames(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(int(f) for f in chosen[0::2]), tuple(int(f) for f in chosen[1::2])
 
 
-def follow_float(model: SpikeTrack, frames: FrameSource, init: Box, tell: Tell | None = None) -> FloatRun:
-    """Run the float64 tracker, recording spikes at the template pass and on the sample frames."""
-    from spiketrack_deploy.trackers.spiketrack.record import record_spikes
-    from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
-
-    network = TorchNetwork(model)
+def follow_float(network: ObservedNetwork, frames: FrameSource, init: Box, tell: Tell | None = None) -> FloatRun:
+    """Run a float tracker, recording spikes at the template pass and on the sample frames."""
     count = frames.frame_count or frames.max_frames
     # Where the length is unknown the first frames serve: a later one may not exist.
     calibration, held_out = sample_frames(count - 1) if count else (tuple(range(1, 8, 2)), tuple(range(2, 9, 2)))
-    recorder = _Recorder(network, record_spikes, {*calibration, *held_out})
+    recorder = _Recorder(network, {*calibration, *held_out})
     steps = follow(recorder, frames, init, "float tracker", tell)
     kept = recorder.samples
     first = tuple(kept[f] for f in calibration if f in kept)
@@ -109,16 +122,16 @@ def follow_float(model: SpikeTrack, frames: FrameSource, init: Box, tell: Tell |
 class _Recorder:
     """A network that keeps crops and spikes of chosen frames; the loop does not notice."""
 
-    def __init__(self, network: Any, record: Callable[[Any], Any], wanted: set[int]) -> None:
-        self._network, self._record, self._wanted = network, record, wanted
+    def __init__(self, network: ObservedNetwork, wanted: set[int]) -> None:
+        self._network, self._wanted = network, wanted
         self._frame = 0
         self.samples: dict[int, Sample] = {}
         self._current: AnyArray = np.zeros(0, dtype=np.uint8)
         self.templates: AnyArray = self._current
-        self.template_spikes: dict[str, AnyArray] = {}
+        self.template_spikes: Mapping[str, AnyArray] = {}
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Settings:
         return self._network.config
 
     def set_templates(self, crops: Sequence[AnyArray]) -> None:
@@ -126,23 +139,15 @@ class _Recorder:
         if self.template_spikes:
             self._network.set_templates(crops)
             return
-        with self._record(self._network.model) as spikes:
+        with self._network.observing() as spikes:
             self._network.set_templates(crops)
-        self.templates = self._current
-        self.template_spikes = {name: value.numpy() for name, value in spikes.items()}
+        self.templates, self.template_spikes = self._current, spikes
 
-    def search(self, crop: AnyArray) -> Any:
+    def search(self, crop: AnyArray) -> HeadMaps:
         self._frame += 1
         if self._frame not in self._wanted:
             return self._network.search(crop)
-        with self._record(self._network.model) as spikes:
+        with self._network.observing() as spikes:
             maps = self._network.search(crop)
-        memories = {f"memory.{i}": _integers(value.numpy()) for i, value in self._network.memories.items()}
-        kept = {name: value.numpy() for name, value in spikes.items()}
-        self.samples[self._frame] = Sample(self._frame, planar(crop), self._current, memories, kept)
+        self.samples[self._frame] = Sample(self._frame, planar(crop), self._current, self._network.states(), spikes)
         return maps
-
-
-def _integers(memory: AnyArray) -> AnyArray:
-    """The float tracker's memory ``[T,1,heads,d,dv]``, a multiple of 1/16, as int32 ``[T,heads,d,dv]``."""
-    return np.rint(memory[:, 0].astype(np.float64) * 16).astype(np.int32)

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spiketrack_deploy.frontends.spiketrack.export import build_graph
+from spiketrack_deploy.frontends.compile import Options, compile
+from spiketrack_deploy.frontends.spiketrack.source import ObservedTracker, SpikeTrackSource
 from spiketrack_deploy.lowering.calibrate import Calibration
-from spiketrack_deploy.lowering.lower import lower
 from spiketrack_deploy.program.types import AnyArray, Program
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.trackers.spiketrack.record import record_spikes
-from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 from spiketrack_deploy.training.pairs import Sample
 
 _STEP = re.compile(r"(\.seg_responder_(?:dw|pw))\.(\d+)$")
@@ -46,27 +44,23 @@ class Units:
 
 def calibration(model: SpikeTrack, samples: Sequence[Sample]) -> Calibration:
     """The float64 tracker's spikes on drawn samples (first search crop of each), as the lowering wants them."""
-    network = TorchNetwork(model)
-    images: dict[str, list[AnyArray]] = {"template": [], "search": []}
-    spikes: dict[str, list[dict[str, AnyArray]]] = {"template": [], "search": []}
+    network = ObservedTracker(model)
+    runs: dict[str, list[dict[str, AnyArray]]] = {"template": [], "search": []}
     for sample in samples:
-        with record_spikes(model) as seen:
+        with network.observing() as written:
             network.set_templates(list(sample.templates))
-        images["template"].append(sample.templates.transpose(0, 3, 1, 2))
-        spikes["template"].append({k: v.numpy() for k, v in seen.items()})
-        with record_spikes(model) as seen:
+        runs["template"].append({"image": sample.templates.transpose(0, 3, 1, 2), **written})
+        with network.observing() as read:
             network.search(sample.searches[0])
-        images["search"].append(sample.searches[:1].transpose(0, 3, 1, 2))
-        spikes["search"].append({k: v.numpy() for k, v in seen.items()})
-    return Calibration(images, spikes)
+        runs["search"].append({"image": sample.searches[:1].transpose(0, 3, 1, 2), **read})
+    return runs
 
 
 def lowered(model: SpikeTrack, samples: Sequence[Sample] = ()) -> Program:
     """The integer program of an evaluation-mode network; exponents tuned on ``samples`` where given."""
     double = model.double()
-    state = {key: value.detach().cpu().numpy() for key, value in double.state_dict().items()}
-    graph, cuts = build_graph(state, model.config)
-    return lower(graph, cuts, calibration(double, samples) if samples else None).program
+    options = Options(calibration=calibration(double, samples) if samples else None)
+    return compile(SpikeTrackSource(double), options).program
 
 
 def operation_of(path: str) -> tuple[str, int | None]:

@@ -20,6 +20,7 @@ from spiketrack_deploy.nir_graph.kinds import KINDS
 LEVELS = len(STRICT_THRESHOLDS)
 """A graded spike is n / LEVELS with n = 0 .. LEVELS."""
 
+SCHEMA = "spiketrack-nir-1"
 CONVENTION = (
     "Values are in the tracker's units: spikes are n/4 with integer n in 0..4, images are normalised. There is no dt: "
     "the graph is feed-forward, T steps are unrolled in space (@t<step>). Several edges into a node are summed in edge "

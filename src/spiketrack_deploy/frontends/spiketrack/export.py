@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 import numpy.typing as npt
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.frontends.spiketrack.builder import CONVENTION, GraphBuilder
+from spiketrack_deploy.frontends.spiketrack.builder import CONVENTION, SCHEMA, GraphBuilder
 from spiketrack_deploy.frontends.spiketrack.fold import Weights
 from spiketrack_deploy.nir_graph.cuts import TRANSPOSE
 from spiketrack_deploy.nir_graph.graph import Cut, FloatArray, Graph, canonical_json
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.tracking.loop import CLAMP
 
-SCHEMA = "spiketrack-nir-1"
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-SCORE_CLAMP = 1e-4
 LAST_EMBED = 3
 """A network has four template embeddings, 0 to 3; later steps would use the last."""
 
@@ -238,4 +237,4 @@ class _Branch:
                 y = self._conv_norm(f"decoder.conv{layer}_{part}", y)
                 y = self._spike(f"decoder.{part}{layer}_spike", y)
             logits += self._conv(f"decoder.conv5_{part}", y, f"decoder.conv5_{part}", None)
-        self.b.cut(f"{self.name}.decoder@t0.decode", "decode", logits, {"clamp": SCORE_CLAMP})
+        self.b.cut(f"{self.name}.decoder@t0.decode", "decode", logits, {"clamp": CLAMP})
