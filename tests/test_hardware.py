@@ -110,6 +110,20 @@ HOSTILE = {
     "limit without source": (', source = "the test" }', " }", "limits.cores_per_chip.source"),
     "limit in another unit": ('unit = "cores"', 'unit = "bytes"', "cores_per_chip.unit"),
     "negative limit": ("{ value = 2,", "{ value = -2,", "limits.cores_per_chip.value"),
+    "limit of 10^30": ("{ value = 2,", f"{{ value = {10**30},", "limits.cores_per_chip.value"),
+    "more cores than a mesh can be": ("{ value = 2,", "{ value = 1000000000,", "cores_per_chip.value must be at most"),
+    "more tiles than a mesh can be": (
+        "[limits]\n",
+        "[limits]\n"
+        'tiles_x = { value = 100000, unit = "tiles", tag = "specified", source = "the test" }\n'
+        'tiles_y = { value = 100000, unit = "tiles", tag = "specified", source = "the test" }\n',
+        "100000 x 100000 tiles are more than",
+    ),
+    "weights of no bit": (
+        "[limits]\n",
+        '[limits]\nweight_bits = { value = 0, unit = "bits", tag = "specified", source = "the test" }\n',
+        "weight_bits.value must be at least 1",
+    ),
     "fractional limit": ("{ value = 2,", "{ value = 2.5,", "limits.cores_per_chip.value"),
     "another schema": ("schema = 1", "schema = 2", "schema"),
     "no name": ('name = "toy"\n', "", "name"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -195,3 +196,12 @@ def test_profiles_made_to_exhaust(bundle: Path, case: str) -> None:
     for args in (("targets", "show", "./x.toml"), ("map", "bundle", "--target", "x.toml")):
         refused(bundle.parent, ("x.toml", word), *args)
     assert time.perf_counter() - start < 10
+
+
+def test_a_chip_that_reaches_nobody_is_a_chip_that_does_not_fit(bundle: Path) -> None:
+    """Crops of 48 pixels, scaled by the fixes that are tried, give targets of more rows than their source has."""
+    text = find_profile("loihi2").read_text(encoding="utf-8")
+    changed = re.sub(r"(?m)^(axon_map_per_core *= *\{ *value *= *)\d+", r"\g<1>1", text)
+    assert changed != text
+    (bundle.parent / "lonely.toml").write_text(changed, encoding="utf-8")
+    refused(bundle.parent, ("does not fit", "axons_out"), "map", "bundle", "--target", "lonely.toml", "--quiet", code=4)

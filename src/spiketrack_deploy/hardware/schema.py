@@ -11,7 +11,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from spiketrack_deploy.hardware.vocabulary import EXCLUSIVE, LIMIT_TAGS, LIMITS, ORDERED, POSITIVE, PRICES, TAGS, UNITS
+from spiketrack_deploy.hardware.vocabulary import (
+    EXCLUSIVE,
+    LIMIT_TAGS,
+    LIMITS,
+    MESH,
+    MOST_CORES,
+    ORDERED,
+    POSITIVE,
+    PRICES,
+    TAGS,
+    UNITS,
+)
 from spiketrack_deploy.units import Interval
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=False)
@@ -114,6 +125,8 @@ class Profile(BaseModel):
                 raise ValueError(f"{name}.unit is {limit.unit!r}, must be {LIMITS[name][0]!r}")
             if name in POSITIVE and limit.value < 1:
                 raise ValueError(f"{name}.value must be at least 1")
+            if name in MESH and limit.value > MOST_CORES:
+                raise ValueError(f"{name}.value must be at most {MOST_CORES}")
         return limits
 
     @field_validator("boards")
@@ -165,6 +178,8 @@ class Profile(BaseModel):
             if columns * rows * per_tile != have["cores_per_chip"]:
                 cores = have["cores_per_chip"]
                 return f"limits: {columns} x {rows} tiles of {per_tile} cores are not {cores} cores"
+        if have.get("tiles_x", 1) * have.get("tiles_y", 1) > MOST_CORES:
+            return f"limits: {have['tiles_x']} x {have['tiles_y']} tiles are more than {MOST_CORES}"
         words, size = have.get("synaptic_words_per_core"), have.get("synaptic_memory_per_core")
         if words is not None and size is not None and 8 * words > size:
             return f"limits.synaptic_words_per_core: {words} words of 64 bits are more than {size} bytes"

@@ -117,8 +117,14 @@ LIMITS: dict[str, tuple[str, str]] = {
 }
 """Limit -> unit and meaning."""
 
-POSITIVE = ("chips", "cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y", "neurons_per_core", "substeps")
+POSITIVE = (
+    "chips", "cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y", "neurons_per_core", "substeps", "weight_bits",
+)  # fmt: skip
 """Limits that must be at least 1: a chip without any of these holds nothing."""
+
+MESH = ("cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y")
+MOST_CORES = 2**17
+"""Largest value of each limit of :data:`MESH`, and most tiles: a mapping holds the mesh of a chip in memory."""
 
 ORDERED = (
     ("cores_per_tile", "cores_per_chip"),

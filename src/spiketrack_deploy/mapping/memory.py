@@ -146,7 +146,8 @@ def rows_read(s: Synapses, source: Population, target: Population) -> IntArray:
         return np.ones((target.height, source.height), dtype=np.int64)
     if s.form == "upsample":
         nonzero: IntArray = (upsample_matrix(source.height, s.stride[0]) != 0).astype(np.int64)
-        return nonzero
+        # A scaled network (mapping.fixes) may round a target to more rows than its source gives: the last one again.
+        return nonzero[np.minimum(np.arange(target.height), len(nonzero) - 1)]
     at = np.arange(target.height)[:, None] * s.stride[0] + np.arange(s.kernel[0])[None] * s.dilation[0] - s.padding[0]
     found = np.zeros((target.height, source.height), dtype=np.int64)
     row, tap = np.nonzero((at >= 0) & (at < source.height))
