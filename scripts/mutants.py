@@ -39,11 +39,11 @@ from private_tests import KEPT, PACKAGE, ROOT, choose, copy_tree, judge, measure
 AREAS = {  # area -> rooms of the package, beginnings of its test files
     "program": (("program",), ("test_program", "test_integers")),
     "lowering": (("lowering", "frontends"), ("test_lowering", "test_integers")),
-    "engines": (("engines",), ("test_engine", "test_lava", "test_cli_lava")),
+    "engines": (("engines",), ("test_engine", "test_lava", "test_cli_lava", "test_program_counts")),
     "energy": (("energy",), ("test_energy", "test_anchors")),
     "mapping": (("mapping",), ("test_mapping", "test_anchors")),
     "nir_graph": (("nir_graph",), ("test_nir",)),
-    "tracker": (("trackers", "tracking"), ("test_tracker", "test_tracking")),
+    "tracker": (("trackers", "tracking"), ("test_tracker", "test_tracking", "test_engine_network")),
 }
 SWAPS = {
     "+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "%": "//", "**": "*", "<<": ">>", ">>": "<<", "&": "|", "|": "&",

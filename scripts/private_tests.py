@@ -112,23 +112,33 @@ def choose(
 ) -> dict[str, tuple[int, int]]:
     """Test -> (place in the order, seconds allowed), for a change in ``lines`` of ``source``.
 
-    ``lines`` None: outside functions, so every test that enters the file. ``first``: beginnings of test files to run
-    first. ``extent``: ``hits`` (the tests that execute the lines), ``files`` (then the others of their files) or
-    ``suite`` (then all). Where nothing executes the file (another interpreter does), the files of ``first`` run.
+    ``lines`` None: outside functions, so every test that enters the file; the same where nobody is seen to execute the
+    lines (compiled code), and the files of ``first`` where nobody enters the file (another interpreter does).
+    ``first``: beginnings of test files to run first. ``extent``: ``hits`` (the tests that execute the lines), ``files``
+    (then the others of their files) or ``suite`` (then all).
     """
-    places: list[tuple[Any, ...]] = []
-    unseen = not any(source in m["lines"] for m in measured.values())
+    hits: dict[str, set[str]] = {}
     for name, m in measured.items():
-        early = Path(name).name.startswith(first)
         by_line = m["lines"].get(source, {})
-        hits = {c for n, contexts in by_line.items() if lines is None or int(n) in lines for c in contexts}
-        hits -= {""} if lines is None else set()  # whoever collects the tests has imported the file
-        if hits & {name, ""} or (unseen and early):
-            hits = set(m["seconds"])
-        cost = sum(m["seconds"].get(test, 0) for test in hits)
-        wanted = m["seconds"] if extent == "suite" or (extent == "files" and hits) else hits
-        places += [(test not in hits, not early, cost, name, i, test) for i, test in enumerate(wanted)]
+        found = {c for n, contexts in by_line.items() if lines is None or int(n) in lines for c in contexts}
+        found -= {""} if lines is None else set()  # whoever collects the tests has imported the file
+        hits[name] = set(m["seconds"]) if found & {name, ""} else found
+    if not any(hits.values()):
+        if lines is not None:
+            return choose(measured, source, None, first, extent)
+        hits = {name: set(m["seconds"]) if _early(name, first) else set() for name, m in measured.items()}
+    places: list[tuple[Any, ...]] = []
+    for name, m in measured.items():
+        cost = sum(m["seconds"].get(test, 0) for test in hits[name])
+        wanted = m["seconds"] if extent == "suite" or (extent == "files" and hits[name]) else hits[name]
+        places += [
+            (test not in hits[name], not _early(name, first), cost, name, i, test) for i, test in enumerate(wanted)
+        ]
     return {p[-1]: (i, 30 + int(10 * measured[p[3]]["seconds"].get(p[-1], 0))) for i, p in enumerate(sorted(places))}
+
+
+def _early(name: str, first: tuple[str, ...]) -> bool:
+    return Path(name).name.startswith(first)
 
 
 def judge(mutant: dict[str, Any], tree: Path, chosen: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -94,11 +94,11 @@ def test_a_drawn_step_equals_its_definition(seed: int) -> None:
     hann = [math.sin(math.pi * k / 5) ** 2 for k in range(1, 5)]
     ranked = sorted(((hann[r] * hann[c] * score[r, c], r, c) for r in range(4) for c in range(4)), reverse=True)
     best, row, column = ranked[0]
-    assert (step.argmax, step.frame_id) == (4 * row + column, 1)
+    assert (step.argmax, step.frame) == (4 * row + column, 1)
     assert step.confidence == pytest.approx(best, abs=1e-12)
     assert step.margin == pytest.approx(best - ranked[1][0], abs=1e-12)
     side = math.ceil(math.sqrt(w * h) * 4)
-    assert step.resize_factor == 64 / side
+    assert tracker.resize_factor == 64 / side
     wide, high = size[:, row, column] * side
     left = x + w / 2 + ((column + offset[0, row, column]) / 4 - 0.5) * side - wide / 2
     top = y + h / 2 + ((row + offset[1, row, column]) / 4 - 0.5) * side - high / 2

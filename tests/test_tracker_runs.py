@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,11 @@ import pytest
 from _models import tiny_config, tiny_model
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.sources import ClipSource
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
 from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 from spiketrack_deploy.tracking.loop import Tracker
-from spiketrack_deploy.tracking.runs import follow_float, sample_frames
+from spiketrack_deploy.tracking.runs import follow_float, open_clip, sample_frames
 from spiketrack_deploy.tracking.video import open_frames
 
 BOX = (30.0, 20.0, 28.0, 19.0)
@@ -65,7 +67,7 @@ def test_what_is_recorded_is_what_the_tracker_saw(tmp_path: Path) -> None:
         assert (kept.frame, kept.box, kept.confidence, kept.argmax, kept.updated) == (
             k, step.box, step.confidence, step.argmax, k % 2 == 0,
         )  # fmt: skip
-        assert np.array_equal(sample.image, step.crop.transpose(2, 0, 1)[None])
+        assert np.array_equal(sample.image, tracker.search_crop.transpose(2, 0, 1)[None])
         assert np.array_equal(sample.templates, templates)
         assert set(sample.memories) == set(sixteenths)
         for name, value in sixteenths.items():
@@ -83,3 +85,16 @@ def test_progress_and_clips_that_are_too_short(tmp_path: Path) -> None:
     assert [s.frame for s in found.calibration] == [1] and [s.frame for s in found.held_out] == [2]
     with pytest.raises(InputError, match="only one frame"):
         follow_float(model, open_frames(tmp_path, 1), BOX)
+    source = ClipSource(tmp_path, BOX, False)
+    assert open_clip(source, 2).frame_count == 2 and open_clip(source, None).frame_count == 3
+    with pytest.raises(InputError, match="holds 1 frame; tracking needs at least two"):
+        open_clip(source, 1)
+
+
+def test_a_clip_of_unknown_length_is_sampled_from_its_beginning(tmp_path: Path) -> None:
+    """A video need not state its length: frames 1 to 8 then, as far as they exist."""
+    model, frames = tiny_model(tiny_config(1)), replace(open_frames(clip(tmp_path, 5)), frame_count=None)
+    found = follow_float(model, frames, BOX)
+    assert [s.frame for s in found.calibration] == [1, 3] and [s.frame for s in found.held_out] == [2, 4]
+    alone = follow_float(model, replace(open_frames(tmp_path, 2), frame_count=None), BOX)
+    assert [s.frame for s in alone.calibration] == [s.frame for s in alone.held_out] == [1]
