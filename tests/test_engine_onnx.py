@@ -76,5 +76,6 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     program = random_program(1)
     with pytest.raises(InputError, match="no sideways phase; it has template, search"):
         export_onnx(program, tmp_path / "x.onnx", "sideways")
+    (tmp_path / "file").write_text("in the way of a folder")
     with pytest.raises(InputError, match="cannot be written"):
-        export_onnx(program, tmp_path / "absent" / "x.onnx")
+        export_onnx(program, tmp_path / "file" / "x.onnx")
