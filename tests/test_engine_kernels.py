@@ -71,23 +71,27 @@ def test_a_gain_that_does_not_exist_is_not_claimed() -> None:
     assert spikes(gate[0], values).tolist() == [0, 0, 1, 1, 1]
 
 
-def test_probe_notices_a_kernel_that_is_off_by_one(monkeypatch) -> None:
-    """The int8 operator is an internal one of PyTorch: whatever it may become, a wrong answer or signature is seen."""
-    right = sim_conv._conv_int8
+class OffByOne:
+    """The operator of a PyTorch that means something else by it."""
 
-    def wrong(*arguments):
-        kernel = right(*arguments)
-        return lambda x: kernel(x) + 1
+    right = torch.ops.onednn.qconv2d_pointwise.default
+    default = staticmethod(lambda *arguments: OffByOne.right(*arguments) + 1)
 
-    def absent(*arguments):
-        raise AttributeError("no such operator")
 
+class Absent:
+    """No such operator: whoever asks for it meets an AttributeError."""
+
+
+@pytest.mark.parametrize("operator", [OffByOne, Absent])
+def test_an_int8_operator_that_changed_is_noticed_and_not_used(monkeypatch, operator: type) -> None:
+    """It is an internal one of PyTorch: whatever it may become, no integer of a program changes."""
+    program = random_program(0, 1)
+    monkeypatch.setattr(torch.ops.onednn, "qconv2d_pointwise", operator)
     sim_conv.int8_available.cache_clear()
     try:
-        for broken in (wrong, absent):
-            monkeypatch.setattr(sim_conv, "_conv_int8", broken)
-            assert sim_conv.int8_available() is False
-            sim_conv.int8_available.cache_clear()
+        assert sim_conv.int8_available() is False
+        runs = list(random_inputs(program, 0).items())
+        compare(ReferenceEngine(program), SimEngine(program, threads=1), program, runs, timed=False).demand()
     finally:
         sim_conv.int8_available.cache_clear()
 
