@@ -141,7 +141,7 @@ def test_the_glossary_explains_each_word_once() -> None:
 
 def test_the_architecture_has_a_row_for_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`[^|]*`) \|", text.split("## Rooms")[1], re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]*`) \|", text.split("## Rooms")[1].split("\n## ")[0], re.MULTILINE)
     named = [room for row in rows for room in re.findall(r"`([\w.]+)/?`", row)]
     package = ROOT / "src" / "spiketrack_deploy"
     rooms = {path.name for path in package.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}

@@ -76,7 +76,7 @@ themselves."""
 
 # Single modules that join two rooms, and why.
 MAY_ALSO_KNOW = {
-    "report.doctor": ("bundle", "engines", "inputs"),  # what is installed
+    "report.doctor": ("engines", "inputs"),  # what is installed
     "cli.main": ("bundle",),  # the sentence of a failed write
     "cli.printing": ("hardware",),  # which prices a cause has
 }

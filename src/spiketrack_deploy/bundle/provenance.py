@@ -11,29 +11,14 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy import __version__
+from spiketrack_deploy.inputs.versions import versions
 from spiketrack_deploy.inputs.whole_file import file_digest
 
 SCHEMA = "spiketrack-provenance/1"
-PACKAGES = (
-    "numpy", "torch", "numba", "nir", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic",
-    "click", "rich", "matplotlib", "safetensors",
-)  # fmt: skip
-
-
-def versions(names: Sequence[str] = PACKAGES) -> dict[str, str | None]:
-    """Installed version of each distribution, ``None`` where it is absent; nothing is imported."""
-    found: dict[str, str | None] = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 def describe_input(path: Path) -> dict[str, Any]:

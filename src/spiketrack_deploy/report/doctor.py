@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from spiketrack_deploy import __version__
-from spiketrack_deploy.bundle.provenance import versions
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.inputs.resources import clip_names, model_names, profile_names
+from spiketrack_deploy.inputs.versions import versions
 
 SUPPORTED = ((3, 10), (3, 13))
 _NEEDED_BY = {"reference": ("numpy",), "sim": ("numpy", "torch"), "onnx": ("numpy", "onnx", "onnxruntime")}
