@@ -27,13 +27,13 @@ def keys(found: Any, result: type) -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_reading_a_bundle_returns_what_it_says(exported: Path) -> None:
+def test_reading_a_bundle_returns_what_it_says(exported: Path, tiny_checkpoint: Path) -> None:
     keys(api.verify(exported), results.VerifyResult)
     keys(api.energy(exported, ["loihi2"]), results.EnergyResult)
     keys(api.simulate(exported, max_frames=3), results.SimulateResult)
     keys(api.targets(), results.TargetsResult)
     keys(api.budget(), results.BudgetResult)
-    model, bundle = api.inspect("spiketrack-untrained"), api.inspect(exported)
+    model, bundle = api.inspect(tiny_checkpoint), api.inspect(exported)
     assert set(model) | set(bundle) == set(results.InspectResult.__annotations__)
     assert results.InspectResult.__required_keys__ <= set(model) & set(bundle)
 
