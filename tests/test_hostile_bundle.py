@@ -88,7 +88,7 @@ PROGRAMS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "digest that is null": (lambda d: d["arrays"].update({next(iter(d["arrays"])): None}), ("null",)),
     "20,000 operations": (lambda d: search(d).update(ops=[{}] * 20_000), ("20,000 entries",)),
     "meta as a list": (lambda d: d.update(meta=[]), ("meta must be an object",)),
-    "empty meta": (lambda d: d.update(meta={}), ("config is missing in meta",)),
+    "empty meta": (lambda d: d.update(meta={}), ("workload is missing in meta",)),
     "remark as a list": (lambda d: d["meta"].update(remark=["x"]), ("remark must be printable text",)),
     "half a surrogate pair": (lambda d: d["meta"].update(remark="\ud800"), ("surrogates",)),
     "name without letters": (lambda d: tracker(d).update(name="\u200b"), ("name must be printable",)),
