@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "src")]
 import pilotnet  # noqa: E402
 import pilotnet_cores  # noqa: E402
 
-from spiketrack_deploy.energy.layers import Mean  # noqa: E402
+from spiketrack_deploy.energy.layers import LayerCounts  # noqa: E402
 from spiketrack_deploy.energy.report import assess  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
 from spiketrack_deploy.hardware.profiles import load_profile  # noqa: E402
@@ -108,7 +108,7 @@ def layout_figures(
     """Cores, step time and energy of one way to split the network over cores."""
     time = pilotnet_cores.step_time(layout, found, profile)
     rows = pilotnet_cores.with_messages(layout, found, pilotnet.per_step(layout.network, found))
-    energy = assess(rows, [], profile, update_interval=1).search.dynamic
+    energy = assess({"step": rows}, profile, {"step": 1}).dynamic
     return {
         "name": name,
         "cores": layout.cores,
@@ -132,7 +132,7 @@ def check_layout(figures: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def check_mapping(network: pilotnet.PilotNet, counts: Sequence[Mean], profile: Profile) -> list[dict[str, Any]]:
+def check_mapping(network: pilotnet.PilotNet, counts: Sequence[LayerCounts], profile: Profile) -> list[dict[str, Any]]:
     """Step time and energy as ``spiketrack map`` computes them, from mean counts shared out over the cores."""
     mapping, activity = pilotnet_cores.chip_mapping(network, counts, profile, "power_of_two")
     time = latency(mapping, profile)
@@ -149,7 +149,7 @@ def run(profile: Profile) -> dict[str, Any]:
     files = pilotnet.fetch()
     network = pilotnet.read(files[pilotnet.NETWORK])
     found = pilotnet.replay(network)
-    energy = assess(pilotnet.per_step(network, found), [], profile, update_interval=1)
+    energy = assess({"step": pilotnet.per_step(network, found)}, profile, {"step": 1}, result="step").main
     wrong = pilotnet.wrong_spikes(network, files)
     neurons = {name: (size, NEURONS.get(name)) for name, size in network.populations.items()}
     checks = [
@@ -166,7 +166,7 @@ def run(profile: Profile) -> dict[str, Any]:
             "ok": all(have == published for have, published in neurons.values()),
         },
         *check_counts(found),
-        *check_energy("dynamic energy, one message per spike", energy.search.dynamic),
+        *check_energy("dynamic energy, one message per spike", energy.dynamic),
     ]
     layouts = [layout_figures("published layout", pilotnet_cores.published(network), found, profile)]
     for rule in ("power_of_two", "contiguous"):
@@ -174,7 +174,7 @@ def run(profile: Profile) -> dict[str, Any]:
         layouts.append(layout_figures(f"this mapper, {rule}", own, found, profile))
     # The third layout is another cut than the measured one (see NOTES).
     checks += [check for figures in layouts[:2] for check in check_layout(figures)]
-    checks += check_mapping(network, energy.search.counts, profile)
+    checks += check_mapping(network, energy.counts, profile)
     return {
         "network": {"md5": pilotnet.MD5, "source": pilotnet.REQUIREMENT, "steps": pilotnet.STEPS},
         "profile": {"name": profile.name, "sha256": profile.digest},
@@ -189,8 +189,8 @@ def run(profile: Profile) -> dict[str, Any]:
             }
             for item in found
         ],
-        "dynamic_nj_per_step": energy.search.dynamic.to_dict(),
-        "by_cause_nj": energy.to_dict()["per_frame"]["by_cause_nj"],
+        "dynamic_nj_per_step": energy.dynamic.to_dict(),
+        "by_cause_nj": energy.to_dict()["by_cause_nj"],
         "layouts": layouts,
         "notes": list(NOTES),
         "checks": checks,

@@ -39,7 +39,7 @@ def _percent(interval: Mapping[str, float]) -> str:
 
 
 def results(trackers: Trackers) -> str:
-    """Accuracy with intervals; synaptic operations and dynamic energy of a frame, template updates included."""
+    """Accuracy with intervals; synaptic operations of a run of the main phase, dynamic energy of a frame with all."""
     head = ("tracker", "success AUC, % [95 %]", "P@20, %", "normalised P, %", "M synops", "dynamic uJ [low, high]")
     rows = []
     for name, tracker in trackers.items():
@@ -47,7 +47,7 @@ def results(trackers: Trackers) -> str:
         energy, cost = tracker.get("energy"), ["-", "-"]
         if energy:
             nominal, low, high = (energy["per_frame_nj"][key] / 1e3 for key in ("nominal", "low", "high"))
-            synops = energy["counts_per_frame"]["synops"] / 1e6
+            synops = energy["phases"][energy["main"]]["counts"]["synops"] / 1e6
             cost = [f"{synops:.2f}", f"{nominal:.0f} [{low:.0f}, {high:.0f}]"]
         rows.append([name, *accuracy, *cost])
     return table(head, rows)
@@ -64,9 +64,10 @@ def by_sequence(trackers: Trackers) -> str:
 
 
 def by_block(tracker: Mapping[str, Any]) -> str:
-    """Neurons, share that fires, mean level and synaptic operations of a search frame."""
+    """Neurons, share that fires, mean level and synaptic operations of a run of the main phase."""
     sums: dict[str, dict[str, float]] = {}
-    for layer in tracker["energy"]["layers"]:
+    energy = tracker["energy"]
+    for layer in (row for row in energy["layers"] if row["phase"] == energy["main"]):
         block, counts = sums.setdefault(layer["block"], {}), dict(layer["counts"])
         if layer["kind"] != "ni_lif":
             counts.pop("output_sum", None)

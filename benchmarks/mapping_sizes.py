@@ -2,9 +2,9 @@
 
     python benchmarks/mapping_sizes.py [--size NAME ...] [--target NAME] [--density SHARE] [--json]
 
-Weights are drawn in the layer shapes of each configuration (docs/spiketrack.md has their neurons
-alone): cores, words and hops depend on shapes, times and dynamic energies on the assumed spike density. ``nano`` is the
-nano model's configuration. Without --size all of them; the largest takes about half a minute.
+Weights are drawn in the layer shapes of each configuration (docs/spiketrack.md): cores, words and hops depend on
+shapes, times and dynamic energies on the assumed spike density. ``nano`` is the nano model's configuration. Without
+--size all of them; the largest takes about half a minute.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
 from _mapping import nano_program, official_program  # noqa: E402
 
 from spiketrack_deploy.errors import SpiketrackError, UsageError  # noqa: E402
+from spiketrack_deploy.hardware.targets import resolve_target  # noqa: E402
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY  # noqa: E402
-from spiketrack_deploy.mapping.limits import core_limits, resolve_target  # noqa: E402
 from spiketrack_deploy.mapping.populations import populations  # noqa: E402
-from spiketrack_deploy.mapping.report import mapping_report  # noqa: E402
+from spiketrack_deploy.mapping.report import map_phase  # noqa: E402
 from spiketrack_deploy.mapping.split import split  # noqa: E402
 
 SIZES = ("nano", "s256_t1", "s256_t3", "b256_t1", "b256_t3", "b384_t1", "b384_t3")
@@ -38,13 +38,12 @@ NANO = 1e-9
 def measure(size: str, target: str, density: float) -> dict[str, Any]:
     """Figures of one size on one target, and which boards hold it."""
     program = nano_program() if size == "nano" else official_program(size)
-    profile, chips = resolve_target(target)
+    goal = resolve_target(target)
     start = time.perf_counter()
-    mapping, report = mapping_report(
-        program, profile, target=target, chips_available=chips, phase="search", density=density
-    )
+    found = map_phase(program, "search", goal, density=density)
     seconds = time.perf_counter() - start
-    limits = core_limits(profile)
+    mapping, report, profile = found.mapping, found.to_dict(), goal.profile
+    limits = mapping.limits
     vendor = split(populations(program, "search"), limits, "power_of_two").cores
     neurons = report["neurons"]
     packed = -(-neurons["neurons"] // limits.neurons)
@@ -59,7 +58,7 @@ def measure(size: str, target: str, density: float) -> dict[str, Any]:
         "chips": mapping.chips,
         "chips_power_of_two_tiling": -(-vendor // limits.cores_per_chip),
         "core_level_breaches": sum(b["fatal"] and b["rule"] != "chips" for b in report["breaches"]),
-        "template_phase_cores": report["other_phase"]["cores"],
+        "template_phase_cores": found.other_phases[0].cores,
         "static_power_w": power.nominal * mapping.chips if power else None,
         "static_mj_per_camera_frame": power.nominal * mapping.chips / 30 * MILLI if power else None,
         "dynamic_mj": {key: value * NANO * MILLI for key, value in report["energy"]["dynamic_nj"].items()},
@@ -71,7 +70,7 @@ def measure(size: str, target: str, density: float) -> dict[str, Any]:
         "even_split": report["balance"]["even"],
         "saved_over_row_major": report["placement"]["saved_over_row_major"],
         "gap_to_lower_bound": report["placement"]["gap_to_lower_bound"],
-        "fits": {board: mapping.chips <= (resolve_target(board)[1] or 0) for board in BOARDS},
+        "fits": {board: mapping.chips <= (resolve_target(board).profile.chips or 0) for board in BOARDS},
         "mapping_seconds": seconds,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }

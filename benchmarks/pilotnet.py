@@ -267,19 +267,16 @@ def wrong_spikes(network: PilotNet, files: Mapping[str, bytes]) -> dict[str, int
     return differ
 
 
-def per_step(network: PilotNet, found: Sequence[LayerReplay]) -> list[list[LayerCounts]]:
-    """Counts in the form that ``energy`` prices: one entry that holds all steps, then empty ones, so that means are per
-    step and sums stay exact. Every layer gives a synaptic and a neuron row."""
+def per_step(network: PilotNet, found: Sequence[LayerReplay]) -> list[LayerCounts]:
+    """Counts in the form that ``energy`` prices, summed over all steps: a synaptic and a neuron row per layer."""
     steps = found[0].spikes.shape[0]
-    rows = [_neurons("input", network.populations["input"] * steps, 0)]
+    rows = [_neurons("input", network.populations["input"] * steps, 0, steps)]
     for item in found:
-        rows.append(LayerCounts(item.layer.name, "conv", item.layer.name, item.counts.to_dict()))
-        rows.append(_neurons(item.layer.name, item.spikes.size, int(item.spikes.sum())))
-    empty: Mapping[str, int] = {}
-    nothing = [LayerCounts(row.name, row.kind, row.block, empty) for row in rows]
-    return [rows] + [nothing] * (steps - 1)
+        rows.append(LayerCounts(item.layer.name, "conv", item.layer.name, item.counts.to_dict(), steps))
+        rows.append(_neurons(item.layer.name, item.spikes.size, int(item.spikes.sum()), steps))
+    return rows
 
 
-def _neurons(name: str, updates: int, spikes: int) -> LayerCounts:
+def _neurons(name: str, updates: int, spikes: int, steps: int) -> LayerCounts:
     counts = {"neuron_updates": updates, "neuron_spiking": spikes, "output_sum": spikes}
-    return LayerCounts(f"{name}.neurons", "ni_lif", name, counts)
+    return LayerCounts(f"{name}.neurons", "ni_lif", name, counts, steps)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pilotnet import Layer, LayerReplay, PilotNet
 
-from spiketrack_deploy.energy.layers import LayerCounts, Mean
+from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.activity import Activity, measured
@@ -24,7 +24,7 @@ from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.placement import place
 from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.traffic import traffic
-from spiketrack_deploy.mapping.types import ChipMapping, CoreLoads, Network, Population, Synapses
+from spiketrack_deploy.mapping.types import ChipMapping, CoreLoads, Population, PopulationGraph, Synapses
 from spiketrack_deploy.program.ops.conv import taps
 from spiketrack_deploy.units import Interval
 
@@ -162,14 +162,11 @@ def messages_per_spike(layout: Layout, found: Sequence[LayerReplay]) -> float:
 
 
 def with_messages(
-    layout: Layout, found: Sequence[LayerReplay], rows: Sequence[Sequence[LayerCounts]]
-) -> list[list[LayerCounts]]:
+    layout: Layout, found: Sequence[LayerReplay], rows: Sequence[LayerCounts]
+) -> list[LayerCounts]:
     """Counts of ``pilotnet.per_step`` in which every spike is a message to each of its destination cores."""
     sent = {item.layer.name: messages(layout, item) for item in found}
-    first = [
-        replace(row, counts={**row.counts, "events": sent[row.name]}) if row.name in sent else row for row in rows[0]
-    ]
-    return [first, *map(list, rows[1:])]
+    return [replace(row, counts={**row.counts, "events": sent[row.name]}) if row.name in sent else row for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +208,7 @@ def step_time(layout: Layout, found: Sequence[LayerReplay], profile: Profile) ->
     return StepTime(total, busiest, what)
 
 
-def mapper_network(network: PilotNet) -> Network:
+def mapper_network(network: PilotNet) -> PopulationGraph:
     """PilotNet-LIF as the mapper sees a network. Lava stores x first, so columns here are rows there: the mapper cuts
     along them, as the vendor's compiler does. The input layer's neurons take cores, as in the published log."""
     channels, height, width = network.input_shape
@@ -230,7 +227,7 @@ def mapper_network(network: PilotNet) -> Network:
         # What a synapse takes: the mapper has no dense format, so a dense one is a chain of two native weights.
         bits = DENSE_BITS if layer.dense else WEIGHT_BITS
         synapses.append(Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=bits, weight=name))
-    return Network("search", tuple(populations), tuple(synapses), len(populations))
+    return PopulationGraph("search", tuple(populations), tuple(synapses), len(populations))
 
 
 def mapper_weights(network: PilotNet) -> dict[str, NDArray[np.int8]]:
@@ -245,7 +242,7 @@ def mapper_weights(network: PilotNet) -> dict[str, NDArray[np.int8]]:
 
 
 def chip_mapping(
-    network: PilotNet, counts: Sequence[Mean], profile: Profile, rule: str
+    network: PilotNet, counts: Sequence[LayerCounts], profile: Profile, rule: str
 ) -> tuple[ChipMapping, Activity]:
     """The whole mapping (cores, traffic, placement) by the tracker's own mapper, with the replay's mean counts."""
     whole, limits = mapper_network(network), core_limits(profile)

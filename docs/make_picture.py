@@ -5,7 +5,6 @@ This script decides the layout of one picture. Its parts are those of the report
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
 from spiketrack_deploy.report.energy_sections import block_picture
 
 FRAMES = (0, 5)
@@ -36,8 +36,8 @@ def frames(path: Path) -> NDArray[np.uint8]:
 
 def main(bundle: Path, out: Path) -> None:
     """Tracked frames beside the energy per block."""
-    energy = json.loads((bundle / "energy.json").read_text(encoding="ascii"))
-    png = block_picture(energy, "search", "Energy per block", form="png")
+    recorded = recorded_counts(bundle / "energy.json")
+    png = block_picture(reprice(recorded, recorded.profile).main, "Energy per block", form="png")
     left = frames(bundle / "tracked.mp4")
     chart = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     if chart is None:

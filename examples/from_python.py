@@ -29,7 +29,7 @@ def main(folder: str = "export/from-python", frames: int = 20) -> None:
     mine = Path(__file__).with_name("my_chip.toml")
     for report in api.energy(folder, ["loihi2", "cmos45_int8", str(mine)])["profiles"]:
         missing = dict.fromkeys(item["name"] for item in report["unpriced"] if item["count"])
-        print(f"{report['profile']['name']:12} {microjoules(report['per_frame']['dynamic_nj'])}", end="")
+        print(f"{report['profile']['name']:12} {microjoules(report['per_result']['dynamic_nj'])}", end="")
         print(f"   without a price: {', '.join(missing) or 'nothing'}")
 
     for target in ("oheo_gulch", "kapoho_point"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from _programs import random_program, tracker_program
@@ -13,15 +14,17 @@ from spiketrack_deploy.frontends.spiketrack.export import build_graph
 from spiketrack_deploy.frontends.spiketrack.recognise import recognise
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Limit, Profile
+from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.lowering.lower import lower
-from spiketrack_deploy.mapping.types import CoreLimits
+from spiketrack_deploy.mapping.fit import map_program
+from spiketrack_deploy.mapping.types import ChipMapping, CoreLimits
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = CoreLimits(300, 4000, 2000, 4000, 6, 8, 32, 16, 4, 2, 2)
+SMALL = CoreLimits(300, 4000, 2000, 4000, 6, 8, 32, 16, 4, 2, 2, family="loihi2")
 """Cores so small that every layer of a small program is split."""
 
 
@@ -54,3 +57,8 @@ def loihi2(**limits: int) -> Profile:
         old = changed[name]
         changed[name] = Limit(value=value, unit=old.unit, tag=old.tag, source=old.source)
     return profile.model_copy(update={"limits": changed})
+
+
+def map_search(program: Program, profile: Profile, phase: str = "search", **options: Any) -> ChipMapping:
+    """The search phase (or another) on the chips of a profile."""
+    return map_program(program, phase, Target(profile.name, profile), **options)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spiketrack_deploy.lowering.emit import memory_spec
+from spiketrack_deploy.lowering.emit import value_spec
 from spiketrack_deploy.program.ops.conv import conv_size
 from spiketrack_deploy.program.types import (
     GATE_BITS,
@@ -194,7 +194,7 @@ class PhaseBuilder:
     def key_value(self, name: str, k: str, v: str, heads: int, block: str) -> str:
         t, c, _, _ = self.spec(k).shape
         shape = (t, heads, c // heads, self.spec(v).shape[1] // heads)
-        return self.op(name, "key_value", [k, v], block, memory_spec(shape), {"heads": heads})
+        return self.op(name, "key_value", [k, v], block, value_spec("memory", shape), {"heads": heads})
 
     def query(self, name: str, q: str, memory: str, heads: int, block: str, shift: int) -> str:
         t, _, h, w = self.spec(q).shape
@@ -321,7 +321,7 @@ class _Walk:
         b, path, c, t = self.b, f"encoder.{name}.retriever", self.b.spec(x).shape[1], self.steps
         unit, level = b.spec(x).unit, self.attention_level(c)
         memory = f"memory.{name.split('.')[1]}"
-        b.inputs[memory] = memory_spec((t, self.heads, c // self.heads, 4 * c // self.heads))
+        b.inputs[memory] = value_spec("memory", (t, self.heads, c // self.heads, 4 * c // self.heads))
         z, factor = self.pooled(path, x, name)
         s = b.ni_lif(path + ".head_spike", z, name, offset=path + ".s_pos")
         u = b.conv(path + ".q_conv", s, c, name, gain=1.0)

@@ -8,17 +8,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from _mapping import nano_program
+from _mapping import map_search, nano_program
 
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.report.floorplan import core_energy, draw, figure_html, floorplan, utilisation, write_pictures
 
 
 @pytest.fixture(scope="module")
 def mapping() -> ChipMapping:
-    return map_program(nano_program(), load_profile("loihi2"))
+    return map_search(nano_program(), load_profile("loihi2"))
 
 
 def test_every_core_is_one_cell_and_nothing_is_lost(mapping: ChipMapping) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spiketrack_deploy.energy.pricing import CHARGES, event_prices
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
-from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.inputs.resources import profile_names
 
 BOARDS = {
@@ -78,12 +78,11 @@ def test_the_sets_of_loihi_1_share_limits_and_nothing_else() -> None:
 
 
 def test_totals_over_events_are_never_multiplied() -> None:
-    spec = PRICES["event_total"]
-    assert spec.count is None and spec.cause is None, "26 pJ of TrueNorth is a total, not a price of one event"
+    assert "event_total" not in CHARGES, "26 pJ of TrueNorth is a total, not a price of one event"
     for name in ("truenorth", "spinnaker2"):
         profile = load_profile(name)
         assert "event_total" in profile.prices
-        assert not [price for price in profile.prices if PRICES[price].cause], f"{name} prices events of ours"
+        assert not event_prices(profile), f"{name} prices events of ours"
     assert load_profile("odin").prices["unit_op"].value == 8.43, "the incremental figure, not 12.7"
     assert load_profile("darwin3").prices["unit_op"].value == 5.47
 
@@ -91,7 +90,7 @@ def test_totals_over_events_are_never_multiplied() -> None:
 def test_structure_only_profiles_price_nothing() -> None:
     for name in ("speck", "akida", "xylo"):
         profile = load_profile(name)
-        assert profile.limits and not [price for price in profile.prices if PRICES[price].cause], name
+        assert profile.limits and not event_prices(profile), name
 
 
 def test_memory_traffic_costs_what_its_words_cost() -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 
-from spiketrack_deploy.energy.compare import references
 from spiketrack_deploy.energy.conventions import published_convention
-from spiketrack_deploy.energy.layers import LayerCounts, mean_layers
+from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.trackers.published import published
 from spiketrack_deploy.units import Interval
 
 
@@ -58,7 +58,7 @@ def test_a5_boundaries_of_nxtf_differ_and_are_not_averaged() -> None:
 
 def test_a6_transt_as_a_dense_tracker() -> None:
     """16.35 GMAC at the float32 multiply-accumulate: 75.2 mJ, within 0.1 %."""
-    transt = next(reference for reference in references() if reference.name == "TransT-N4")
+    transt = next(tracker for tracker in published() if tracker.name == "TransT-N4")
     energy = price("cmos45_fp32", "mac") * transt.macs
     assert energy.nominal * 1e-9 == pytest.approx(75.2e-3, rel=1e-3)
 
@@ -67,7 +67,7 @@ def test_a7_b256_t3_in_the_published_convention() -> None:
     """14.592 GMAC at 0.9 pJ and a mean spike value of 0.753: 9.89 mJ, printed as 9.9 mJ; within 0.2 %."""
     counts = {"dense_macs": 14_592_000_000, "input_sum": 753, "input_size": 1000}
     layer = LayerCounts("search phase and head", "conv", "all", counts)
-    convention = published_convention(mean_layers([[layer]], "search frame"), load_profile("cmos45_fp32"))
+    convention = published_convention([layer], load_profile("cmos45_fp32"))
     assert convention.published.nominal * 1e-9 == pytest.approx(9.89e-3, rel=2e-3)
     transt = price("cmos45_fp32", "mac").nominal * 16.35e9
     assert transt / convention.published.nominal == pytest.approx(7.6, rel=0.01), "the paper's TransT / 7.6"

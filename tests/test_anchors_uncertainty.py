@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spiketrack_deploy.energy.compare import compare, default_profiles, references, spmtrack_macs
-from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.energy.compare import Comparison, compare, default_profiles
+from spiketrack_deploy.energy.layers import LayerCounts, add_runs
 from spiketrack_deploy.energy.montecarlo import over_frames, over_prices, price_counts, triangular
 from spiketrack_deploy.energy.report import EnergyReport, assess
 from spiketrack_deploy.errors import InputError, ProfileError
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.resources import profile_names
+from spiketrack_deploy.trackers.published import published, spmtrack_macs
 
 Bands = dict[str, tuple[float, float, float]]
 
@@ -28,6 +29,15 @@ def toy(bands: Bands, follows: dict[str, str] | None = None) -> Profile:
     }
     head = {"schema": 1, "name": "toy", "title": "A toy", "kind": "chip", "unknown": [], "assumptions": ["a toy"]}
     return Profile.model_validate(head | {"prices": prices})
+
+
+def single(layers: list[LayerCounts], profile: Profile) -> EnergyReport:
+    """One run of a workload of one phase."""
+    return assess({"look": layers}, profile, {"look": 1})
+
+
+def side_by_side(*names: str) -> Comparison:
+    return compare(reports(*names), published())
 
 
 def conv(synops: int, **more: int) -> LayerCounts:
@@ -65,13 +75,13 @@ def test_layers_share_a_draw_and_prices_do_not() -> None:
 def test_an_interval_lies_within_the_band_and_is_the_same_every_time() -> None:
     layers = [conv(10**9), LayerCounts("lif", "ni_lif", "b", {"neuron_updates": 10**7, "neuron_spiking": 10**6})]
     for name in default_profiles(profile_names()):
-        report = assess([layers], [], load_profile(name), update_interval=1)
-        spread, band = report.price_spread, report.search.dynamic
+        phase = single(layers, load_profile(name)).main
+        spread, band = phase.over_prices, phase.dynamic
         if spread is None:
             assert not band.high, f"{name} has a band and no interval"
             continue
         assert band.low * (1 - 1e-12) <= spread.low <= spread.median <= spread.high <= band.high * (1 + 1e-12), name
-        assert assess([layers], [], load_profile(name), update_interval=1).price_spread == spread, name
+        assert single(layers, load_profile(name)).main.over_prices == spread, name
 
 
 def test_bootstrap_knows_the_standard_error_of_independent_frames() -> None:
@@ -96,13 +106,15 @@ def test_bootstrap_sees_that_neighbours_are_alike_and_that_sequences_differ() ->
 
 def test_the_two_uncertainties_are_apart() -> None:
     frames = [[conv(n)] for n in (100, 200, 300, 400)]
-    report = assess(frames, [], toy({"synop": (2.0, 2.0, 2.0)}), update_interval=1)
-    assert report.price_spread is not None and report.frame_spread is not None
-    assert report.price_spread.low == report.price_spread.high == pytest.approx(500.0), "no band, no interval"
-    assert report.frame_spread.low < 500.0 < report.frame_spread.high
-    assert assess(frames[:1], [], toy({"synop": (1.0, 2.0, 3.0)}), update_interval=1).frame_spread is None
-    data = report.to_dict()["uncertainty"]
-    assert set(data) == {"search_frame_over_prices", "search_frame_over_frames"}
+    counts = {"look": add_runs(frames, "look")}
+    profile = toy({"synop": (2.0, 2.0, 2.0)})
+    phase = assess(counts, profile, {"look": 1}, apart={"look": frames}).main
+    assert phase.over_prices is not None and phase.over_runs is not None
+    assert phase.over_prices.low == phase.over_prices.high == pytest.approx(500.0), "no band, no interval"
+    assert phase.over_runs.low < 500.0 < phase.over_runs.high
+    assert single(frames[0], toy({"synop": (1.0, 2.0, 3.0)})).main.over_runs is None
+    assert assess(counts, profile, {"look": 1}).main.over_runs is None, "sums alone say nothing of single runs"
+    assert set(phase.to_dict()["uncertainty"]) == {"over_prices", "over_runs"}
 
 
 @pytest.mark.parametrize("sequences", [[], [[]], [[1.0], []]])
@@ -135,25 +147,27 @@ def reports(*names: str) -> list[EnergyReport]:
         LayerCounts("stem", "image_conv", "a", {"events": 9, "macs": 90, "dense_macs": 100}),
         conv(1000, unit_ops=2000, dense_macs=5000, input_sum=20, input_size=40),
     ]
-    return [assess([layers], [], load_profile(name), update_interval=25) for name in names]
+    return [single(layers, load_profile(name)) for name in names]
 
 
 def test_profiles_stand_side_by_side_and_nothing_priced_is_not_zero() -> None:
-    found = compare(reports("loihi2", "cmos45_int8", "akida", "truenorth"))
+    found = side_by_side("loihi2", "cmos45_int8", "akida", "truenorth").to_dict()
     rows = {row["profile"]: row for row in found["profiles"]}
-    assert rows["loihi2"]["priced"] and rows["loihi2"]["search_nj"]["nominal"] == pytest.approx(
+    assert rows["loihi2"]["priced"] and rows["loihi2"]["phases_nj"]["look"]["nominal"] == pytest.approx(
         1e-3 * (1000 * 24 + 90 * 24 + 180)
     )
     for name in ("akida", "truenorth"):
-        assert not rows[name]["priced"] and rows[name]["search_nj"] is None, f"{name} has no price, which is not 0 J"
+        row = rows[name]
+        assert not row["priced"], f"{name} has no price, which is not 0 J"
+        assert row["phases_nj"]["look"] is None and row["dynamic_nj"] is None
         assert rows[name]["unpriced"], "what is not priced must be named"
     assert rows["truenorth"]["static_per_chip_frame_nj"]["nominal"] == pytest.approx(42e6 / 30)
 
 
 def test_dense_lines_hold_the_twin_and_published_trackers() -> None:
-    found = compare(reports("loihi2"))
+    found = side_by_side("loihi2").to_dict()
     lines = {line["name"]: line for line in found["dense"]}
-    assert lines["this tracker, dense twin"]["macs"] == 5100
+    assert lines["this network, dense twin"]["macs"] == 5100
     assert lines["TransT-N4"]["energy_nj"]["cmos45_fp32"]["nominal"] == pytest.approx(75.2e6, rel=1e-3)
     assert {"SPMTrack-B", "SPMTrack-L", "SPMTrack-G", "OSTrack-256"} <= set(lines)
     ratio = (
@@ -173,7 +187,7 @@ def test_spmtrack_is_counted_from_its_shapes(shape: tuple[int, int, bool], gmac:
 
 def test_other_counts_are_refused() -> None:
     (one,) = reports("loihi2")
-    other = assess([[conv(5)]], [], load_profile("loihi2"), update_interval=1)
+    other = single([conv(5)], load_profile("loihi2"))
     with pytest.raises(InputError, match="different runs"):
         compare([one, other])
     with pytest.raises(InputError, match="no profile"):
@@ -181,7 +195,7 @@ def test_other_counts_are_refused() -> None:
 
 
 def test_every_reference_says_where_it_comes_from() -> None:
-    assert all(item.source and item.macs > 0 for item in references())
+    assert all(item.source and item.macs > 0 for item in published())
 
 
 def test_by_default_only_profiles_that_price_events_are_compared() -> None:

@@ -13,7 +13,6 @@ from _cli import environment, spiketrack, succeed
 from spiketrack_deploy import __version__
 from spiketrack_deploy.cli.commands import group
 from spiketrack_deploy.inputs.resources import profile_names
-from spiketrack_deploy.inputs.sources import TARGETS
 from spiketrack_deploy.units import si
 
 STAGES = ("export", "track", "simulate", "energy", "verify", "inspect", "targets", "doctor")
@@ -49,9 +48,11 @@ def test_without_a_command_help_and_exit_2(tmp_path: Path) -> None:
 
 def test_targets(tmp_path: Path) -> None:
     found = succeed(tmp_path, "targets")
-    assert found["targets"] == TARGETS and {p["name"] for p in found["profiles"]} == set(profile_names())
+    assert {t["name"] for t in found["targets"]} == set(profile_names())
+    boards = {t["name"]: t for t in found["targets"] if t["kind"] == "board"}
+    assert boards["kapoho_point"]["chips"] == 8 and boards["kapoho_point"]["family"] == "loihi2"
     shown = succeed(tmp_path, "targets", "show", "cpu")
-    assert shown["name"] == TARGETS["cpu"] and all(
+    assert shown["name"] == found["aliases"]["cpu"] and all(
         p["source"] and p["unit"] and p["tag"] for p in shown["prices"].values()
     )
     assert "source" in spiketrack(tmp_path, "targets", "show", "loihi2").stdout

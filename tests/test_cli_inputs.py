@@ -148,7 +148,8 @@ def test_impossible_first_box(tmp_path: Path, tiny_checkpoint: Path, box: str, c
 
 
 def test_unknown_target_lists_the_targets(tmp_path: Path) -> None:
-    refuse(tmp_path, 2, ("truenorth", "loihi2, loihi1, cpu"), "export", "--target", "truenorth", *OUT)
+    refuse(tmp_path, 2, ("'loihi9'", "loihi2", "kapoho_point", "cpu"), "export", "--target", "loihi9", *OUT)
+    refuse(tmp_path, 2, ("truenorth", "no family", "no price"), "export", "--target", "truenorth", *OUT)
 
 
 def test_unknown_option_and_choice(tmp_path: Path) -> None:

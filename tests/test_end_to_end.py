@@ -77,14 +77,17 @@ def test_manifest_and_hashes(demo: Path, result: dict) -> None:
 
 def test_energy_is_banded_split_and_adds_up(demo: Path) -> None:
     data = json.loads((demo / "energy.json").read_text())
-    assert data["frames"] == FRAMES - 1 and data["profile"]["name"] == "loihi2"
-    frame = data["per_frame"]["search_nj"]
+    search, template = data["phases"]["search"], data["phases"]["template"]
+    assert search["runs"] == FRAMES - 1 and data["profile"]["name"] == "loihi2"
+    frame = search["unamortised_nj"]
     assert 0 < frame["low"] < frame["nominal"] < frame["high"]
     rows = [row for row in data["layers"] if row["phase"] == "search"]
     for end in ("low", "nominal", "high"):
         assert sum(row["energy_nj"][end] for row in rows) == pytest.approx(frame[end], rel=1e-12)
-        assert sum(c[end] for c in data["per_frame"]["by_cause_nj"].values()) == pytest.approx(frame[end], rel=1e-12)
-    assert data["template_update"]["updates"] == 1 and data["unpriced"] and data["assumptions"]
+        assert sum(c[end] for c in search["by_cause_nj"].values()) == pytest.approx(frame[end], rel=1e-12)
+    assert template["runs"] == 1 and data["unpriced"] and data["assumptions"]
+    assert template["per_result"] == 0 and data["per_result"]["dynamic_nj"] == frame, "no update, no charge"
+    assert template["unamortised_nj"]["nominal"] > 0 == template["amortised_nj"]["nominal"]
     program = load_program(demo / "program")
     assert [row["name"] for row in rows] == [op.name for op in program.phases["search"].ops]
 
@@ -103,7 +106,7 @@ def test_boxes_and_video_have_every_frame(demo: Path) -> None:
     assert [int(r["frame"]) for r in rows] == list(range(FRAMES))
     assert [float(rows[0][k]) for k in "xywh"] == [74.0, 70.0, 37.0, 80.0]
     cost = np.mean([float(r["energy_nj"]) for r in rows[1:]])
-    assert cost == pytest.approx(json.loads((demo / "energy.json").read_text())["per_frame"]["search_nj"]["nominal"])
+    assert cost == pytest.approx(json.loads((demo / "energy.json").read_text())["per_result"]["dynamic_nj"]["nominal"])
     video = cv2.VideoCapture(str(demo / "tracked.mp4"))
     count = 0
     while video.read()[0]:
@@ -149,9 +152,13 @@ def test_verify_simulate_energy_inspect_track(place: Path, demo: Path, result: d
     ran = succeed(place, "simulate", "demo", "--max-frames", FRAMES)
     priced = succeed(place, "energy", "demo", "--profile", "loihi2", "--profile", "cmos45_int8")
     recorded = json.loads((demo / "energy.json").read_text())
-    assert ran["counts"]["search"] == recorded["per_frame"]["counts"]
+    assert ran["counts"] == {name: phase["counts"] for name, phase in recorded["phases"].items()}
     assert [p["profile"]["name"] for p in priced["profiles"]] == ["loihi2", "cmos45_int8"]
-    assert priced["profiles"][0]["per_frame"] == recorded["per_frame"], "pricing again changes nothing"
+    again = priced["profiles"][0]
+    for name, phase in recorded["phases"].items():
+        phase["uncertainty"]["over_runs"] = None  # a file holds sums: single frames are not known any more
+        assert again["phases"][name] == phase, "pricing again changes nothing"
+    assert again["per_result"] == recorded["per_result"] and again["profile"] == recorded["profile"]
     seen = succeed(place, "inspect", "demo")
     assert seen["changed_files"] == [] and seen["nir"]["nodes"]["Threshold"] > 0
     tracked = succeed(place, "track", "demo", "--max-frames", FRAMES, "-o", "boxes")
@@ -181,4 +188,4 @@ def test_quiet_and_plain_output(tmp_path: Path, tiny_checkpoint: Path) -> None:
     done = spiketrack(tmp_path, "export", tiny_checkpoint, "--max-frames", 2, "--target", "cpu", "-o", "out", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = spiketrack(tmp_path, "export", tiny_checkpoint, "--max-frames", 2, "--target", "cpu", "-o", "out", "--force")
-    assert "A search frame costs" in done.stdout and "too short" in done.stdout and done.stderr == ""
+    assert "A frame costs" in done.stdout and "too short" in done.stdout and done.stderr == ""

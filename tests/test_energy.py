@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spiketrack_deploy.energy.conventions import dense_twin, published_convention
-from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, layer_counts, mean_layers
-from spiketrack_deploy.energy.pricing import dynamic_energy, price, unpriced
+from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, add_runs, layer_counts
+from spiketrack_deploy.energy.pricing import CAUSES, CHARGES, MAPPED, dynamic_energy, price, unpriced
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.errors import InputError, ProfileError
 from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
 from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.hardware.vocabulary import CAUSES, PRICES
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import Op
 from spiketrack_deploy.units import Interval
@@ -83,6 +84,20 @@ WRITE = LayerCounts("write", "key_value", "mrm", {"events": 5, "synops": 6, "uni
 FRAME = [IMAGE, CONV, NEURON, ADD, QUERY, GATE]
 UPDATE = [IMAGE, NEURON, WRITE]
 
+Run = list[LayerCounts]
+
+
+def priced(frames: list[Run], updates: list[Run], profile: Profile, every: int = 25, **options: Any) -> EnergyReport:
+    """A workload of two phases: one for every result, one every so many."""
+    runs = {"look": frames, "learn": updates}
+    counts = {name: add_runs(found, name) for name, found in runs.items()}
+    return assess(counts, profile, {"look": 1, "learn": 1 / every}, apart=runs, **options)
+
+
+def phase(report: EnergyReport, name: str = "look") -> dict[str, Any]:
+    found: dict[str, Any] = report.to_dict()["phases"][name]
+    return found
+
 
 def by_hand(end: int) -> dict[str, float]:
     """Energy of FRAME by cause in pJ; ``end`` 0 low, 1 nominal, 2 high."""
@@ -103,34 +118,52 @@ def ends(interval: Interval) -> tuple[float, float, float]:
 
 
 def test_a_frame_costs_what_it_costs_by_hand() -> None:
-    report = assess([FRAME], [UPDATE], toy(TOY), update_interval=25)
-    causes = report.to_dict()["per_frame"]["by_cause_nj"]
+    report = priced([FRAME], [UPDATE], toy(TOY))
+    causes = phase(report)["by_cause_nj"]
     for end, key in enumerate(("low", "nominal", "high")):
         for cause, picojoules in by_hand(end).items():
             assert causes[cause][key] == pytest.approx(picojoules * 1e-3, rel=1e-12), f"{cause} {key}"
-        assert ends(report.search.dynamic)[end] == pytest.approx(sum(by_hand(end).values()) * 1e-3, rel=1e-12)
+        assert ends(report.main.dynamic)[end] == pytest.approx(sum(by_hand(end).values()) * 1e-3, rel=1e-12)
     assert set(causes) == set(CAUSES)
-    assert dynamic_energy(FRAME, toy(TOY)) == report.search.dynamic, "a frame alone and the mean of one frame differ"
+    alone = ends(dynamic_energy(FRAME, toy(TOY)))
+    assert alone == pytest.approx(ends(report.main.dynamic), rel=1e-14), "a frame alone and the mean of one differ"
 
 
-def test_a_template_update_is_shown_whole_and_amortised() -> None:
-    report = assess([FRAME], [UPDATE, UPDATE], toy(TOY), update_interval=25)
-    whole = 90 * 19 + 59 * 31 + 5 * 43 + 6 * (3 + 11) + 16 * 131 + 5 * 59
-    shown = report.to_dict()["template_update"]
-    assert shown["unamortised_nj"]["nominal"] == pytest.approx(whole * 1e-3)
-    assert shown["amortised_per_frame_nj"]["nominal"] == pytest.approx(whole * 1e-3 / 25)
-    assert (shown["updates"], shown["interval_frames"]) == (2, 25)
-    assert report.per_frame.nominal == pytest.approx(report.search.dynamic.nominal + whole * 1e-3 / 25)
-    assert "energy_nj" in report.to_dict()["layers"][-1] and report.to_dict()["layers"][-1]["phase"] == "template"
+def test_a_phase_is_shown_whole_and_by_its_share_of_a_result() -> None:
+    report = priced([FRAME], [UPDATE, UPDATE], toy(TOY))
+    whole = (90 * 19 + 59 * 31 + 5 * 43 + 6 * (3 + 11) + 16 * 131 + 5 * 59) * 1e-3
+    shown = phase(report, "learn")
+    assert shown["unamortised_nj"]["nominal"] == pytest.approx(whole)
+    assert shown["amortised_nj"]["nominal"] == pytest.approx(whole / 25)
+    assert (shown["runs"], shown["per_result"]) == (2, 1 / 25)
+    dynamic = report.to_dict()["per_result"]["dynamic_nj"]["nominal"]
+    assert dynamic == report.dynamic.nominal == pytest.approx(report.main.dynamic.nominal + whole / 25)
+    assert "energy_nj" in report.to_dict()["layers"][-1] and report.to_dict()["layers"][-1]["phase"] == "learn"
+    # Three runs of one phase for a result, and none of the other behind the start.
+    often = assess({"look": FRAME, "learn": UPDATE}, toy(TOY), {"look": 3, "learn": 0})
+    assert often.dynamic.nominal == pytest.approx(3 * report.main.dynamic.nominal)
+    assert phase(often, "learn")["unamortised_nj"]["nominal"] == pytest.approx(whole)
+    assert phase(often, "learn")["amortised_nj"] == {"nominal": 0, "low": 0, "high": 0}, "it runs at the start alone"
+
+
+def test_what_did_not_run_and_is_not_scheduled_costs_nothing() -> None:
+    report = assess({"look": FRAME, "learn": []}, toy(TOY), {"look": 1, "learn": 0})
+    assert [item.name for item in report.phases] == ["look"] and report.dynamic == report.main.dynamic
+    assert "learn" not in {item.name for item in report.unpriced}
+    scheduled = assess({"look": FRAME}, toy(TOY), {"look": 1, "learn": 0.5}, result="frame")
+    (missing,) = [item for item in scheduled.unpriced if item.name == "learn"]
+    assert missing.per == "frame" and missing.count is None and "did not run" in missing.reason
 
 
 def test_frames_are_averaged_by_exact_sums() -> None:
     frames = [[LayerCounts("conv", "conv", "b", {"synops": n, "events": 2})] for n in (10**17, 1, 1)]
-    report = assess(frames, [], toy({"synop": (1, 1, 1)}), update_interval=1)
+    report = priced(frames, [], toy({"synop": (1, 1, 1)}))
     row = report.to_dict()["layers"][0]
     assert row["counts_total"]["synops"] == 10**17 + 2, "counts were added in floating point"
     assert row["counts"]["events"] == 2 and isinstance(row["counts"]["events"], int)
-    assert report.search.dynamic.nominal == pytest.approx((10**17 + 2) / 3 * 1e-3, rel=1e-15)
+    assert report.main.dynamic.nominal == pytest.approx((10**17 + 2) / 3 * 1e-3, rel=1e-15)
+    twice = add_runs([report.main.counts, report.main.counts], "look")
+    assert twice[0].runs == 6 and twice[0]["events"] == 2, "sums of sums forget how many runs they are of"
 
 
 @given(
@@ -149,12 +182,12 @@ def test_bands_are_ordered_and_bigger_counts_never_cost_less(counts: list[dict[s
         assert dynamic_energy(layers[:1], profile).nominal <= energy.nominal, profile.name
 
 
-def names(report: EnergyReport, per: str = "search frame") -> dict[str, float | None]:
+def names(report: EnergyReport, per: str = "look") -> dict[str, float | None]:
     return {item.name: item.count for item in report.unpriced if item.per == per}
 
 
 def test_what_has_no_price_is_listed_with_its_count() -> None:
-    only_synops = assess([FRAME], [UPDATE], toy({"synop": (1, 1, 1)}), update_interval=25)
+    only_synops = priced([FRAME], [UPDATE], toy({"synop": (1, 1, 1)}))
     listed = names(only_synops)
     wanted = {
         "macs": 90, "neuron_updates": 64, "neuron_spiking": 5, "messages": 9, "relays": 6, "relay_synops": 7,
@@ -162,25 +195,24 @@ def test_what_has_no_price_is_listed_with_its_count() -> None:
     }  # fmt: skip
     assert {key: listed[key] for key in wanted} == wanted
     assert "synops" not in listed and "memory_writes" not in listed
-    assert names(only_synops, "template update")["memory_writes"] == 16
-    assert {"hops", "barrier", "static_power_x_latency", "destination_cores", "host_io"} <= set(listed)
+    assert names(only_synops, "learn")["memory_writes"] == 16
+    mapped = {"hops", "barrier", "static_power_x_latency", "destination_cores", "host_io"}
+    assert mapped <= set(names(only_synops, "result"))
     assert all(item.reason for item in only_synops.unpriced)
 
 
 def test_a_price_moves_a_count_from_the_list_into_the_total() -> None:
-    for name, spec in PRICES.items():
-        if spec.count is None:
+    for name in CHARGES:
+        if name in MAPPED:
             continue
         without = {key: value for key, value in TOY.items() if key != name}
         if name == "unit_op":
             del without["synop"]
         if name == "unit_message":
             del without["message"]
-        before = assess([FRAME + [WRITE]], [], toy(without), update_interval=1)
-        after = assess([FRAME + [WRITE]], [], toy({**without, name: (1, 1, 1)}), update_interval=1)
-        assert before.search.dynamic.nominal < after.search.dynamic.nominal, (
-            f"{name} is in the vocabulary and never paid"
-        )
+        before = priced([FRAME + [WRITE]], [], toy(without))
+        after = priced([FRAME + [WRITE]], [], toy({**without, name: (1, 1, 1)}))
+        assert before.dynamic.nominal < after.dynamic.nominal, f"{name} is in the vocabulary and never paid"
         # The memory traffic of a synop is an addition to its price, not the price of a count.
         if name != "synop_memory":
             assert len(after.unpriced) == len(before.unpriced) - 1, f"{name}: missing, it is not listed as unpriced"
@@ -202,11 +234,10 @@ def test_every_count_is_priced_or_listed_on_every_profile() -> None:
 
 
 def test_a_convention_has_no_hops_and_a_missing_update_is_said() -> None:
-    report = assess([FRAME], [], load_profile("cmos45_fp32"), update_interval=25)
-    assert not {"hops", "barrier", "host_io"} & set(names(report))
+    report = priced([FRAME], [], load_profile("cmos45_fp32"))
+    assert not {"hops", "barrier", "host_io"} & set(names(report, "result"))
     assert report.to_dict()["static"] is None
-    assert "template_update" in names(report, "template update")
-    assert report.to_dict()["template_update"] == {"updates": 0, "interval_frames": 25}
+    assert "learn" in names(report, "result") and list(report.to_dict()["phases"]) == ["look"]
 
 
 def test_binary_spikes_cost_unit_operations_and_every_substep() -> None:
@@ -225,28 +256,29 @@ def test_binary_spikes_cost_unit_operations_and_every_substep() -> None:
 
 def test_static_energy_is_apart_and_per_chip() -> None:
     profile = toy({"synop": (1, 2, 3), "static_power": (0.2, 0.3, 0.4)})
-    at_camera = assess([FRAME], [], profile, update_interval=1).to_dict()
+    at_camera = priced([FRAME], [], profile).to_dict()
     assert at_camera["static"]["energy_nj_per_chip_frame"]["nominal"] == pytest.approx(0.3 / 30 * 1e9), (
         "10 mJ at 30 fps"
     )
-    slower = assess([FRAME], [], profile, update_interval=1, frame_period_s=0.1).to_dict()
+    slower = priced([FRAME], [], profile, frame_period_s=0.1).to_dict()
     assert slower["static"]["energy_nj_per_chip_frame"]["high"] == pytest.approx(0.4 * 0.1 * 1e9)
-    assert slower["per_frame"] == at_camera["per_frame"], "static power leaked into the dynamic energy"
+    for key in ("phases", "per_result"):
+        assert slower[key] == at_camera[key], "static power leaked into the dynamic energy"
 
 
 def test_dense_twin_counts_every_tap_in_both_precisions() -> None:
-    report = assess([FRAME], [UPDATE], load_profile("loihi2"), update_interval=25).to_dict()
-    fp32, int8 = report["dense_twin"]["search_frame"]
+    report = priced([FRAME], [UPDATE], load_profile("loihi2"))
+    fp32, int8 = phase(report)["dense_twin"]
     assert fp32["dense_macs"] == int8["dense_macs"] == 316
     assert fp32["energy_nj"]["nominal"] == pytest.approx(316 * 4.6e-3)
     assert int8["energy_nj"]["nominal"] == pytest.approx(316 * 0.23e-3)
     assert fp32["mac_to_addition"] == pytest.approx(5.1, abs=0.05)
     assert int8["mac_to_addition"] == pytest.approx(2.3, abs=0.05)
-    assert report["dense_twin"]["template_update"][0]["dense_macs"] == 100
+    assert phase(report, "learn")["dense_twin"][0]["dense_macs"] == 100
 
 
 def test_published_convention_and_its_difference_from_the_exact_count() -> None:
-    report = assess([FRAME, FRAME], [], load_profile("loihi2"), update_interval=25).to_dict()["published_convention"]
+    report = phase(priced([FRAME, FRAME], [], load_profile("loihi2")))["published_convention"]
     stem, conv, query = report["layers"]
     assert stem["mean_input"] is None
     assert stem["published_nj"]["nominal"] == pytest.approx(100 * 4.6e-3), (
@@ -263,16 +295,14 @@ def test_published_convention_and_its_difference_from_the_exact_count() -> None:
 
 def test_anchor_transt_dense_energy() -> None:
     """A6: TransT, 16.35 GMAC at 4.6 pJ is the published 75.2 mJ."""
-    (layer,) = mean_layers([[LayerCounts("transt", "conv", "all", {"dense_macs": 16_350_000_000})]], "frame")
+    layer = LayerCounts("transt", "conv", "all", {"dense_macs": 16_350_000_000})
     assert dense_twin([layer], load_profile("cmos45_fp32")).energy.nominal * 1e-6 == pytest.approx(75.2, abs=0.05)
 
 
 def test_anchor_spiketrack_published_energy() -> None:
     """A7: B256-T3, 14.592 GMAC at a mean spike value of 0.753 is 9.89 mJ."""
     counts = {"dense_macs": 14_592_000_000, "input_sum": 753, "input_size": 1000}
-    convention = published_convention(
-        mean_layers([[LayerCounts("b256", "conv", "all", counts)]], "frame"), load_profile("cmos45_fp32")
-    )
+    convention = published_convention([LayerCounts("b256", "conv", "all", counts)], load_profile("cmos45_fp32"))
     assert convention.published.nominal * 1e-6 == pytest.approx(9.89, abs=0.005)
 
 
@@ -285,43 +315,44 @@ def test_anchor_pilotnet_on_loihi2() -> None:
 
 
 def test_the_dominant_coefficient_is_named_with_its_tag() -> None:
-    shown = assess([FRAME], [], toy(TOY), update_interval=1).to_dict()["per_frame"]["dominant"]
+    shown = phase(priced([FRAME], [], toy(TOY)))["dominant"]
     largest = max(90 * 19, 39 * 3, 59 * 31, 5 * 43, 9 * 59, 6 * 71, 6 * 83, 7 * 101, 39 * 11, 20 * 109)
     assert shown["price"] == "memory_read" and shown["tag"] == "assumed"
     assert shown["share"] == pytest.approx(largest / sum(by_hand(1).values()))
 
 
 def test_energy_json_has_the_agreed_fields_and_is_reproducible(tmp_path: Path) -> None:
-    report = assess([FRAME, FRAME], [UPDATE], load_profile("loihi2"), update_interval=25)
     first, second = tmp_path / "a.json", tmp_path / "b.json"
-    write_energy_json(report, first)
-    write_energy_json(assess([FRAME, FRAME], [UPDATE], load_profile("loihi2"), update_interval=25), second)
+    for path in (first, second):
+        write_energy_json(priced([FRAME, FRAME], [UPDATE], load_profile("loihi2"), result="frame"), path)
     assert first.read_bytes() == second.read_bytes()
     data = json.loads(first.read_text())
-    agreed = {"schema", "profile", "frames", "per_frame", "template_update", "layers", "unpriced", "assumptions"}
-    assert agreed | {"dense_twin", "published_convention", "static", "uncertainty"} == set(data)
-    assert data["frames"] == 2 and data["profile"]["name"] == "loihi2"
+    agreed = {"schema", "result", "profile", "per_result", "phases", "static", "layers", "unpriced", "assumptions"}
+    assert agreed == set(data) and data["result"] == "frame"
+    assert {name: item["runs"] for name, item in data["phases"].items()} == {"look": 2, "learn": 1}
+    assert data["profile"].pop("sha256") == load_profile("loihi2").digest
+    assert Profile.model_validate(data["profile"]) == load_profile("loihi2"), "the file holds the whole profile"
     assert {"name", "kind", "counts", "energy_nj"} <= set(data["layers"][0])
-    assert set(data["layers"][0]["energy_nj"]) == {"nominal", "low", "high"}
-    layers = [row for row in data["layers"] if row["phase"] == "search"]
-    for end in ("low", "nominal", "high"):
-        added = sum(row["energy_nj"][end] for row in layers)
-        assert added == pytest.approx(data["per_frame"]["search_nj"][end]), f"layers do not add up to the frame ({end})"
-        blocks = sum(block[end] for block in data["per_frame"]["by_block_nj"].values())
-        assert blocks == pytest.approx(data["per_frame"]["search_nj"][end]), (
-            f"blocks do not add up to the frame ({end})"
-        )
+    for name, item in data["phases"].items():
+        layers = [row for row in data["layers"] if row["phase"] == name]
+        for end in ("low", "nominal", "high"):
+            added = sum(row["energy_nj"][end] for row in layers)
+            assert added == pytest.approx(item["unamortised_nj"][end]), f"layers do not add up to {name} ({end})"
+            blocks = sum(block[end] for block in item["by_block_nj"].values())
+            assert blocks == pytest.approx(item["unamortised_nj"][end]), f"blocks do not add up to {name} ({end})"
+    shares = sum(item["amortised_nj"]["nominal"] for item in data["phases"].values())
+    assert shares == pytest.approx(data["per_result"]["dynamic_nj"]["nominal"])
     assert all(item["tag"] and item["source"] for item in data["profile"]["prices"].values())
     assert any("Loihi-1-inherited" in text for text in data["assumptions"])
 
 
 def test_layers_csv_has_a_row_per_layer_and_branch(tmp_path: Path) -> None:
-    report = assess([FRAME], [UPDATE], toy(TOY), update_interval=25)
+    report = priced([FRAME], [UPDATE], toy(TOY))
     write_layers_csv(report, tmp_path / "layers.csv")
     with (tmp_path / "layers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["phase"], row["name"]) for row in rows] == [("search", x.name) for x in FRAME] + [
-        ("template", x.name) for x in UPDATE
+    assert [(row["phase"], row["name"]) for row in rows] == [("look", x.name) for x in FRAME] + [
+        ("learn", x.name) for x in UPDATE
     ]
     conv = rows[1]
     assert int(conv["synops"]) == 30 and int(conv["macs"]) == 0
@@ -331,17 +362,25 @@ def test_layers_csv_has_a_row_per_layer_and_branch(tmp_path: Path) -> None:
 
 def test_what_cannot_be_priced_is_refused() -> None:
     profile = toy(TOY)
-    with pytest.raises(InputError, match="no search frame"):
-        assess([], [UPDATE], profile, update_interval=25)
-    with pytest.raises(InputError, match="search frame 1 has other layers"):
-        assess([FRAME, FRAME[:-1]], [], profile, update_interval=25)
+    with pytest.raises(InputError, match="no phase that a result needs was run"):
+        assess({"learn": UPDATE}, profile, {"look": 1, "learn": 0})
+    with pytest.raises(InputError, match="run 1 of look has other layers"):
+        priced([FRAME, FRAME[:-1]], [], profile)
     with pytest.raises(InputError, match="names a layer twice"):
-        assess([[CONV, CONV]], [], profile, update_interval=25)
-    with pytest.raises(InputError, match="interval is 0 frames"):
-        assess([FRAME], [], profile, update_interval=0)
+        priced([[CONV, CONV]], [], profile)
+    with pytest.raises(InputError, match="not said how often phase learn"):
+        assess({"look": FRAME, "learn": UPDATE}, profile, {"look": 1})
+    with pytest.raises(InputError, match="different numbers of runs"):
+        assess({"look": [CONV, replace(NEURON, runs=2)]}, profile, {"look": 1})
+    for share in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="times per result"):
+            assess({"look": FRAME}, profile, {"look": share})
     for period in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="frame period"):
-            assess([FRAME], [], profile, update_interval=1, frame_period_s=period)
+            priced([FRAME], [], profile, frame_period_s=period)
+    for runs in (0, -1, True, 1.5):
+        with pytest.raises(InputError, match="runs are"):
+            LayerCounts("a", "conv", "b", {}, runs)  # type: ignore[arg-type]
     for counts, word in (
         ({"synapses": 1}, "synapses"),
         ({"synops": -1}, "-1"),
@@ -351,7 +390,7 @@ def test_what_cannot_be_priced_is_refused() -> None:
         with pytest.raises(InputError, match=word):
             LayerCounts("a", "conv", "b", counts)  # type: ignore[dict-item]
     with pytest.raises(ProfileError, match=r"prices\.unit_op is missing"):
-        assess([FRAME], [], profile, update_interval=1, fp32=profile)
+        priced([FRAME], [], profile, fp32=profile)
 
 
 def test_counts_of_a_program_run_become_layers() -> None:

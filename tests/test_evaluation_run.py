@@ -455,13 +455,14 @@ def test_engines_agree_and_cost(tmp_path: Path, tiny_checkpoint: Path, capsys) -
     assert sim["energy"] == reference["energy"]
     assert floats["energy"] is None
     energy = sim["energy"]
-    assert (energy["frames"], energy["template_updates"]) == (6, 2)
+    search, template = energy["phases"]["search"], energy["phases"]["template"]
+    assert (energy["frames"], search["runs"], template["runs"]) == (6, 6, 2)
     assert 0 < energy["per_frame_nj"]["low"] < energy["per_frame_nj"]["nominal"] < energy["per_frame_nj"]["high"]
-    total = energy["search_nj"]["nominal"] + energy["template_update_nj"]["nominal"] * 2 / 6
+    total = search["unamortised_nj"]["nominal"] + template["unamortised_nj"]["nominal"] * 2 / 6
     assert energy["per_frame_nj"]["nominal"] == pytest.approx(total)
-    assert sum(row["counts"].get("synops", 0) for row in energy["layers"]) == pytest.approx(
-        energy["counts_per_frame"]["synops"]
-    )
+    for name, phase in energy["phases"].items():
+        rows = [row for row in energy["layers"] if row["phase"] == name]
+        assert sum(row["counts"].get("synops", 0) for row in rows) == pytest.approx(phase["counts"]["synops"])
     assert all(0 <= row["firing_rate"] <= 1 for row in energy["layers"] if row["firing_rate"] is not None)
     assert energy["unpriced"]
     assert len(list((out / "programs").iterdir())) == 1
@@ -504,7 +505,8 @@ def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None
             for counts in runs:
                 for key, value in counts[op.name].to_dict().items():
                     expected[key] = expected.get(key, 0) + value
-            assert record["activity"][phase].get(op.name, {}) == {k: v for k, v in expected.items() if v}, op.name
+            sums = record["tally"]["phases"][phase]["sums"]
+            assert sums.get(op.name, {}) == {k: v for k, v in expected.items() if v}, op.name
 
 
 def test_a_bundle_has_no_float_engine(tmp_path: Path, exported: Path) -> None:

@@ -37,7 +37,7 @@ def test_my_chip_is_a_target_and_a_price_list(exported: Path, tmp_path: Path) ->
     fit = succeed(tmp_path, "map", exported, "--target", chip)
     assert fit["fits"] and fit["limits"]["cores_per_chip"] == 64
     (report,) = succeed(tmp_path, "energy", exported, "--profile", chip)["profiles"]
-    assert report["per_frame"]["dynamic_nj"]["nominal"] > 0 and report["unpriced"]
+    assert report["per_result"]["dynamic_nj"]["nominal"] > 0 and report["unpriced"]
 
 
 def test_price_lists_stand_side_by_side(exported: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from spiketrack_deploy.energy.layers import COUNTS
+from spiketrack_deploy.energy.pricing import CAUSES, CHARGES
 from spiketrack_deploy.errors import ProfileError, UsageError
 from spiketrack_deploy.hardware.profiles import MAX_BYTES, list_profiles, load_profile
-from spiketrack_deploy.hardware.vocabulary import CAUSES, LIMITS, PRICES, TAGS, UNITS
+from spiketrack_deploy.hardware.vocabulary import LIMITS, PRICES, TAGS, UNITS
 from spiketrack_deploy.inputs.resources import find_profile, profile_names, profiles_dir
 from spiketrack_deploy.program.counts import COUNT_FIELDS
 
@@ -64,12 +65,13 @@ def test_the_same_profile_loads_by_name_and_by_path(tmp_path: Path) -> None:
 
 
 def test_the_vocabulary_is_closed_and_consistent() -> None:
-    assert set(COUNT_FIELDS) <= set(COUNTS), "the program counts something that energy does not know"
-    for name, spec in PRICES.items():
-        assert spec.dimension in {dimension for dimension, _ in UNITS.values()}, name
-        assert (spec.count is None) == (spec.cause is None), f"{name}: a count and a cause go together"
-        assert spec.count is None or (spec.count in COUNTS and spec.cause in CAUSES), name
+    for name, (dimension, meaning) in PRICES.items():
+        assert dimension in {known for known, _ in UNITS.values()} and meaning, name
+        assert dimension == "energy" or name not in CHARGES, f"{name}: only an energy multiplies a count"
+    assert set(CHARGES) | {"event_total", "state_reset"} == {n for n, (d, _) in PRICES.items() if d == "energy"}
+    assert {charge.cause for charge in CHARGES.values()} == set(CAUSES)
     assert all(unit and meaning for unit, meaning in LIMITS.values())
+    assert COUNTS is COUNT_FIELDS, "the program's counts are the only list of counts"
 
 
 def test_units_are_converted_to_nanojoules_seconds_and_watts(tmp_path: Path) -> None:
@@ -128,6 +130,10 @@ HOSTILE = {
     "another schema": ("schema = 1", "schema = 2", "schema"),
     "no name": ('name = "toy"\n', "", "name"),
     "path for a name": ('name = "toy"', 'name = "../toy"', "name"),
+    "unknown family": (
+        'kind = "chip"', 'kind = "chip"\nfamily = "loihi3"', "unknown family 'loihi3'; known are loihi1, loihi2"
+    ),
+    "family of a convention": ('kind = "chip"', 'kind = "convention"\nfamily = "loihi2"', "no family"),
     "unknown kind": ('kind = "chip"', 'kind = "brain"', "kind"),
     "no list of unknowns": ('unknown = ["nothing else is known"]\n', "", "unknown"),
     "no prices": (GOOD[GOOD.index("[prices.synop]") :], "", "prices"),

@@ -149,11 +149,14 @@ def test_a_difference_says_how_many_integers(bundle: Path) -> None:
 
 
 ENERGIES: dict[str, tuple[Callable[[Any], object], str]] = {
-    "no frames": (lambda d: d.update(frames=0), "frames must be an integer of 1"),
-    "frames of 10^400": (lambda d: d.update(frames=HUGE), "401 digits"),
-    "half a frame": (lambda d: d.update(frames=1.5), "frames must be an integer"),
-    "updates true": (lambda d: d["template_update"].update(updates=True), "updates must be an integer"),
-    "interval of 0": (lambda d: d["template_update"].update(interval_frames=0), "interval_frames must be"),
+    "no runs": (lambda d: d["phases"]["search"].update(runs=0), "phases.search.runs must be an integer of 1"),
+    "runs of 10^400": (lambda d: d["phases"]["search"].update(runs=HUGE), "401 digits"),
+    "half a run": (lambda d: d["phases"]["search"].update(runs=1.5), "phases.search.runs must be an integer"),
+    "runs true": (lambda d: d["phases"]["template"].update(runs=True), "phases.template.runs must be an integer"),
+    "less than never": (lambda d: d["phases"]["template"].update(per_result=-1), "-1.0 times per result"),
+    "often is text": (lambda d: d["phases"]["template"].update(per_result="x"), "per_result must be a number"),
+    "how often is missing": (lambda d: d["phases"]["search"].pop("per_result"), "per_result is missing"),
+    "nothing for a result": (lambda d: d["phases"]["search"].update(per_result=0), "no phase that a result needs"),
     "layer without name": (lambda d: d["layers"][0].update(name=["x"]), "layers[0].name must be printable text"),
     "block that is an object": (lambda d: d["layers"][0].update(block={}), "layers[0].block must be"),
     "count of 10^400": (lambda d: d["layers"][0]["counts_total"].update(synops=HUGE), "401 digits"),
@@ -161,11 +164,13 @@ ENERGIES: dict[str, tuple[Callable[[Any], object], str]] = {
     "count of nothing known": (lambda d: d["layers"][0]["counts_total"].update(lunch=1), "lunch"),
     "layers that are text": (lambda d: d.update(layers="abc"), "layers must be a list"),
     "no layers": (lambda d: d.update(layers=[]), "its layers are not those"),
-    "updates without layers": (
+    "a phase without layers": (
         lambda d: d.update(layers=[x for x in d["layers"] if x["phase"] == "search"]),
         "its layers are not those",
     ),
-    "earlier schema": (lambda d: d.update(schema="spiketrack-energy/0"), "schema 'spiketrack-energy/0' is not"),
+    "profile without title": (lambda d: d["profile"].pop("title"), "title"),
+    "profile that is a list": (lambda d: d.update(profile=[]), "profile must be an object"),
+    "earlier schema": (lambda d: d.update(schema="spiketrack-energy/1"), "schema 'spiketrack-energy/1' is not"),
 }
 
 
@@ -173,14 +178,19 @@ ENERGIES: dict[str, tuple[Callable[[Any], object], str]] = {
 def test_signed_energies(bundle: Path, case: str) -> None:
     edit, word = ENERGIES[case]
     change(bundle, ENERGY, edit)
-    for command in ("energy", "map"):
-        refused(bundle.parent, (word,), command, "bundle")
+    refused(bundle.parent, (word,), "energy", "bundle")
 
 
-def test_a_thousand_million_frames_are_priced_at_once(bundle: Path) -> None:
+def test_every_command_that_reads_counts_says_so_of_an_earlier_schema(bundle: Path) -> None:
+    change(bundle, ENERGY, lambda d: d.update(schema="spiketrack-energy/1"))
+    for command in (("energy", "bundle"), ("map", "bundle"), ("track", "bundle", "-o", "out")):
+        refused(bundle.parent, ("schema 'spiketrack-energy/1' is not", "export"), *command)
+
+
+def test_a_thousand_million_runs_are_priced_at_once(bundle: Path) -> None:
     def many(data: Any) -> None:
-        data.update(frames=10**9)
-        data["template_update"]["updates"] = 10**9
+        for phase in data["phases"].values():
+            phase.update(runs=10**9)
 
     change(bundle, ENERGY, many)
     start = time.perf_counter()
@@ -190,10 +200,9 @@ def test_a_thousand_million_frames_are_priced_at_once(bundle: Path) -> None:
 
 
 def test_a_bundle_does_not_choose_files_to_read(bundle: Path) -> None:
+    """Prices are those in the bundle; its profile's name names no file."""
     change(bundle, ENERGY, lambda d: d["profile"].update(name="/dev/zero"))
-    assert ended(bundle.parent, "track", "bundle", "--max-frames", 2, "-o", "out", "--quiet") == (0, "")
-    head = (bundle.parent / "out" / "boxes.csv").read_text(encoding="ascii").split("\n")[0]
-    assert "energy_nj" not in head, "a profile that is not here prices nothing"
+    refused(bundle.parent, ("name", "pattern"), "track", "bundle", "--max-frames", 2, "-o", "out", "--quiet")
 
 
 HEADERS = {

@@ -6,6 +6,7 @@ Walks the syntax of every module, so an import inside a function counts as well.
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import subprocess
 import sys
@@ -239,3 +240,18 @@ def test_help_touches_nothing_heavy_and_is_quick() -> None:
     # Processor time of the best of three: start-up waits for nothing, and wall time says how busy the machine is.
     took = min(used[HELP])
     assert took < 0.5, f"spiketrack --help takes {took:.2f} s, the bare interpreter {min(used['pass']):.2f} s"
+
+
+TRACKING_WORDS = re.compile(r"(?<!-)\b(search|templates?|update_interval|mrm|retriever|ctr)\b")
+PHASE_BLIND = ("energy", "hardware", "mapping", "report", "evaluation.cost", "evaluation.tally", "bundle.recorded",
+               "bundle.chips", "cli.map")  # fmt: skip
+
+
+def test_rooms_that_iterate_phases_spell_none() -> None:
+    """Names of phases, of blocks and of outputs are data of a program; these rooms must work for any network."""
+    spelled = []
+    for name, path in MODULES.items():
+        if within(name, PHASE_BLIND):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                spelled += [f"{name}:{number}: {word}" for word in TRACKING_WORDS.findall(line)]
+    assert not spelled, spelled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 import sys
@@ -11,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _mapping import loihi2, nano_program, official_program, small_program
+from _mapping import loihi2, map_search, nano_program, official_program, small_program
 from _programs import random_inputs
 
-from spiketrack_deploy.api import chips
 from spiketrack_deploy.cli.main import run
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.energy.layers import layer_counts
 from spiketrack_deploy.errors import ProfileError, UsageError
 from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.hardware.targets import Target, resolve_target
 from spiketrack_deploy.mapping.activity import assumed, measured
 from spiketrack_deploy.mapping.check import defects
-from spiketrack_deploy.mapping.cost import event_counts, hops, mapped_energy
-from spiketrack_deploy.mapping.fit import map_program
-from spiketrack_deploy.mapping.fixes import fixes, in_turns
+from spiketrack_deploy.mapping.cost import LINES, hops, mapped_counts, mapped_energy
+from spiketrack_deploy.mapping.fixes import _fewer_channels, fixes, in_turns
 from spiketrack_deploy.mapping.latency import latency
-from spiketrack_deploy.mapping.limits import core_limits, resolve_target
+from spiketrack_deploy.mapping.limits import core_limits
 from spiketrack_deploy.mapping.populations import populations
-from spiketrack_deploy.mapping.report import mapping_report
+from spiketrack_deploy.mapping.report import map_phase
+from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.program.run import run_phase
 
 
@@ -39,9 +38,9 @@ def counted(program, phase="search"):
 
 def test_s256_t1_does_not_fit_eight_chips_and_fits_hala_point():
     program = official_program("s256_t1")
-    point, chips = resolve_target("kapoho_point")
-    mapping, report = mapping_report(program, point, chips_available=chips, target="kapoho_point", rounds=30)
-    assert not mapping.fits and not report["fits"] and mapping.chips > chips == 8
+    found = map_phase(program, "search", resolve_target("kapoho_point"), rounds=30)
+    mapping, report = found.mapping, found.to_dict()
+    assert not mapping.fits and not report["fits"] and mapping.chips > mapping.chips_available == 8
     (breach,) = [b for b in report["breaches"] if b["fatal"]]
     assert (breach["rule"], breach["used"], breach["limit"]) == ("chips", mapping.chips, 8)
     assert breach["over_by"] == mapping.chips - 8
@@ -52,13 +51,12 @@ def test_s256_t1_does_not_fit_eight_chips_and_fits_hala_point():
     assert turns["turns_per_frame"] == -(-mapping.cores // (8 * 128))
     assert turns["weight_bytes_reloaded_per_frame"] == 8 * int(mapping.loads.words.sum())
     assert "unknown" in turns["energy"]
-    hala, chips = resolve_target("hala_point")
-    assert map_program(program, hala, chips_available=chips, rounds=5).fits
+    assert map_search(program, load_profile("hala_point"), rounds=5).fits
 
 
 def test_verdict_names_every_operation_and_what_no_chip_does():
     program = small_program(1, 3)
-    mapping = map_program(program, loihi2(), rounds=5)
+    mapping = map_search(program, loihi2(), rounds=5)
     assert [v.op for v in mapping.verdicts] == [op.name for op in program.phases["search"].ops]
     by_kind = {v.kind: v for v in mapping.verdicts}
     assert by_kind["conv"].verdict == "native"
@@ -69,7 +67,7 @@ def test_verdict_names_every_operation_and_what_no_chip_does():
 
 def test_binary_chip_names_the_missing_graded_messages():
     program = small_program(0, 1)
-    mapping = map_program(program, load_profile("loihi1"), rounds=5)
+    mapping = map_search(program, load_profile("loihi1"), rounds=5)
     breach = next(b for b in mapping.breaches if b.rule == "payload_bits")
     assert (breach.used, breach.limit, breach.fatal) == (24, 0, False)
     assert {v.verdict for v in mapping.verdicts if v.kind in ("add", "image_conv")} == {"host"}
@@ -79,7 +77,7 @@ def test_network_that_no_chip_holds_says_so():
     """One row of one channel wider than a core: nothing but another network helps."""
     program = small_program(0, 1)
     tiny = loihi2(neurons_per_core=8, neurons_per_core_compiler=8)
-    mapping = map_program(program, tiny, rounds=1)
+    mapping = map_search(program, tiny, rounds=1)
     assert not mapping.fits
     assert {b.rule for b in mapping.breaches if b.fatal} == {"neurons"}
     more = next(f for f in fixes(mapping) if f.change == "more chips")
@@ -101,7 +99,7 @@ def test_contradictory_limits_are_refused(changed, message):
 
 
 def test_a_convention_holds_no_network():
-    with pytest.raises(ProfileError, match="nothing can be mapped"):
+    with pytest.raises(ProfileError, match="families are loihi1, loihi2"):
         core_limits(load_profile("cmos45_fp32"))
 
 
@@ -113,7 +111,7 @@ def test_unknown_target_lists_chips_and_boards():
 def test_step_time_by_hand():
     program = small_program(0, 1)
     profile = loihi2()
-    mapping = map_program(program, profile, rounds=5)
+    mapping = map_search(program, profile, rounds=5)
     time = latency(mapping, profile)
     synapses = float(mapping.synapses.synops.max()) * 1.0e-9
     neurons = int(mapping.loads.neurons.max()) * 4.2e-9
@@ -128,7 +126,7 @@ def test_step_time_by_hand():
 def test_binary_chip_runs_substeps():
     program = small_program(0, 1)
     profile = load_profile("loihi1")
-    mapping = map_program(program, profile, rounds=5)
+    mapping = map_search(program, profile, rounds=5)
     time = latency(mapping, profile)
     assert time.substeps == 4
     neurons = next(c for c in time.causes if c.what == "neurons")
@@ -140,8 +138,9 @@ def test_energy_counts_are_the_programs():
     program, profile = small_program(1, 3), loihi2()
     counts = counted(program)
     activity = measured(populations(program, "search"), program.arrays, counts)
-    mapping = map_program(program, profile, activity=activity, rounds=10)
-    lines = {name: count for name, (_, count) in event_counts(mapping, activity, 1.0, 1).items()}
+    mapping = map_search(program, profile, activity=activity, rounds=10)
+    happened = mapped_counts(mapping, activity, 1, 2.5)
+    lines = {need.what: happened[need.count] for need in LINES}
     gate = {op.name for op in program.phases["search"].ops if op.kind == "gate"}
     assert lines["synaptic operations"] == pytest.approx(sum(c["synops"] for c in counts if c.name not in gate))
     assert lines["image multiply-accumulates"] == pytest.approx(sum(c["macs"] for c in counts))
@@ -157,13 +156,79 @@ def test_energy_counts_are_the_programs():
     assert "barriers" in missing and "pixels entering from the host" in missing
 
 
+def test_every_line_of_a_mapping_is_a_count_times_the_profiles_price():
+    """The bill written out once more, on both families, with 1.75 events a spike where spikes are binary."""
+    for name, seed, value in (("loihi2", 1, 1.0), ("loihi1", 0, 1.75)):
+        profile = load_profile(name)
+        program = small_program(seed, 1)
+        network = populations(program, "search")
+        activity = assumed(network, program.arrays, 0.3)
+        mapping = map_search(program, profile, activity=activity, rounds=3)
+        energy = mapped_energy(mapping, activity, profile, latency(mapping, profile), 1.75)
+        lines = {line.name: line for line in energy.lines}
+        flow, at = mapping.traffic, mapping.placement
+        walked = [abs(axis[flow.source] - axis[flow.target]) @ flow.messages for axis in (at.x, at.y)]
+        steps = 4 if name == "loihi1" else 1
+        wanted = {
+            "hops east-west": ("hop_ew", walked[0] * value),
+            "hops north-south": ("hop_ns", walked[1] * value),
+            "spiking neuron updates": ("neuron_active", activity.spiking * value),
+            "idle neuron updates": ("neuron_idle", network.slots["neurons"] * steps - activity.spiking * value),
+        }
+        products = [i for i, s in enumerate(network.synapses) if s.form in ("conv", "matrix", "product")]
+        synops = sum(
+            activity.synops[i] for i in products if network.populations[network.synapses[i].source].kind != "image"
+        )
+        wanted["synaptic operations"] = ("unit_op" if steps == 4 else "synop", synops * value)
+        for line, (price, count) in wanted.items():
+            assert lines[line].count == pytest.approx(count), f"{name}: {line}"
+            for end in ("low", "nominal", "high"):
+                paid = getattr(profile.price(price), end) * count
+                assert getattr(lines[line].energy, end) == pytest.approx(paid), f"{name}: {line}"
+        free = {item.name: item for item in energy.unpriced}
+        crossing = flow.messages[at.chip[flow.source] != at.chip[flow.target]].sum() * value
+        assert "messages between chips" not in free or free["messages between chips"].count == pytest.approx(crossing)
+        assert ("stream synapses" in free) == (name == "loihi1"), "a binary chip has no price for a stream"
+        assert all(item.per in ("search", "chip") for item in energy.unpriced)
+
+
+def test_the_cores_of_every_other_phase_are_stated():
+    program, target = small_program(2, 3), Target("small", loihi2(neurons_per_core=400, neurons_per_core_compiler=400))
+    reports = {name: map_phase(program, name, target, rounds=1) for name in program.phases}
+    search, template = (reports[name].mapping for name in ("search", "template"))
+    for name, report in reports.items():
+        (other,) = report.other_phases
+        mapped = reports[other.phase].mapping
+        assert other.phase != name and other.cores == mapped.cores and other.chips_alone == mapped.chips
+        assert other.chips_together == -(-(search.cores + template.cores) // 128)
+        assert other.neurons == mapped.network.slots
+
+
+def test_fewer_channels_keep_heads_images_and_results():
+    """Widths shrink to multiples of the program's own heads; what comes in and goes out keeps its channels."""
+    program = small_program(2, 3)
+    heads = {op.attrs["heads"] for op in program.phases["search"].ops if "heads" in op.attrs}
+    graph = populations(program, "search")
+    half = _fewer_channels(graph, 0.5)
+    outputs = set(program.phases["search"].outputs.values())
+    narrowed = 0
+    for before, after in zip(graph.populations, half.populations):
+        if before.kind == "image" or before.op in outputs:
+            assert after == before
+        elif after.channels != before.channels:
+            narrowed += 1
+            assert all(after.channels % n == 0 for n in heads) and after.channels < before.channels
+    assert narrowed and all(s.groups > 0 for s in half.synapses)
+    assert split(half, core_limits(loihi2())).neurons.sum() < split(graph, core_limits(loihi2())).neurons.sum()
+
+
 def test_denser_spikes_cost_more_and_take_longer():
     program, profile = nano_program(), loihi2()
     network = populations(program, "search")
     results = []
     for density in (0.1, 0.9):
         activity = assumed(network, program.arrays, density)
-        mapping = map_program(program, profile, activity=activity, rounds=5)
+        mapping = map_search(program, profile, activity=activity, rounds=5)
         time = latency(mapping, profile)
         results.append((time.step.nominal, mapped_energy(mapping, activity, profile, time).dynamic.nominal))
         assert hops(mapping)[0] >= 0
@@ -172,8 +237,8 @@ def test_denser_spikes_cost_more_and_take_longer():
 
 def test_balance_shortens_the_step_and_takes_more_cores():
     program, profile = nano_program(), loihi2()
-    plain = map_program(program, profile, rounds=1)
-    even = map_program(program, profile, rounds=1, balance=1.5)
+    plain = map_search(program, profile, rounds=1)
+    even = map_search(program, profile, rounds=1, balance=1.5)
     assert even.cores > plain.cores
     assert latency(even, profile).step.nominal < 0.5 * latency(plain, profile).step.nominal
     mean = float(plain.synapses.synops.mean())
@@ -181,26 +246,15 @@ def test_balance_shortens_the_step_and_takes_more_cores():
     assert even.synapses.nonzero.sum() == plain.synapses.nonzero.sum()
     assert defects(even, program) == []
     with pytest.raises(UsageError, match="at least 1"):
-        map_program(program, profile, rounds=1, balance=0.5)
+        map_search(program, profile, rounds=1, balance=0.5)
     with pytest.raises(UsageError, match="contiguous rule only"):
-        map_program(program, profile, rounds=1, balance=2.0, rule="power_of_two")
+        map_search(program, profile, rounds=1, balance=2.0, rule="power_of_two")
 
 
 def test_no_turns_where_it_fits_at_once():
-    mapping = map_program(nano_program(), loihi2(), rounds=1)
+    mapping = map_search(nano_program(), loihi2(), rounds=1)
     assert in_turns(mapping, 1) is None
     assert in_turns(replace(mapping, loads=mapping.loads), 128) is None
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    """Lowering a model takes seconds; once is enough."""
-    return functools.lru_cache(maxsize=8)(chips.program_and_counts)
-
-
-@pytest.fixture(autouse=True)
-def _lowered_once(loaded, monkeypatch):
-    monkeypatch.setattr(chips, "program_and_counts", loaded)
 
 
 def call(capsys, *args):
@@ -229,6 +283,8 @@ def test_command_maps_to_a_family_with_code_0(capsys):
     [
         (("spiketrack-untrained", "--target", "loihi9"), 2, "no target 'loihi9'"),
         (("spiketrack-untrained", "--target", "cmos45_fp32"), 3, "nothing can be mapped"),
+        (("spiketrack-untrained", "--target", "odin"), 3, "names no family of chips"),
+        (("spiketrack-untrained", "--phase", "sideways"), 2, "no phase 'sideways'"),
         (("nowhere.pth",), 3, "no such checkpoint"),
         (("spiketrack-untrained", "--density", "2"), 2, "not in the range"),
     ],
@@ -240,7 +296,8 @@ def test_bad_input_is_one_sentence(capsys, args, code, part):
 
 def test_report_is_plain_json_and_stable():
     program = small_program(1, 3)
-    one, two = (mapping_report(program, loihi2(), rounds=10)[1] for _ in range(2))
+    target = Target("loihi2", loihi2())
+    one, two = (map_phase(program, "search", target, rounds=10).to_dict() for _ in range(2))
     assert json.dumps(one, allow_nan=False) == json.dumps(two, allow_nan=False)
     assert np.isfinite(one["energy"]["dynamic_nj"]["nominal"])
 

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spiketrack_deploy.mapping.memory import MemoryModel, group_sizes
+from spiketrack_deploy.mapping.families import FAMILIES
+from spiketrack_deploy.mapping.memory import SynapseMemory, group_sizes
 from spiketrack_deploy.mapping.split import split
-from spiketrack_deploy.mapping.types import CoreLimits, Network, Population, Synapses
+from spiketrack_deploy.mapping.types import CoreLimits, Population, PopulationGraph, Synapses
 
-LOIHI2 = CoreLimits(4095, 16000, 16000, 16000, 8, 8, 32, 128, 4, 8, 4, True)
+LOIHI2 = CoreLimits(4095, 16000, 16000, 16000, 8, 8, 32, 128, 4, 8, 4, True, family="loihi2")
+MEMORY2 = SynapseMemory.of(LOIHI2)
 
 # Output channels of a core, words per row of the kernel, weight bits (4 to 7) with which 10 header bits give them.
 PUBLISHED_WORDS = (
@@ -22,9 +24,9 @@ PUBLISHED_WORDS = (
 
 @pytest.mark.parametrize(("channels", "words", "bits"), PUBLISHED_WORDS)
 def test_published_words_per_row(channels, words, bits):
-    model = MemoryModel(graded=True, weight_bits=8, neurons=4095, extra_bits=0)
-    assert model.row_words(channels, 1, bits) == words, (
-        f"{channels} output channels of {bits} bits: the rule ceil((C b + 10) / 64) no longer gives the published row"
+    assert MEMORY2.row_words(channels, 1, bits - 1) == words, (
+        f"{channels} output channels of {bits} bits, the extra one included: the rule ceil((C b + 10) / 64) no longer "
+        "gives the published row"
     )
 
 
@@ -36,9 +38,8 @@ def test_published_words_per_row(channels, words, bits):
 def test_published_words_of_a_core(kernel, inputs, channels, bits, words):
     source = Population("a", "a", "search", "", "neurons", inputs, 8, 8)
     target = Population("b", "b", "search", "", "neurons", 256, 8, 8)
-    bundle = Synapses("ab", "b", "conv", 0, 1, (kernel, kernel), bits=bits)
-    model = MemoryModel(graded=True, weight_bits=8, neurons=4095, extra_bits=0)
-    assert model.words(bundle, source, target, [(0, channels)]) == words
+    bundle = Synapses("ab", "b", "conv", 0, 1, (kernel, kernel), bits=bits - 1)
+    assert MEMORY2.words(bundle, source, target, [(0, channels)]) == words
 
 
 def chain(shapes, kernels, strides, bits):
@@ -51,7 +52,7 @@ def chain(shapes, kernels, strides, bits):
         Synapses(f"s{i}", f"p{i + 1}", "conv", i, i + 1, (k, k), (s, s), (k // 2, k // 2), bits=bits)
         for i, (k, s) in enumerate(zip(kernels, strides))
     ]
-    return Network("search", tuple(populations), tuple(bundles), len(bundles))
+    return PopulationGraph("search", tuple(populations), tuple(bundles), len(bundles))
 
 
 def cores_per_layer(network, parts):
@@ -85,7 +86,7 @@ def test_pilotnet_convolutions_take_the_published_cores():
     bundles += [
         Synapses(f"s{i}", f"p{i}", "conv", i, i + 1, (3, 3), (2, 2) if i < 4 else (1, 1), bits=4) for i in range(1, 6)
     ]
-    network = Network("search", tuple(populations), tuple(bundles), 6)
+    network = PopulationGraph("search", tuple(populations), tuple(bundles), 6)
     parts = split(network, LOIHI2, "power_of_two")
     assert cores_per_layer(network, parts) == [13, 25, 13, 3, 3, 2]
 
@@ -100,19 +101,18 @@ def test_pilotnet_dense_layers_differ_and_by_how_much():
         Population(f"p{i}", f"p{i}", "search", "", "input" if not i else "neurons", *s) for i, s in enumerate(shapes)
     )
     bundles = tuple(Synapses(f"s{i}", f"p{i + 1}", "conv", i, i + 1, k, bits=4) for i, k in enumerate(kernels))
-    network = Network("search", populations, bundles, 4)
+    network = PopulationGraph("search", populations, bundles, 4)
     assert cores_per_layer(network, split(network, LOIHI2, "power_of_two")) == [2, 1, 1, 1]
 
 
 def test_loihi1_rows_by_hand():
     """Nengo-Loihi: 8-bit weights with 10 index bits; 70 synapses are a block of 64 and one of 6."""
-    model = MemoryModel(graded=False, weight_bits=9, neurons=1024)
+    model = SynapseMemory(FAMILIES["loihi1"], weight_bits=9, neurons=1024)
     assert model.row_words(70, 1, 8) == -(-(64 * 18 + 10) // 64) + -(-(6 * 18 + 10) // 64)
 
 
 def test_wide_weights_are_chained():
-    model = MemoryModel(graded=True, weight_bits=8, neurons=4095)
-    assert model.row_words(16, 1, 11) == 2 * model.row_words(16, 1, 8)
+    assert MEMORY2.row_words(16, 1, 11) == 2 * MEMORY2.row_words(16, 1, 8)
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from _mapping import SMALL, loihi2, nano_program, official_program, small_program
+from _mapping import SMALL, loihi2, map_search, nano_program, official_program, small_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,6 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.mapping.activity import assumed, measured
 from spiketrack_deploy.mapping.check import defects
 from spiketrack_deploy.mapping.fanin import fan_in
-from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import split
@@ -116,7 +115,7 @@ def test_neuron_slots_of_the_smallest_official_size():
 
 def test_nano_fits_one_loihi2_chip():
     program = nano_program()
-    mapping = map_program(program, loihi2())
+    mapping = map_search(program, loihi2())
     assert mapping.fits, [b.to_dict() for b in mapping.breaches]
     assert mapping.chips == 1 and mapping.cores <= 128
     assert defects(mapping, program) == [], "the independent check disagrees with the mapper"
@@ -127,13 +126,13 @@ def test_nano_fits_one_loihi2_chip():
 def test_independent_check_agrees(seed, steps, phase, rule):
     program = small_program(seed, steps)
     profile = loihi2(neurons_per_core=400, neurons_per_core_compiler=400, synaptic_words_per_core=6000)
-    mapping = map_program(program, profile, phase=phase, rule=rule, rounds=20)
+    mapping = map_search(program, profile, phase=phase, rule=rule, rounds=20)
     assert defects(mapping, program) == []
 
 
 def test_independent_check_finds_what_is_wrong():
     program = small_program(0, 1)
-    mapping = map_program(program, loihi2(neurons_per_core=400, neurons_per_core_compiler=400), rounds=5)
+    mapping = map_search(program, loihi2(neurons_per_core=400, neurons_per_core_compiler=400), rounds=5)
     lost = replace(mapping, pieces=mapping.pieces[:-1])
     assert any("rows lie on 0" in d for d in defects(lost, program))
     twice = replace(mapping, pieces=np.concatenate([mapping.pieces, mapping.pieces[-1:]]))

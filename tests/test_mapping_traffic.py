@@ -6,11 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-from _mapping import loihi2, official_program, small_program
+from _mapping import loihi2, map_search, official_program, small_program
 
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.mapping.check import core_of
-from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.latency import link_loads
 from spiketrack_deploy.mapping.placement import mesh, place
 from spiketrack_deploy.mapping.populations import populations
@@ -54,7 +53,7 @@ def test_messages_equal_brute_force(seed, steps):
     program = small_program(seed, steps)
     network = populations(program, "search")
     rng = np.random.default_rng(0)
-    mapping = map_program(program, loihi2(neurons_per_core=300, neurons_per_core_compiler=300), rounds=1)
+    mapping = map_search(program, loihi2(neurons_per_core=300, neurons_per_core_compiler=300), rounds=1)
     owner = core_of(mapping)
     seen = set()
     for index, s in enumerate(network.synapses):
@@ -80,7 +79,7 @@ def test_messages_equal_brute_force(seed, steps):
 
 def test_link_loads_equal_walking_every_message():
     program = small_program(0, 1)
-    mapping = map_program(program, loihi2(neurons_per_core=300, neurons_per_core_compiler=300), rounds=5)
+    mapping = map_search(program, loihi2(neurons_per_core=300, neurons_per_core_compiler=300), rounds=5)
     loads = link_loads(mapping)
     walked = {name: np.zeros_like(load) for name, load in loads.items()}
     at, flow = mapping.placement, mapping.traffic
@@ -99,7 +98,7 @@ def test_link_loads_equal_walking_every_message():
     assert sum(load.sum() for load in loads.values()) == pytest.approx(at.hops)
 
 
-TINY = CoreLimits(10, None, None, None, None, 8, 32, 4, 1, 2, 2)
+TINY = CoreLimits(10, None, None, None, None, 8, 32, 4, 1, 2, 2, family="loihi2")
 """Four routers of one core."""
 
 
@@ -122,7 +121,7 @@ def test_lower_bound_holds_for_every_placement_of_a_tiny_mesh():
 
 def test_placement_saves_30_percent_on_s256_t1_and_is_deterministic():
     program = official_program("s256_t1")
-    one, two = (map_program(program, loihi2()) for _ in range(2))
+    one, two = (map_search(program, loihi2()) for _ in range(2))
     assert one.placement.hops <= 0.7 * one.placement.row_major
     assert one.placement.bound <= one.placement.hops
     assert np.array_equal(one.placement.x, two.placement.x) and np.array_equal(one.placement.y, two.placement.y)
@@ -131,4 +130,4 @@ def test_placement_saves_30_percent_on_s256_t1_and_is_deterministic():
 
 def test_mesh_that_cannot_hold_its_cores_is_refused():
     with pytest.raises(ProfileError, match="do not hold"):
-        map_program(small_program(0, 1), loihi2(tiles_x=2, tiles_y=2))
+        map_search(small_program(0, 1), loihi2(tiles_x=2, tiles_y=2))

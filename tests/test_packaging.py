@@ -154,7 +154,7 @@ def test_the_installed_wheel_exports_from_an_empty_folder(installed: Path, tmp_p
     done = run([*command, "-o", "bundle", "--json"], tmp_path)
     assert isinstance(json.loads(done.stdout), dict), "stdout must be one JSON object"
     energy = json.loads((tmp_path / "bundle" / "energy.json").read_text(encoding="utf-8"))
-    assert energy["profile"]["name"] == "loihi2" and energy["per_frame"]["dynamic_nj"]["nominal"] > 0
+    assert energy["profile"]["name"] == "loihi2" and energy["per_result"]["dynamic_nj"]["nominal"] > 0
     assert {path.name for path in tmp_path.iterdir()} == {"bundle"}, "the command left something beside the bundle"
 
 

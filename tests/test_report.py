@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,12 @@ import pytest
 from spiketrack_deploy.bundle import layout as bundles
 from spiketrack_deploy.bundle.answers import Checked
 from spiketrack_deploy.bundle.faithful import parity
+from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
 from spiketrack_deploy.inputs.sources import find_source
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import load_program
 from spiketrack_deploy.report import html, pictures
-from spiketrack_deploy.report.data import ReportData, joules
+from spiketrack_deploy.report.data import ClipFacts, FrameFacts, ReportData, joules
 from spiketrack_deploy.report.guide import GUIDE
 from spiketrack_deploy.report.overlay import FrameLabel, draw
 from spiketrack_deploy.report.page import build
@@ -29,25 +31,23 @@ from spiketrack_deploy.report.verdict import remarks, sentences
 @pytest.fixture(scope="module")
 def data(exported: Path) -> ReportData:
     """What the tiny bundle's report is made from, read back from its files."""
-    energy = json.loads((exported / bundles.ENERGY).read_text())
-    row = {
-        "confidence": 0.5,
-        "updated": False,
-        "energy_nj": energy["per_frame"]["search_nj"],
-        "events": 10,
-        "active": 0.3,
-    }
+    recorded = recorded_counts(exported / bundles.ENERGY)
+    energy = reprice(recorded, recorded.profile)
+    frame = FrameFacts(1, 0.5, False, energy.main.dynamic, 10, 0.3)
     return ReportData(
-        model={"name": "<b>tiny</b>", "remark": None, "weights": "trained weights"},
-        clip={"name": "clip & co", "frames": 3, "width": 320, "height": 240, "init": [1, 2, 3, 4]},
+        model="<b>tiny</b>",
+        weights="trained",
+        remark=None,
+        clip=ClipFacts("clip & co", 3, 320, 240, (1, 2, 3, 4), False),
         target="loihi2",
         engine="sim",
         command="spiketrack export '<script>'",
         program=describe_program(load_program(exported / "program")),
         energy=energy,
         parity=json.loads((exported / bundles.PARITY).read_text()),
-        frames=[row | {"frame": 1}, row | {"frame": 2, "updated": True}],
-        hashes={"content": "c" * 64, "program": "p" * 64},
+        frames=[frame, replace(frame, frame=2, updated=True)],
+        program_hash="p" * 64,
+        content_hash="c" * 64,
     )
 
 
@@ -81,38 +81,50 @@ def test_page_is_well_formed_and_escapes(data: ReportData) -> None:
     assert "&lt;b&gt;tiny" in page and "clip &amp; co" in page and "&lt;script&gt;" in page
 
 
-def test_every_layer_and_every_price_is_in_the_page(data: ReportData) -> None:
+def test_every_phase_layer_and_price_is_in_the_page(data: ReportData) -> None:
     page = build(data)
-    for row in data.energy["layers"]:
-        assert row["name"] in page
-    for name, price in data.energy["profile"]["prices"].items():
-        assert name in page and html.text(price["source"]) in page
-    for item in data.energy["unpriced"]:
-        assert html.text(item["reason"]) in page
+    assert [phase.name for phase in data.energy.phases] == ["search", "template"]
+    for phase in data.energy.phases:
+        assert f"Phase {phase.name}, mean of {phase.runs} runs" in page
+        for row in phase.counts:
+            assert row.name in page
+    for name, price in data.energy.prices.items():
+        assert name in page and html.text(price.source) in page
+    for item in data.energy.unpriced:
+        assert html.text(item.reason) in page
 
 
 def test_verdict_never_gives_a_bare_number(data: ReportData) -> None:
     said = sentences(data)
-    assert joules(data.energy["per_frame"]["dynamic_nj"]) in said[0] and "[" in said[0] and "estimate" in said[0]
+    assert joules(data.energy.dynamic) in said[0] and "[" in said[0] and "estimate" in said[0]
     assert f"0 of {data.parity['engines']['integers']:,} integers" in said[1]
 
 
-def test_untrained_boxes_are_not_judged(data: ReportData) -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(1, "in every frame"), (3, "3 times a frame"), (1 / 25, "every 25 frames"), (0, "at the start alone")],
+)
+def test_how_often_a_phase_runs_is_said_in_words(data: ReportData, share: float, words: str) -> None:
+    search, template = data.energy.phases
+    energy = replace(data.energy, phases=(search, replace(template, per_result=share)))
+    assert f"template {words}" in sentences(replace(data, energy=energy))[0]
 
-    drawn = replace(data, model={"name": "tiny", "remark": "untrained weights", "weights": "untrained weights"})
+
+def test_untrained_boxes_are_not_judged(data: ReportData) -> None:
+    drawn = replace(data, remark="untrained weights")
     assert "overlap" in " ".join(sentences(data)) and "overlap" not in " ".join(sentences(drawn))
     assert any("untrained" in remark for remark in remarks(drawn))
 
 
 def test_silent_neurons_are_named(data: ReportData) -> None:
-    import copy
-    from dataclasses import replace
-
-    energy = copy.deepcopy(dict(data.energy))
-    row = next(r for r in energy["layers"] if r["phase"] == "search" and r["kind"] == "ni_lif")
-    row["counts"]["neuron_spiking"] = 0
-    assert any(row["name"] in remark for remark in remarks(replace(data, energy=energy)))
+    for place, phase in enumerate(data.energy.phases):
+        row = next(row for row in phase.counts if row.kind == "ni_lif")
+        silent = replace(row, counts={**row.counts, "neuron_spiking": 0})
+        counts = tuple(silent if one is row else one for one in phase.counts)
+        phases = list(data.energy.phases)
+        phases[place] = replace(phase, counts=counts)
+        said = remarks(replace(data, energy=replace(data.energy, phases=tuple(phases))))
+        assert any(row.name in remark and f"phase {phase.name}" in remark for remark in said)
 
 
 def test_pictures_are_the_same_twice_and_need_no_window() -> None:

@@ -1,63 +1,94 @@
-"""The counter of one chip: exact on the published layout, and never more generous than its own rules."""
+"""What a configuration needs of a target: the mapper's cores, whoever asks."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
+from _mapping import loihi2
+from _models import tiny_config
 
-from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.inputs.resources import models_dir
-from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
+from spiketrack_deploy.cli.commands import group
+from spiketrack_deploy.cli.main import run
+from spiketrack_deploy.hardware.targets import Target, resolve_target
+from spiketrack_deploy.inputs.resources import model_names, models_dir
+from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state
+from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training import budget as counting
-from spiketrack_deploy.training.budget import Limits, Operation, budget, chip_limits, pack
+from spiketrack_deploy.training.budget import Room, budget
 
-LIMITS = Limits(cores=128, neurons=4095, words=16000, groups=8)
+LOIHI2 = Room.of(resolve_target("loihi2"))
+MODELS = ("spiketrack-nano", "spiketrack-tiny", "spiketrack-nano-t3", "spiketrack-untrained")
 
 
-def test_the_limits_are_the_profiles() -> None:
-    assert chip_limits("loihi2") == LIMITS
-    with pytest.raises(InputError, match="has no limit"):
-        chip_limits("cmos45_int8")
+def ask(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
+    code = run(group, "spiketrack", [*map(str, args), "--json"])
+    out, err = capsys.readouterr()
+    assert code in (0, 4), err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_these_are_the_bundled_models() -> None:
+    assert set(MODELS) == set(model_names())
+
+
+@pytest.mark.parametrize(("model", "target"), [*((model, "loihi2") for model in MODELS), ("spiketrack-nano", "loihi1")])
+def test_budget_and_map_say_the_same(model: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through both commands, for all bundled models."""
+    (row,) = ask(capsys, "budget", model, "--target", target)["rows"]
+    mapped = ask(capsys, "map", model, "--target", target)
+    assert row["cores"] == mapped["cores"], f"{model} on {target}"
+    assert row["words_with_copies"] == mapped["synaptic_words"]
+    kinds = {"neurons": row["neurons"], "relay": row["relays"], "memory": row["matrix"]}
+    assert kinds == mapped["neurons"] and row["slots"] == sum(kinds.values())
+    assert row["fits"] == (mapped["cores"] <= 128)
+
+
+def test_budget_and_map_say_the_same_of_drawn_layouts(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A configuration without weights is compiled with drawn ones; a model of those weights maps to the same cores."""
+    walks = (None, ("downsample1_1", "downsample1_2", "downsample2", "ConvBlock2_1.0", "downsample3", "mrm.3"))
+    for templates, walk in ((1, walks[0]), (3, walks[0]), (2, walks[1])):
+        config = tiny_config(templates) if walk is None else tiny_config(templates, walk, dims=(8, 24, 40, 24))
+        model = SpikeTrack(config)
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        model.load_state_dict({k: torch.as_tensor(v) for k, v in draw_state(config.name, shapes).items()})
+        path = tmp_path / f"drawn{templates}{len(config.walk)}" / "drawn.safetensors"
+        path.parent.mkdir()
+        save_model(model, config, path)
+        path.with_name("config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+        (row,) = ask(capsys, "budget", path.with_name("config.json"))["rows"]
+        assert row["cores"] == ask(capsys, "map", path)["cores"] > 0
 
 
 def test_official_small_layout_is_counted_exactly() -> None:
-    """17,070,080 neuron slots and 3,524.8 MMAC: counted on the published network."""
-    found = budget(TrackerConfig.official("s256_t1"), LIMITS)
-    assert found.slots == 17_070_080 and found.macs == pytest.approx(3524.8e6, rel=1e-5)
-    assert not found.fits(LIMITS)
+    """17,070,080 NI-LIF outputs and 3,524.8 MMAC of a search frame."""
+    found = budget(TrackerConfig.official("s256_t1"), LOIHI2)
+    assert found.neurons == 17_070_080 and found.macs == pytest.approx(3524.8e6, rel=1e-5)
+    assert not found.fits(LOIHI2)
 
 
-def test_three_templates_need_the_slots_of_the_published_network() -> None:
-    assert budget(TrackerConfig.official("s256_t3"), LIMITS).slots == pytest.approx(24.61e6, rel=1e-3)
+def test_the_bundled_nano_model_fits_one_chip_relays_and_matrices_included() -> None:
+    config = read_config(models_dir() / "spiketrack-nano" / "config.json")
+    found = budget(config, LOIHI2)
+    assert found.fits(LOIHI2) and 0 < found.free(LOIHI2) < 0.05
+    assert found.slots == 434_160 + 72_756 + 4_608 and found.words < found.words_with_copies
+    assert found.cores_alone > found.cores, "neighbours that share a core save cores"
 
 
-def test_the_bundled_nano_model_fits_one_chip_relays_included() -> None:
-    found = budget(read_config(models_dir() / "spiketrack-nano" / "config.json"), LIMITS)
-    assert found.fits(LIMITS) and found.free(LIMITS) > 0
-    assert found.words_with_copies < LIMITS.cores * LIMITS.words
-
-
-def test_words_follow_the_published_rows() -> None:
-    """The rule of docs/loihi.md on the row 28 x 28 x 256 from 128 channels, 1,152 rows of 37 words at 9 bits."""
-    dense = Operation("conv", channels=256, positions=784, rows=9 * 128, fan=256)
-    assert dense.words(256) == 1152 * 37 and dense.words(64) == 1152 * 10
-    depthwise = Operation("dw", channels=96, positions=144, rows=49 * 96, fan=1)
-    assert depthwise.words(96) == 49 * 96 and depthwise.words(48) == 49 * 48
-
-
-def test_packing_respects_every_limit() -> None:
-    small = Limits(cores=9, neurons=100, words=50, groups=2)
-    one = Operation("a", channels=10, positions=20, rows=5, fan=10)  # 200 neurons, 5 rows of 2 words
-    assert one.words(10) == 10 and pack([one], small) == (2, 20)
-    assert pack([one, replace(one, positions=1), replace(one, positions=1)], small)[0] == 3
-    tiny = replace(one, positions=1)
-    assert pack([tiny] * 5, small)[0] == 3, "two groups a core"
-    heavy = replace(one, positions=1, rows=20)
-    assert pack([heavy, heavy], small)[0] == 2, "40 words each, 50 a core"
-    with pytest.raises(InputError, match="one output channel alone"):
-        pack([replace(one, rows=60)], small)
+def test_a_board_offers_all_its_chips_and_a_tight_core_is_named() -> None:
+    config = tiny_config()
+    board = Room.of(resolve_target("kapoho_point"))
+    assert (board.chips, board.cores) == (8, 8 * 128)
+    assert budget(config, board) == budget(config, LOIHI2)
+    narrow = Room.of(Target("narrow", loihi2(neurons_per_core=5, neurons_per_core_compiler=5)))
+    found = budget(config, replace(narrow, chips=10**6))
+    assert found.over and found.cores < 10**6 * 128 and not found.fits(replace(narrow, chips=10**6))
 
 
 def test_the_search_returns_only_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,5 +97,5 @@ def test_the_search_returns_only_what_fits(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(counting, "WIDTHS", ((24, 48, 96), (64, 128, 256)))
     monkeypatch.setattr(counting, "CONV_SETS", (("ConvBlock2_1.0",),))
     monkeypatch.setattr(counting, "OPTIONAL_SETS", (("mrm.2",), ("mrm.2", "mrm.3")))
-    rows = counting.search(base, LIMITS)
-    assert len(rows) == 2 and all(row.fits(LIMITS) for row in rows) and rows[0].macs >= rows[1].macs
+    rows = counting.search(base, LOIHI2)
+    assert len(rows) == 2 and all(row.fits(LOIHI2) for row in rows) and rows[0].macs >= rows[1].macs

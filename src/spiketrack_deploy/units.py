@@ -6,7 +6,7 @@ This module decides how an uncertain number is added, scaled and printed. It mus
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _PREFIXES = (
@@ -44,6 +44,11 @@ class Interval:
     def exact(cls, value: float) -> Interval:
         """A number without a band."""
         return cls(value, value, value)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, float]) -> Interval:
+        """What :meth:`to_dict` gave, as a file holds it."""
+        return cls(data["low"], data["nominal"], data["high"])
 
     def __add__(self, other: Interval) -> Interval:
         return Interval(self.low + other.low, self.nominal + other.nominal, self.high + other.high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from spiketrack_deploy.api.results import (
     DoctorResult,
@@ -23,6 +23,9 @@ from spiketrack_deploy.api.results import (
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import EngineError, UsageError
 from spiketrack_deploy.inputs.progress import Tell
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.hardware.targets import Target
 
 Place = str | Path
 """A file or folder."""
@@ -58,14 +61,14 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
     UsageError (2), InputError (3), FitError (4), VerificationError (5), EngineError (6): then nothing is written.
     """
     from spiketrack_deploy.bundle.provenance import command_line
-    from spiketrack_deploy.hardware.profiles import load_profile
-    from spiketrack_deploy.inputs.sources import find_frames, find_source, target_profile
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.inputs.sources import find_frames, find_source
 
-    own_profile = target_profile(request.target)
+    target = export_target(request.target)
+    priced = resolve_target(request.profile) if request.profile else target
     source = find_source(request.model)
-    out = as_path(request.out) or Path("export") / f"{source.name}-{request.target}"
+    out = as_path(request.out) or Path("export") / f"{source.name}-{target.name}"
     layout.check_output(out, request.force)
-    profile = load_profile(request.profile or own_profile)
     clip = find_frames(as_path(request.video), as_path(request.frames), request.init)
     require_engine(request.engine)
 
@@ -76,8 +79,8 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
     plan = Plan(
         source,
         clip,
-        request.target,
-        profile,
+        target,
+        priced,
         request.profile,
         request.engine,
         request.threads,
@@ -86,17 +89,17 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
     )
     with layout.staging(out, request.force) as folder:
         outcome = export_bundle(plan, folder, tell)
-    energy, parity = outcome.data.energy, outcome.data.parity
+    energy, parity = outcome.data.energy.to_dict(), outcome.data.parity
     return {
         "bundle": str(out),
         "model": source.name,
-        "target": request.target,
-        "profile": profile.name,
+        "target": target.name,
+        "profile": priced.profile.name,
         "engine": request.engine,
-        "frames": energy["frames"],
+        "frames": len(outcome.data.frames),
         "content_hash": outcome.manifest.content_hash,
         "program_hash": outcome.manifest.program_hash,
-        "energy": {key: energy[key] for key in ("per_frame", "template_update", "static")},
+        "energy": {key: energy[key] for key in ("per_result", "phases", "static")},
         "boxes": parity["boxes"],
         "engines": parity["engines"],
         "unpriced": energy["unpriced"],
@@ -105,6 +108,20 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
         "files": sorted([*outcome.manifest.files, layout.MANIFEST]),
         "seconds": {stage: round(value, 3) for stage, value in outcome.seconds.items()},
     }
+
+
+def export_target(name: str) -> Target:
+    """The target of an export; UsageError where nothing could be said of it."""
+    from spiketrack_deploy.energy.pricing import event_prices
+    from spiketrack_deploy.hardware.targets import resolve_target
+
+    target = resolve_target(name)
+    if target.profile.family is None and not event_prices(target.profile):
+        raise UsageError(
+            f"target {target.name} has no family of chips to map to and no price of an event: nothing can be said of "
+            "it; choose another (spiketrack targets)"
+        )
+    return target
 
 
 def require_engine(name: str) -> None:
@@ -180,18 +197,17 @@ def _track_bundle(
     folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
 ) -> tuple[Any, Any, str | None]:
     from spiketrack_deploy.bundle.contents import read_program
-    from spiketrack_deploy.bundle.export import frame_cost, run_program
-    from spiketrack_deploy.bundle.recorded import recorded_profile
+    from spiketrack_deploy.bundle.export import run_program
+    from spiketrack_deploy.bundle.recorded import recorded_counts
     from spiketrack_deploy.engines.factory import make_engine
 
     layout.check_bundle(folder)
     program, config = read_program(folder)
-    profile = recorded_profile(folder / layout.ENERGY)
+    profile = recorded_counts(folder / layout.ENERGY).profile
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
-    costs = [frame_cost(layers, profile) for layers in run.frames] if profile else None
-    return list(run.steps), costs, program.meta.get("remark")
+    return list(run.steps), run.costs(profile), program.meta.get("remark")
 
 
 def simulate(
@@ -205,7 +221,7 @@ def simulate(
     threads: int | None = None,
     tell: Tell | None = None,
 ) -> SimulateResult:
-    """Run a bundle's program on a clip: mean counts per layer of a search frame and a template update, boxes, time."""
+    """Run a bundle's program on a clip: mean counts per layer of a run of each phase, boxes, time."""
     import time
 
     from spiketrack_deploy.inputs.sources import find_frames
@@ -216,7 +232,7 @@ def simulate(
 
     from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.bundle.export import run_program
-    from spiketrack_deploy.energy.layers import mean_layers, sum_counts
+    from spiketrack_deploy.energy.layers import whole
     from spiketrack_deploy.engines.factory import make_engine
     from spiketrack_deploy.tracking.runs import open_clip
 
@@ -227,17 +243,14 @@ def simulate(
         start = time.perf_counter()
         run = run_program(program, runner, config, source, clip, tell)
         seconds = time.perf_counter() - start
-    phases = {
-        "search": mean_layers(run.frames, "search frame"),
-        "template": mean_layers(run.updates, "template update") if run.updates else [],
-    }
+    phases = run.counts
     return {
         "bundle": str(folder),
         "engine": engine,
         "frames": len(run.steps),
-        "template_updates": len(run.updates),
+        "runs": {name: len(runs) for name, runs in run.runs.items()},
         "seconds_per_frame": seconds / len(run.steps),
-        "counts": {name: sum_counts(layers) for name, layers in phases.items()},
+        "counts": {name: whole(layers).means() for name, layers in phases.items()},
         "layers": [
             {"phase": name, "name": m.name, "kind": m.kind, "block": m.block, "counts": m.means()}
             for name, layers in phases.items()
@@ -252,21 +265,23 @@ def energy(folder: Place, profiles: Sequence[str] = ()) -> EnergyResult:
     without boards), side by side and beside published trackers as dense networks."""
     from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
     from spiketrack_deploy.energy.compare import compare, default_profiles
-    from spiketrack_deploy.hardware.profiles import load_profile
+    from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.resources import profile_names
+    from spiketrack_deploy.trackers.published import published
 
     folder = Path(folder)
     layout.check_bundle(folder)
     recorded = recorded_counts(folder / layout.ENERGY)
-    loaded = [load_profile(name) for name in profiles or default_profiles(profile_names())]
+    loaded = [resolve_target(name).profile for name in profiles or default_profiles(profile_names())]
     priced = [reprice(recorded, profile) for profile in loaded]
     reports = [report.to_dict() for report in priced]
-    keys = ("profile", "per_frame", "template_update", "static", "unpriced", "uncertainty", "assumptions")
+    keys = ("profile", "per_result", "phases", "static", "unpriced", "assumptions")
     return {
         "bundle": str(folder),
-        "frames": recorded.frames,
+        "result": recorded.result,
+        "main": priced[0].main.name,
         "profiles": [{key: report[key] for key in keys} for report in reports],
-        "comparison": compare(priced),
+        "comparison": compare(priced, published()).to_dict(),
     }
 
 
@@ -330,24 +345,30 @@ def _inspect_bundle(folder: Path) -> InspectResult:
 
 
 def targets() -> TargetsResult:
-    """Targets, the profile each is priced with, and all bundled profiles."""
+    """Every bundled target, and the names that stand for one of them."""
     from spiketrack_deploy.hardware.profiles import list_profiles
-    from spiketrack_deploy.inputs.sources import TARGETS
+    from spiketrack_deploy.hardware.targets import ALIASES
 
     listed = [
-        {"name": p.name, "title": p.title, "kind": p.kind, "prices": len(p.prices), "limits": len(p.limits)}
+        {
+            "name": p.name,
+            "title": p.title,
+            "kind": p.kind,
+            "family": p.family,
+            "chips": p.chips,
+            "prices": len(p.prices),
+            "limits": len(p.limits),
+        }
         for p in list_profiles()
     ]
-    return {"targets": dict(TARGETS), "profiles": listed}
+    return {"aliases": dict(ALIASES), "targets": listed}
 
 
 def target(name: str) -> dict[str, Any]:
-    """One profile (a target's, by profile name, or a TOML file) with every value, unit, tag and source."""
-    from spiketrack_deploy.hardware.profiles import load_profile
-    from spiketrack_deploy.inputs.sources import TARGETS
+    """One target (by name, or a TOML file) with every value, unit, tag and source."""
+    from spiketrack_deploy.hardware.targets import resolve_target
 
-    profile = load_profile(TARGETS.get(name, name))
-    found: dict[str, Any] = profile.model_dump(by_alias=True)
+    found: dict[str, Any] = resolve_target(name).profile.model_dump(by_alias=True)
     return found
 
 

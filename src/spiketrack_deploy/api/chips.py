@@ -6,15 +6,18 @@ runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from spiketrack_deploy.api.bundles import Place
 from spiketrack_deploy.api.results import BudgetResult, MapResult
+from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from spiketrack_deploy.energy.layers import Mean
+    from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.program.types import Program
 
 
@@ -22,43 +25,41 @@ def map(
     subject: Place,
     *,
     target: str = "loihi2",
-    phase: str = "search",
+    phase: str | None = None,
     density: float | None = None,
-    rule: str = "contiguous",
+    rule: str | None = None,
     balance: float | None = None,
     pictures: Place | None = None,
 ) -> MapResult:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of ``target``.
 
-    ``target``: a chip or a board by profile name, or a TOML file. ``density``: assumed share of neurons that spike, in
-    place of a bundle's own counts. ``balance``: no core does more than so many times the mean work. ``pictures``: a
-    folder for the drawn chips. Where it does not fit, ``fits`` is False and nothing is raised.
+    ``target``: a chip or a board by profile name, or a TOML file. ``phase``: by default the one that runs most often.
+    ``density``: assumed share of neurons that spike, in place of a bundle's own counts. ``rule``: how layers are split,
+    by default as the chip's family does. ``balance``: no core does more than so many times the mean work.
+    ``pictures``: a folder for the drawn chips. Where it does not fit, ``fits`` is False and nothing is raised.
     """
-    from spiketrack_deploy.mapping.limits import resolve_target
-    from spiketrack_deploy.mapping.report import mapping_report
+    from spiketrack_deploy.energy.layers import main_phase, runs_per_result
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.mapping.limits import core_limits
+    from spiketrack_deploy.mapping.report import map_phase
 
-    profile, chips = resolve_target(target)
-    program, counts = program_and_counts(str(subject), phase if density is None else None)
-    mapping, report = mapping_report(
-        program,
-        profile,
-        target=target,
-        chips_available=chips,
-        phase=phase,
-        counts=counts,
-        density=density,
-        rule=rule,
-        balance=balance,
-    )
+    goal = resolve_target(target)
+    core_limits(goal.profile)  # a target that nothing can be mapped to is refused before any work
+    program, counts = program_and_counts(str(subject))
+    if phase is not None and phase not in program.phases:
+        raise UsageError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
+    chosen = phase or main_phase(runs_per_result(program))
+    counted = None if density is not None else counts.get(chosen) or None
+    report = map_phase(program, chosen, goal, counts=counted, density=density, rule=rule, balance=balance)
     if pictures is not None:
         from spiketrack_deploy.report.floorplan import floorplan, write_pictures
 
-        write_pictures(floorplan(mapping, profile), Path(pictures))
-    return cast(MapResult, {"subject": str(subject), **report})
+        write_pictures(floorplan(report.mapping, goal.profile), Path(pictures))
+    return cast(MapResult, {"subject": str(subject), **report.to_dict()})
 
 
-def program_and_counts(subject: str, phase: str | None) -> tuple[Program, list[Mean] | None]:
-    """The program of a bundle or a model, and with ``phase`` the mean counts that a bundle recorded for it."""
+def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[LayerCounts]]]:
+    """The program of a bundle or a model, and the counts that a bundle recorded for each of its phases."""
     from spiketrack_deploy.inputs.sources import find_source, is_bundle
 
     path = Path(subject)
@@ -66,41 +67,40 @@ def program_and_counts(subject: str, phase: str | None) -> tuple[Program, list[M
         from spiketrack_deploy.bundle import layout
         from spiketrack_deploy.bundle.contents import read_program
         from spiketrack_deploy.bundle.recorded import recorded_counts
-        from spiketrack_deploy.energy.layers import Mean
 
         layout.check_bundle(path)
-        program, _ = read_program(path)
-        if phase is None:
-            return program, None
-        recorded = recorded_counts(path / layout.ENERGY)
-        runs = recorded.frames if phase == "search" else recorded.updates
-        layers = recorded.search if phase == "search" else recorded.template
-        means = [Mean(x.name, x.kind, x.block, x.counts, runs) for x in layers]
-        return program, means or None
+        return read_program(path)[0], recorded_counts(path / layout.ENERGY).counts
     from spiketrack_deploy.frontends.compile import compile
 
-    return compile(find_source(subject).path).program, None
+    return compile(find_source(subject).path).program, {}
 
 
 def budget(
     config: Place | None = None, *, target: str = "loihi2", search: bool = False, tell: Tell | None = None
 ) -> BudgetResult:
-    """Count what the search phase of ``config`` needs of one chip, before training: slots, relays, words, cores, MACs.
+    """Count what the main phase of ``config`` needs of a chip or board, as :func:`map` splits it: neurons, words,
+    cores; and its MACs.
 
     ``config``: a ``config.json``, the name of a bundled model (without one, the default model) or an official layout
-    such as ``s256_t1``. ``search``: also the best fitting layouts around it (minutes).
+    such as ``s256_t1``. What has no weights yet is counted with drawn ones. ``search``: also the best fitting layouts
+    around it (minutes).
     """
     from spiketrack_deploy.api.training import find_config
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.inputs.resources import find_model, model_names
     from spiketrack_deploy.training import budget as counting
 
-    chosen, limits = find_config(config), counting.chip_limits(target)
-    rows = [counting.budget(chosen, limits)]
+    room = counting.Room.of(resolve_target(target))
+    name = str(DEFAULT_MODEL if config is None else config)
+    chosen = find_config(name)
+    rows = [counting.budget(chosen, room, find_model(name) if name in model_names() else None)]
     if search:
-        rows += counting.search(chosen, limits, lambda done: tell("layouts counted", done, 0) if tell else None)
+        rows += counting.search(chosen, room, lambda done: tell("layouts counted", done, 0) if tell else None)
     return {
-        "target": target,
-        "cores": limits.cores,
-        "slots": limits.slots,
-        "words": limits.cores * limits.words,
-        "rows": [{**row.to_dict(), "fits": row.fits(limits), "free": row.free(limits)} for row in rows],
+        "target": room.name,
+        "chips": room.chips,
+        "cores": room.cores,
+        "slots": room.slots,
+        "words": None if room.limits.words is None else room.cores * room.limits.words,
+        "rows": [{**row.to_dict(), "fits": row.fits(room), "free": row.free(room)} for row in rows],
     }

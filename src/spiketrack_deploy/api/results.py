@@ -43,13 +43,13 @@ class TrackResult(TypedDict):
 
 
 class SimulateResult(TypedDict):
-    """Mean counts of a search frame and of a template update, in sum and layer by layer; ``boxes``: rows of frame, x,
-    y, w, h, confidence."""
+    """``runs`` of each phase, and mean counts of one run, in sum and layer by layer; ``boxes``: rows of frame, x, y, w,
+    h, confidence."""
 
     bundle: str
     engine: str
     frames: int
-    template_updates: int
+    runs: dict[str, int]
     seconds_per_frame: float
     counts: dict[str, dict[str, float]]
     layers: list[dict[str, Any]]
@@ -57,11 +57,13 @@ class SimulateResult(TypedDict):
 
 
 class EnergyResult(TypedDict):
-    """The same counts under each profile (``per_frame``, ``template_update``, ``static``, ``unpriced``,
-    ``uncertainty``, ``assumptions``), and beside published trackers as dense networks."""
+    """The same counts under each profile: ``per_result``, every one of its ``phases``, ``static``, ``unpriced``,
+    ``assumptions``; and beside published trackers as dense networks. ``result``: what is paid for (a frame);
+    ``main``: the phase that runs most often for it."""
 
     bundle: str
-    frames: int
+    result: str
+    main: str
     profiles: list[dict[str, Any]]
     comparison: dict[str, Any]
 
@@ -103,10 +105,10 @@ class InspectResult(_Inspected, total=False):
 
 
 class TargetsResult(TypedDict):
-    """Targets with the profile that prices each, and all bundled profiles."""
+    """Every bundled target with its kind, family and chips, and the ``aliases`` that stand for one."""
 
-    targets: dict[str, str]
-    profiles: list[dict[str, Any]]
+    aliases: dict[str, str]
+    targets: list[dict[str, Any]]
 
 
 class MapResult(TypedDict):
@@ -133,7 +135,7 @@ class MapResult(TypedDict):
     in_turns: dict[str, Any] | None
     verdicts: dict[str, Any]
     largest_layers: list[dict[str, Any]]
-    other_phase: dict[str, Any] | None
+    other_phases: list[dict[str, Any]]
     placement: dict[str, Any]
     pipeline: dict[str, Any]
     latency: dict[str, Any]
@@ -143,13 +145,14 @@ class MapResult(TypedDict):
 
 
 class BudgetResult(TypedDict):
-    """Counts of the search phase against one chip: ``slots`` and ``words`` that the chip has, one row a configuration,
-    the one asked for first."""
+    """Counts of the main phase, as ``map`` splits it, against a chip or board: its ``chips``, ``cores``, ``slots`` and
+    ``words`` (None: no limit is known), one row a configuration, the one asked for first."""
 
     target: str
+    chips: int
     cores: int
     slots: int
-    words: int
+    words: int | None
     rows: list[dict[str, Any]]
 
 

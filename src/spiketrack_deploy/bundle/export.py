@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,13 +25,14 @@ from typing import Any
 from spiketrack_deploy.bundle import answers, layout, provenance
 from spiketrack_deploy.bundle.chips import chip_figures
 from spiketrack_deploy.bundle.faithful import compare_layers, parity
-from spiketrack_deploy.energy.layers import LayerCounts, layer_counts
+from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts, main_phase, runs_per_result
 from spiketrack_deploy.energy.pricing import dynamic_energy
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
 from spiketrack_deploy.inputs.whole_file import file_digest, whole, write_whole
@@ -40,7 +40,7 @@ from spiketrack_deploy.lowering.lower import LoweringResult
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import Program
-from spiketrack_deploy.report.data import ReportData
+from spiketrack_deploy.report.data import ClipFacts, FrameFacts, ReportData
 from spiketrack_deploy.trackers.settings import tracker_config
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.loop import TrackedFrame
@@ -71,12 +71,13 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was decided before work began."""
+    """Everything that was decided before work began. ``priced``: whose prices and cores count, the target's unless
+    another profile was asked for."""
 
     source: ModelSource
     clip: ClipSource
-    target: str
-    profile: Profile
+    target: Target
+    priced: Target
     profile_path: str | None
     engine: str
     threads: int | None
@@ -86,11 +87,25 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRun:
-    """A program on a clip: tracked frames, counts of every search frame and of every template update."""
+    """A program on a clip: tracked frames, counts of every run by phase, and how often a frame takes each phase."""
 
     steps: tuple[TrackedFrame, ...]
-    frames: tuple[list[LayerCounts], ...]
-    updates: tuple[list[LayerCounts], ...]
+    runs: Mapping[str, Sequence[Sequence[LayerCounts]]]
+    per_frame: Mapping[str, float]
+
+    @property
+    def counts(self) -> dict[str, list[LayerCounts]]:
+        """Phase -> its layers, summed over its runs."""
+        return {phase: add_runs(runs, phase) for phase, runs in self.runs.items()}
+
+    @property
+    def main(self) -> Sequence[Sequence[LayerCounts]]:
+        """The runs of the phase that every frame takes."""
+        return self.runs[main_phase(self.per_frame)]
+
+    def costs(self, profile: Profile) -> list[Interval]:
+        """Dynamic energy of the main phase in every tracked frame, nanojoules."""
+        return [dynamic_energy(layers, profile) for layers in self.main]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +137,10 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
         found = parity(lowered, floats, _layers(program, floats, plan), run.steps, plan.engine, checked)
         layout.write_json(folder / layout.PARITY, found)
     with clock.stage("energy"):
-        energy = assess(run.frames, run.updates, plan.profile, update_interval=config.update_interval)
+        energy = assess(run.counts, plan.priced.profile, run.per_frame, result="frame", apart=run.runs)
         write_energy_json(energy, folder / layout.ENERGY)
         write_layers_csv(energy, folder / layout.LAYERS)
-        costs = [frame_cost(layers, plan.profile) for layers in run.frames]
+        costs = run.costs(plan.priced.profile)
         write_boxes(folder / layout.BOXES, plan.clip, run.steps, costs)
     with clock.stage("ONNX"):
         _write_onnx(program, folder / layout.ONNX)
@@ -133,7 +148,7 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
     with clock.stage("video"):
         stills = write_overlay(folder / layout.VIDEO, frames, plan.clip, run.steps, costs, plan.source.remark)
     with clock.stage("mapping"):
-        chips = chip_figures(program, run.frames, plan.profile, plan.target)
+        chips = chip_figures(program, energy, plan.priced)
     return _seal(plan, folder, replace(data, stills=stills, chips=chips), energy, clock)
 
 
@@ -173,23 +188,11 @@ def run_program(
     """Track the clip with a program; counts of every frame are kept."""
     network = ProgramNetwork(program, engine, config)
     steps = follow(network, frames, clip.init, "integer tracker", tell)
-    return ProgramRun(
-        tuple(steps),
-        tuple(layer_counts(program.phases["search"].ops, counts) for counts in network.counts["search"]),
-        tuple(layer_counts(program.phases["template"].ops, counts) for counts in network.counts.get("template", ())),
-    )
-
-
-def frame_cost(layers: Sequence[LayerCounts], profile: Profile) -> Interval:
-    """Dynamic energy of one search frame in nanojoules: what the sum over its layers is, up to rounding.
-
-    A price depends on counts and, for pixels, on the kind of the operation; so the counts of a kind are summed first,
-    which costs a fortieth of the time.
-    """
-    sums: dict[str, Counter[str]] = {}
-    for layer in layers:
-        sums.setdefault(layer.kind, Counter()).update(layer.counts)
-    return dynamic_energy((LayerCounts(kind, kind, kind, dict(c)) for kind, c in sums.items()), profile)
+    runs = {
+        phase: [layer_counts(program.phases[phase].ops, counts) for counts in found]
+        for phase, found in network.drain().items()
+    }
+    return ProgramRun(tuple(steps), runs, runs_per_result(program))
 
 
 def _write_onnx(program: Program, path: Path) -> None:
@@ -271,40 +274,34 @@ def _report_data(
     found: Mapping[str, Any],
     program_hash: str,
 ) -> ReportData:
-    rows = [_frame_row(step, layers, cost) for step, layers, cost in zip(run.steps, run.frames, costs)]
-    clip = {
-        "name": plan.clip.path.name,
-        "frames": len(run.steps) + 1,
-        "width": frames.width,
-        "height": frames.height,
-        "init": list(plan.clip.init),
-        "bundled": plan.clip.bundled,
-    }
-    model = {"name": plan.source.name, "remark": plan.source.remark, "weights": plan.source.weights}
     return ReportData(
-        model,
-        clip,
-        plan.target,
-        plan.engine,
-        plan.command,
-        describe_program(program),
-        energy.to_dict(),
-        found,
-        rows,
-        {"program": program_hash, "content": ""},
+        model=plan.source.name,
+        weights=plan.source.weights,
+        remark=plan.source.remark,
+        clip=ClipFacts(
+            plan.clip.path.name, len(run.steps) + 1, frames.width, frames.height, plan.clip.init, plan.clip.bundled
+        ),
+        target=plan.target.name,
+        engine=plan.engine,
+        command=plan.command,
+        program=describe_program(program),
+        energy=energy,
+        parity=found,
+        frames=[_frame_facts(*row) for row in zip(run.steps, run.main, costs)],
+        program_hash=program_hash,
     )
 
 
-def _frame_row(step: TrackedFrame, layers: Sequence[LayerCounts], cost: Interval) -> dict[str, Any]:
+def _frame_facts(step: TrackedFrame, layers: Sequence[LayerCounts], cost: Interval) -> FrameFacts:
     updates = sum(layer["neuron_updates"] for layer in layers)
-    return {
-        "frame": step.frame,
-        "confidence": step.confidence,
-        "updated": step.updated,
-        "energy_nj": cost.to_dict(),
-        "events": sum(layer["events"] for layer in layers if layer.kind != "image_conv"),
-        "active": sum(layer["neuron_spiking"] for layer in layers) / max(updates, 1),
-    }
+    return FrameFacts(
+        frame=step.frame,
+        confidence=step.confidence,
+        updated=step.updated,
+        energy=cost,
+        events=sum(layer["events"] for layer in layers if layer.kind != "image_conv"),
+        active=sum(layer["neuron_spiking"] for layer in layers) / max(updates, 1),
+    )
 
 
 def _seal(plan: Plan, folder: Path, data: ReportData, energy: EnergyReport, clock: Clock) -> Outcome:
@@ -312,20 +309,20 @@ def _seal(plan: Plan, folder: Path, data: ReportData, energy: EnergyReport, cloc
     from spiketrack_deploy.report.page import build
 
     files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
-    data = replace(data, hashes={"program": data.hashes["program"], "content": layout.content_hash(files)})
+    data = replace(data, content_hash=layout.content_hash(files))
     with clock.stage("report"):
         write_whole(folder / layout.REPORT, build(data))
     inputs = {"model": plan.source.path, "clip": plan.clip.path}
     settings = {
         "model": plan.source.name,
-        "target": plan.target,
-        "profile": plan.profile_path or plan.profile.name,
-        "profile_sha256": plan.profile.digest,
+        "target": plan.target.name,
+        "profile": plan.profile_path or plan.priced.profile.name,
+        "profile_sha256": plan.priced.profile.digest,
         "init": list(plan.clip.init),
         "max_frames": plan.max_frames,
         "engine": plan.engine,
         "threads": plan.threads,
     }
     layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
-    manifest = layout.write_manifest(folder, data.hashes["program"])
+    manifest = layout.write_manifest(folder, data.program_hash)
     return Outcome(data, energy, manifest, clock.seconds)

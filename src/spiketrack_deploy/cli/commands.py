@@ -35,8 +35,8 @@ def group() -> None:
     "--target",
     default="loihi2",
     show_default=True,
-    metavar="NAME",
-    help="Chip: loihi2, loihi1, or cpu (no chip; prices of 45 nm CMOS).",
+    metavar="NAME|FILE",
+    help="A chip, a board, a list of prices, or cpu (no chip; prices of 45 nm CMOS): spiketrack targets.",
 )
 @click.option("--profile", metavar="NAME|FILE", help="Hardware profile to price with, instead of the target's own.")
 @options.frames
@@ -125,7 +125,7 @@ def inspect(subject: str, as_json: bool, quiet: bool) -> None:
 @click.argument("name", required=False)
 @options.output
 def targets(action: str, name: str | None, as_json: bool, quiet: bool) -> None:
-    """List targets and hardware profiles; `targets show NAME` prints one with units, tags and sources."""
+    """List chips, boards and lists of prices; `targets show NAME|FILE` prints one with units, tags and sources."""
     if (action == "show") != (name is not None):
         raise click.UsageError("say `targets` for the list, or `targets show NAME` for one profile")
     if name is None:

@@ -37,7 +37,7 @@ Examples:
     metavar="NAME|FILE",
     help="A chip takes as many chips as needed; a board has a fixed number (spiketrack targets lists both).",
 )
-@click.option("--phase", type=click.Choice(["search", "template"]), default="search", show_default=True)
+@click.option("--phase", metavar="NAME", help="Phase of the program. Default: the one that runs most often.")
 @click.option(
     "--density",
     type=click.FloatRange(0, 1),
@@ -46,9 +46,8 @@ Examples:
 @click.option(
     "--rule",
     type=click.Choice(["contiguous", "power_of_two"]),
-    default="contiguous",
-    show_default=True,
-    help="How layers are split: as densely as the limits allow, or in powers of two as logs of the vendor's compiler.",
+    help="How layers are split: as densely as the limits allow, or in powers of two as logs of the vendor's compiler. "
+    "Default: the rule of the chip's family, contiguous for both Loihis.",
 )
 @click.option(
     "--balance",
@@ -97,7 +96,7 @@ def map_summary(result: Result) -> None:
     board = f" (the board has {available})" if available else ""
     answer = "fits" if result["fits"] else "does not fit"
     printing._line(
-        f"{result['subject']} ({result['phase']} phase) {answer} {result['target']}: {result['cores']:,} cores on "
+        f"{result['subject']} (phase {result['phase']}) {answer} {result['target']}: {result['cores']:,} cores on "
         f"{_chips(result['chips'])}{board}"
     )
     printing._line(f"{neurons} on chip; {result['synapses']:,} synapses in {result['synaptic_words']:,} words")
@@ -109,13 +108,12 @@ def map_summary(result: Result) -> None:
     _breaches(result)
     _loads(result)
     _times(result)
-    _energy(result)
+    _energy(result["energy"], result["phase"])
     _verdicts(result)
-    other = result["other_phase"]
-    if other:
+    for other in result["other_phases"]:
         printing._line(
-            f"The {other['phase']} phase needs {other['cores']:,} more cores ({_chips(other['chips_together'])} "
-            f"together): {other['note']}"
+            f"Phase {other['phase']} needs {other['cores']:,} more cores ({_chips(other['chips_together'])} together): "
+            f"{other['note']}"
         )
 
 
@@ -164,7 +162,7 @@ def _loads(result: Result) -> None:
 
 
 def _band(value: Mapping[str, float], unit: str, factor: float = 1.0) -> str:
-    return si_interval(Interval(value["low"], value["nominal"], value["high"]) * factor, unit)
+    return si_interval(Interval.from_dict(value) * factor, unit)
 
 
 def _times(result: Result) -> None:
@@ -199,8 +197,7 @@ def _times(result: Result) -> None:
     printing._line(f"Not modelled: {', '.join(time['not_modelled'])}.")
 
 
-def _energy(result: Result) -> None:
-    energy = result["energy"]
+def _energy(energy: Result, phase: str) -> None:
     rows = [(x["name"], f"{x['count']:,.0f}", _band(x["energy_nj"], "J", 1e-9)) for x in energy["lines"]]
     rows.append(("dynamic, sum", "", _band(energy["dynamic_nj"], "J", 1e-9)))
     for key, name in (
@@ -209,7 +206,7 @@ def _energy(result: Result) -> None:
     ):
         if energy[key]:
             rows.append((name, _chips(energy["chips_powered"]), _band(energy[key], "J", 1e-9)))
-    printing._table(f"Energy per frame ({energy['activity']})", ["what", "count", "energy"], rows, (1,))
+    printing._table(f"Energy of a run of {phase} ({energy['activity']})", ["what", "count", "energy"], rows, (1,))
     printing._line(f"At camera rate the largest term is {energy['dominant_at_camera_rate']}.")
     for item in energy["unpriced"]:
         printing._line(f"unpriced: {item['count']:,.0f} {item['name']}: {item['reason']}")

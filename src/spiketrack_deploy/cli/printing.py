@@ -83,8 +83,8 @@ def _line(text: str) -> None:
 
 
 def joules(value: Mapping[str, float]) -> str:
-    """A nanojoule interval of energy.json."""
-    return si_interval(Interval(value["low"], value["nominal"], value["high"]) * 1e-9, "J")
+    """A nanojoule interval of a result."""
+    return si_interval(Interval.from_dict(value) * 1e-9, "J")
 
 
 def thin(value: float) -> str:
@@ -114,86 +114,72 @@ def track_summary(result: Result) -> None:
 
 
 def simulate_summary(result: Result) -> None:
-    """Counts of both phases, and the busiest layers."""
+    """Counts of every phase, and the busiest layers of the one that ran most often."""
+    runs = result["runs"]
+    ran = ", ".join(f"{count} runs of {name}" for name, count in runs.items())
     _line(
-        f"{result['frames']} search frames and {result['template_updates']} template passes, "
-        f"{si(result['seconds_per_frame'], 's')} a frame with the {result['engine']} engine"
+        f"{result['frames']} frames ({ran}), {si(result['seconds_per_frame'], 's')} a frame with the "
+        f"{result['engine']} engine"
     )
-    search, template = result["counts"]["search"], result["counts"]["template"]
+    counts = result["counts"]
     rows = [
-        (key.replace("_", " "), thin(search.get(key, 0)), thin(template.get(key, 0)))
-        for key in dict.fromkeys([*search, *template])
+        (key.replace("_", " "), *(thin(phase.get(key, 0)) for phase in counts.values()))
+        for key in dict.fromkeys(key for phase in counts.values() for key in phase)
     ]
-    _table("Counts (means)", ["count", "search frame", "template pass"], rows, right=(1, 2))
-    busy = sorted(
-        (r for r in result["layers"] if r["phase"] == "search"), key=lambda r: -r["counts"].get("synops", 0)
-    )[:_FEW]
-    listed = [
-        (
-            r["name"],
-            r["kind"],
-            thin(r["counts"].get("events", 0)),
-            thin(r["counts"].get("synops", 0)),
-            thin(r["counts"].get("unit_ops", 0)),
-        )
-        for r in busy
-    ]
+    head = ["count", *(f"run of {name}" for name in counts)]
+    _table("Counts (means)", head, rows, right=range(1, len(head)))
+    main = max(runs, key=lambda name: runs[name])
+    busy = sorted((r for r in result["layers"] if r["phase"] == main), key=lambda r: -r["counts"].get("synops", 0))
+    keys = ("events", "synops", "unit_ops")
+    listed = [(r["name"], r["kind"], *(thin(r["counts"].get(key, 0)) for key in keys)) for r in busy[:_FEW]]
     _table(
-        f"Busiest {len(listed)} layers of a search frame (--json has all)",
+        f"Busiest {len(listed)} layers of a run of {main} (--json has all)",
         ["layer", "kind", "events", "synops", "unit ops"],
         listed,
         right=(2, 3, 4),
     )
 
 
-_ENERGIES = ("search_nj", "template_amortised_nj", "dynamic_nj")
-
-
 def energy_summary(result: Result) -> None:
     """The same counts under several profiles."""
-    reports = result["profiles"]
+    reports, main, lines = result["profiles"], result["main"], result["comparison"]["profiles"]
+    phases = reports[0]["phases"]
     rows = []
-    for report, line in zip(reports, result["comparison"]["profiles"]):
-        frame, static = report["per_frame"], report["static"]
-        top = frame["dominant"]
+    for report, line in zip(reports, lines):
+        static, top = report["static"], report["phases"][main]["dominant"]
+        energies = [*line["phases_nj"].values(), line["dynamic_nj"]]
         rows.append(
             (
                 report["profile"]["name"],
-                *(joules(line[key]) if line["priced"] else "no price" for key in _ENERGIES),
+                *(joules(energy) if line["priced"] else "no price" for energy in energies),
                 joules(static["energy_nj_per_chip_frame"]) if static else "-",
                 f"{top['price']} {100 * top['share']:.0f} % ({top['tag']})" if top else "-",
                 str(len([u for u in report["unpriced"] if u["count"]])),
             )
         )
-    head = [
-        "profile",
-        "search frame",
-        "template share",
-        "dynamic, both",
-        "static, chip and frame",
-        "hangs most on",
-        "unpriced",
-    ]
-    _table(f"{result['bundle']}: energy of a frame, mean over {result['frames']} frames", head, rows)
-    causes = list(dict.fromkeys(c for r in reports for c in r["per_frame"]["by_cause_nj"]))
-    split = [(cause, *(_cause(r, cause) for r in reports)) for cause in causes]
-    _table("Search frame by cause", ["cause", *(r["profile"]["name"] for r in reports)], split)
-    _intervals(reports)
+    shares = [f"{name}, share" for name in phases]
+    head = ["profile", *shares, "dynamic, sum", "static, chip and frame", "hangs most on", "unpriced"]
+    runs = ", ".join(f"{phase['runs']} runs of {name}" for name, phase in phases.items())
+    _table(f"{result['bundle']}: energy of a {result['result']}, means of {runs}", head, rows)
+    causes = phases[main]["by_cause_nj"]
+    split = [(cause, *(_cause(r, main, cause, line) for r, line in zip(reports, lines))) for cause in causes]
+    _table(f"One run of {main} by cause", ["cause", *(r["profile"]["name"] for r in reports)], split)
+    _intervals(reports, main)
     _dense(result["comparison"])
     _line("Bands are low..high of the prices, added end by end. Unpriced events are in no total; --json lists them.")
 
 
-def _intervals(reports: Sequence[Result]) -> None:
+def _intervals(reports: Sequence[Result], main: str) -> None:
     """What the bands mean where every price is drawn from its own."""
     rows = []
     for report in reports:
-        spread = report["uncertainty"]["search_frame_over_prices"]
+        spread = report["phases"][main]["uncertainty"]["over_prices"]
         if spread:
             ends = (si(spread[key] * 1e-9, "J") for key in ("low_nj", "median_nj", "high_nj"))
             rows.append((report["profile"]["name"], *ends))
     if rows:
-        head = ["profile", "5 %", "median", "95 %"]
-        _table("Search frame with prices drawn from triangles over their bands (counts held fixed)", head, rows)
+        title = f"One run of {main} with prices drawn from triangles over their bands (counts held fixed)"
+        _table(title, ["profile", "5 %", "median", "95 %"], rows)
 
 
 def _dense(comparison: Result) -> None:
@@ -204,29 +190,19 @@ def _dense(comparison: Result) -> None:
         (x["name"], f"{x['macs'] / 1e9:.3f}", *(joules(x["energy_nj"][p]) for p in profiles), x["source"])
         for x in lines
     ]
-    rows.append(
-        (
-            "this tracker, published convention",
-            "-",
-            joules(comparison["published_convention_nj"]),
-            "-",
-            "firing rate x MACs",
-        )
-    )
+    published = joules(comparison["published_convention_nj"])
+    rows.append(("this network, published convention", "-", published, "-", "firing rate x MACs"))
     _table(
-        "Dense multiply-accumulates of one frame (45 nm arithmetic only: no memory, no static power)",
-        ["tracker", "GMAC", *profiles, "how it is known"],
+        "Dense multiply-accumulates of one run (45 nm arithmetic only: no memory, no static power)",
+        ["network", "GMAC", *profiles, "how it is known"],
         rows,
         right=(1,),
     )
 
 
-def _cause(report: Result, cause: str) -> str:
+def _cause(report: Result, main: str, cause: str, line: Result) -> str:
     """A cause without any price is not free."""
-    from spiketrack_deploy.hardware.vocabulary import PRICES
-
-    priced = any(PRICES[name].cause == cause for name in report["profile"]["prices"] if name in PRICES)
-    return joules(report["per_frame"]["by_cause_nj"][cause]) if priced else "no price"
+    return joules(report["phases"][main]["by_cause_nj"][cause]) if cause in line["causes_priced"] else "no price"
 
 
 def verify_summary(result: Result) -> None:
@@ -288,15 +264,25 @@ def _margins(ranges: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 
 
 def targets_summary(result: Result) -> None:
-    """Targets and profiles."""
-    _table("Targets (--target)", ["target", "priced with"], list(result["targets"].items()))
-    rows = [(p["name"], p["kind"], p["title"], str(p["prices"]), str(p["limits"])) for p in result["profiles"]]
+    """Every target, and whether a network can be mapped to it."""
+    rows = [
+        (
+            t["name"],
+            t["kind"],
+            t["family"] or "-",
+            t["title"],
+            *("-" if t[key] is None else str(t[key]) for key in ("chips", "prices", "limits")),
+        )
+        for t in result["targets"]
+    ]
     _table(
-        "Hardware profiles (--profile; a TOML file works too)",
-        ["profile", "kind", "title", "prices", "limits"],
+        "Targets and profiles (--target, --profile; a TOML file works too)",
+        ["name", "kind", "family", "title", "chips", "prices", "limits"],
         rows,
-        right=(3, 4),
+        right=(4, 5, 6),
     )
+    _line("; ".join(f"{alias} stands for {name}" for alias, name in result["aliases"].items()))
+    _line("Cores can be mapped where a family is named; the others only price counts.")
 
 
 def _sourced(value: Mapping[str, Any]) -> str:

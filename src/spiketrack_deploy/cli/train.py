@@ -109,27 +109,34 @@ def train_summary(result: Result) -> None:
     is_flag=True,
     help="Count the space of layouts around CONFIG and show the best that fit (minutes).",
 )
-@click.option("--target", default="loihi2", show_default=True, help="Hardware profile whose limits count.")
+@click.option(
+    "--target",
+    default="loihi2",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="One chip of a family, or a board (spiketrack targets lists both).",
+)
 @options.output
 def budget(config: str | None, searching: bool, target: str, as_json: bool, quiet: bool) -> None:
-    """Count what CONFIG's search phase needs of one chip: neuron slots, stream relays, synapse words, cores, MACs."""
+    """Count what CONFIG needs of a chip or board, as `spiketrack map` would: neurons, words, cores; and its MACs."""
     with printing.progress(quiet or as_json or not searching) as tell:
         result = api.budget(config, target=target, search=searching, tell=tell)
     printing.show(result, budget_summary, as_json, quiet)
 
 
 _BUDGET_HEAD = (
-    "configuration", "slots k", "relays k", "free %", "words k one copy / with copies", "cores (alone)", "MMAC",
-    "parameters k", "one chip",
+    "configuration", "neurons k", "relays k", "matrix k", "free %", "words k one copy / with copies", "cores (alone)",
+    "MMAC", "parameters k",
 )  # fmt: skip
 
 
 def budget_summary(result: Result) -> None:
-    """The trade-off as a Markdown table, and the configuration asked for against the chip."""
-    lines: list[Sequence[str]] = [_BUDGET_HEAD, ["---"] * len(_BUDGET_HEAD)]
+    """The trade-off as a Markdown table, and the configuration asked for against the target."""
+    head = [*_BUDGET_HEAD, f"fits {result['target']}"]
+    lines: list[Sequence[str]] = [head, ["---"] * len(head)]
     for row in result["rows"]:
-        cells = [row["name"], f"{row['slots'] / 1e3:.0f}", f"{row['relays'] / 1e3:.0f}", f"{100 * row['free']:.0f}"]
-        cells += [f"{row['words'] / 1e3:.0f} / {row['words_with_copies'] / 1e3:.0f}"]
+        cells = [row["name"], *(f"{row[key] / 1e3:.0f}" for key in ("neurons", "relays", "matrix"))]
+        cells += [f"{100 * row['free']:.0f}", f"{row['words'] / 1e3:.0f} / {row['words_with_copies'] / 1e3:.0f}"]
         cells += [
             f"{row['cores']} ({row['cores_alone']})",
             f"{row['macs'] / 1e6:.1f}",
@@ -138,11 +145,14 @@ def budget_summary(result: Result) -> None:
         lines.append([*cells, "yes" if row["fits"] else "no"])
     print("\n".join("| " + " | ".join(line) + " |" for line in lines))
     own = result["rows"][0]
+    words = "" if result["words"] is None else f" of {result['words']:,}"
     print(
-        f"{own['name']}: {own['slots'] + own['relays']:,} of {result['slots']:,} slots, "
+        f"{own['name']}: {own['slots']:,} of {result['slots']:,} slots, "
         f"{own['cores']} of {result['cores']} cores with neighbours sharing cores ({own['cores_alone']} without), "
-        f"{own['words_with_copies']:,} of {result['words']:,} words"
+        f"{own['words_with_copies']:,}{words} words"
     )
+    if own["over"]:
+        print(f"a single row exceeds a core of {result['target']}: {', '.join(own['over'][:3])}")
 
 
 def _tell(what: str, done: int, total: int) -> None:

@@ -1,1 +1,1 @@
-"""Counts to prices to reports: what a search frame and a template update cost, layer by layer, always as a band."""
+"""Counts to prices to reports: what a run of each phase costs, layer by layer, always as a band."""

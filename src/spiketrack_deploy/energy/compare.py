@@ -1,4 +1,4 @@
-"""One execution under several profiles, beside published trackers as dense networks.
+"""One execution under several profiles, beside other networks as dense ones.
 
 This module decides what stands beside what. It must not know how a figure is printed. A profile that prices nothing of
 what was counted has no energy, which is not an energy of zero; figures of different boundaries are never added.
@@ -6,114 +6,101 @@ what was counted has no energy, which is not an energy of zero; figures of diffe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spiketrack_deploy.energy.pricing import event_prices, intervals, priced_causes
 from spiketrack_deploy.energy.report import EnergyReport
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.units import Interval
 
-SCHEMA = "spiketrack-comparison/1"
+SCHEMA = "spiketrack-comparison/2"
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """A published tracker as a dense network: ``macs`` multiply-accumulates of a frame, and how that is known."""
+class DenseLine:
+    """A dense network in the arithmetic of several profiles: ``energy`` in nanojoules by profile."""
 
     name: str
     macs: float
+    energy: Mapping[str, Interval]
     source: str
 
-
-def spmtrack_macs(width: int, blocks: int, gated: bool) -> int:
-    """Multiply-accumulates of one SPMTrack frame (CVPR 2025, arXiv 2503.18338), by layer shapes.
-
-    ``width`` D, ``blocks`` L; ``gated``: SwiGLU of 4096 in place of a 4D-wide MLP. Three references and a query are run
-    with the search crop in every frame: 1 + 3 * 14**2 + 27**2 tokens; four routed experts of rank 64 on six layers.
-    """
-    search, reference, experts, rank, hidden = 27**2, 14**2, 4, 64, 4096
-    tokens = 1 + 3 * reference + search
-    inputs = 5 * width + (hidden if gated else 4 * width)
-    outputs = 5 * width + (2 * hidden if gated else 4 * width)
-    mlp = 3 * width * hidden if gated else 8 * width**2
-    per_token = 4 * width**2 + mlp + experts * inputs + rank * inputs + experts * rank * outputs
-    attention = 2 * tokens**2 * width
-    patches = (tokens - 1) * 3 * 14**2 * width
-    head = search * (4 * width**2 + 6 * width)
-    return patches + blocks * (tokens * per_token + attention) + head
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return {"name": self.name, "macs": self.macs, "source": self.source, "energy_nj": intervals(self.energy)}
 
 
-def references() -> tuple[Reference, ...]:
-    """Trackers that the field compares with."""
-    spmtrack = "layer shapes of the published code, three references in every frame (arXiv 2503.18338)"
-    return (
-        Reference("TransT-N4", 16.35e9, "75.2 mJ of arXiv 2602.23963 over 4.6 pJ"),
-        Reference("OSTrack-256", 34.5e9, "158.7 mJ of the same convention over 4.6 pJ"),
-        Reference("SPMTrack-B", spmtrack_macs(768, 12, False), spmtrack),
-        Reference("SPMTrack-L", spmtrack_macs(1024, 24, False), spmtrack),
-        Reference("SPMTrack-G", spmtrack_macs(1536, 40, True), spmtrack),
-    )
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The same counts under several profiles, and dense networks beside them."""
+
+    reports: tuple[EnergyReport, ...]
+    dense: tuple[DenseLine, ...]
+
+    @property
+    def published(self) -> Interval:
+        """One run of the main phase under the published convention, nanojoules."""
+        return self.reports[0].main.convention.published
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data: a row per profile, dense lines, notes."""
+        return {
+            "schema": SCHEMA,
+            "profiles": [_row(report) for report in self.reports],
+            "dense": [line.to_dict() for line in self.dense],
+            "published_convention_nj": self.published.to_dict(),
+            "notes": [
+                "Dense lines are arithmetic only, 45 nm; memory, routing and static power are outside.",
+                "Boundaries differ between profiles: read each row with what it leaves unpriced.",
+            ],
+        }
 
 
 def priced(report: EnergyReport) -> bool:
     """Whether the profile prices anything that was counted."""
-    return any(part.count for part in report.search.parts)
+    return any(part.count for phase in report.phases for part in phase.parts)
 
 
 def _row(report: EnergyReport) -> dict[str, Any]:
-    static = report.static_per_chip_frame
+    static = report.static
     has = priced(report)
-    causes = {PRICES[name].cause for name in report.profile.prices if PRICES[name].cause is not None}
     return {
         "profile": report.profile.name,
         "title": report.profile.title,
         "kind": report.profile.kind,
         "chips": report.profile.chips,
         "priced": has,
-        "search_nj": report.search.dynamic.to_dict() if has else None,
-        "template_amortised_nj": report.template_amortised.to_dict() if has else None,
-        "dynamic_nj": report.per_frame.to_dict() if has else None,
-        "static_per_chip_frame_nj": static.to_dict() if static else None,
-        "causes_priced": sorted(cause for cause in causes if cause),
+        "phases_nj": {phase.name: phase.amortised.to_dict() if has else None for phase in report.phases},
+        "dynamic_nj": report.dynamic.to_dict() if has else None,
+        "static_per_chip_frame_nj": static.energy.to_dict() if static else None,
+        "causes_priced": sorted(priced_causes(report.profile)),
         "unpriced": [item.to_dict() for item in report.unpriced if item.count],
     }
 
 
-def _dense(name: str, macs: float, costs: Sequence[tuple[str, Interval]], source: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "macs": macs,
-        "source": source,
-        "energy_nj": {profile: (mac * macs).to_dict() for profile, mac in costs},
-    }
-
-
-def compare(reports: Sequence[EnergyReport]) -> dict[str, Any]:
-    """Rows per profile, and as dense-MAC lines the network's own dense twin and published trackers; plain JSON data.
+def compare(reports: Sequence[EnergyReport], others: Sequence[tuple[str, float, str]] = ()) -> Comparison:
+    """Profiles side by side, and as dense-MAC lines the network's own dense twin (of a run of the main phase) and
+    ``others``: name, multiply-accumulates of a result, and how that is known.
 
     All reports must be of the same counts. Raises InputError for no report, or for reports of other counts.
     """
     if not reports:
         raise InputError("energy: there is no profile to compare; name at least one.")
     first = reports[0]
-    if any(report.search.counts != first.search.counts or report.frames != first.frames for report in reports):
+    counts = [(phase.name, phase.per_result, phase.counts) for phase in first.phases]
+    if any([(phase.name, phase.per_result, phase.counts) for phase in r.phases] != counts for r in reports):
         raise InputError("energy: the reports are of different runs; compare the same counts only.")
-    costs = [(twin.profile, twin.mac) for twin in first.twins]
-    lines = [_dense("this tracker, dense twin", first.twins[0].macs, costs, "the same network as an ANN")]
-    lines += [_dense(item.name, item.macs, costs, item.source) for item in references()]
-    return {
-        "schema": SCHEMA,
-        "profiles": [_row(report) for report in reports],
-        "dense": lines,
-        "published_convention_nj": first.convention.published.to_dict(),
-        "notes": [
-            "Dense lines are arithmetic only, 45 nm; memory, routing and static power are outside.",
-            "Boundaries differ between profiles: read each row with what it leaves unpriced.",
-        ],
-    }
+    twins = first.main.twins
+
+    def line(name: str, macs: float, source: str) -> DenseLine:
+        return DenseLine(name, macs, {twin.profile: twin.mac * macs for twin in twins}, source)
+
+    lines = [line("this network, dense twin", twins[0].macs, "the same network as an ANN")]
+    lines += [line(*other) for other in others]
+    return Comparison(tuple(reports), tuple(lines))
 
 
 def default_profiles(names: Sequence[str]) -> list[str]:
@@ -121,6 +108,6 @@ def default_profiles(names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         profile = load_profile(name)
-        if profile.kind != "board" and any(PRICES[price].cause is not None for price in profile.prices):
+        if profile.kind != "board" and event_prices(profile):
             found.append(name)
     return found

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spiketrack_deploy.energy.layers import Mean
+from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.units import Interval, total
@@ -51,7 +51,7 @@ class DenseTwin:
         }
 
 
-def dense_twin(layers: Sequence[Mean], profile: Profile) -> DenseTwin:
+def dense_twin(layers: Sequence[LayerCounts], profile: Profile) -> DenseTwin:
     """Price ``dense_macs`` of all layers at the MAC of a ``cmos45`` profile."""
     macs = sum(layer["dense_macs"] for layer in layers)
     mac = _required(profile, "mac")
@@ -109,7 +109,7 @@ class Convention:
         }
 
 
-def published_convention(layers: Sequence[Mean], profile: Profile) -> Convention:
+def published_convention(layers: Sequence[LayerCounts], profile: Profile) -> Convention:
     """Firing rate times operations, layer by layer, and its difference from the exact count.
 
     Layers without dense multiply-accumulates are not in the convention and not in the list.
@@ -123,8 +123,8 @@ def published_convention(layers: Sequence[Mean], profile: Profile) -> Convention
         if layer.kind == "image_conv":
             rows.append(ConventionLayer(layer.name, None, mac * dense, mac * layer["macs"]))
         else:
-            size = layer.sums.get("input_size", 0)
-            mean_input = layer.sums.get("input_sum", 0) / size if size else 0.0
+            size = layer.counts.get("input_size", 0)
+            mean_input = layer.counts.get("input_sum", 0) / size if size else 0.0
             published = addition * (dense * mean_input)
             rows.append(ConventionLayer(layer.name, mean_input, published, addition * layer["unit_ops"]))
     return Convention(profile.name, tuple(rows))

@@ -1,45 +1,37 @@
 """Counts of layers, checked and summed: the exact-integer side of an energy.
 
-This module decides what a valid set of counts is and sums it over frames; it must not know any price.
+This module decides what a valid set of counts is and sums it over runs; it must not know any price.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.program.counts import COUNT_FIELDS
+from spiketrack_deploy.program.types import Program
 
-COUNTS = (
-    "events",
-    "synops",
-    "unit_ops",
-    "macs",
-    "dense_macs",
-    "neuron_updates",
-    "neuron_spiking",
-    "relays",
-    "relay_synops",
-    "memory_reads",
-    "memory_writes",
-    "host_ops",
-    "input_sum",
-    "input_size",
-    "output_sum",
-)
-"""Counts that energy knows, as ``program.counts`` defines them. ``output_sum`` (sum of the spikes that a NI-LIF emits)
-is needed only where one step takes several binary sub-steps."""
+COUNTS = COUNT_FIELDS
+"""Names of the counts, as the program defines them."""
+
+Number = int | float
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCounts:
-    """Counts of one operation in one search frame or one template update. Counts that are left out are 0."""
+    """Exact sums of one operation's counts over ``runs`` runs of its phase. Counts that are left out are 0.
+
+    Indexed by a count's name it gives the mean of a run: the sum divided once, correctly rounded, an integer where
+    it is one.
+    """
 
     name: str
     kind: str
     block: str
     counts: Mapping[str, int]
+    runs: int = 1
 
     def __post_init__(self) -> None:
         for key, value in self.counts.items():
@@ -47,9 +39,16 @@ class LayerCounts:
                 raise InputError(f"counts of layer {self.name}: unknown count {key!r}; known are {', '.join(COUNTS)}.")
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"counts of layer {self.name}: {key} is {value!r}, must be an integer of at least 0.")
+        if isinstance(self.runs, bool) or not isinstance(self.runs, int) or self.runs < 1:
+            raise InputError(f"counts of layer {self.name}: its runs are {self.runs!r}, must be at least 1.")
 
-    def __getitem__(self, key: str) -> int:
-        return self.counts.get(key, 0)
+    def __getitem__(self, key: str) -> Number:
+        value = self.counts.get(key, 0)
+        return value // self.runs if value % self.runs == 0 else value / self.runs
+
+    def means(self) -> dict[str, Number]:
+        """Means of the counts that are not 0."""
+        return {key: self[key] for key, value in self.counts.items() if value}
 
 
 class _HasCounts(Protocol):
@@ -75,49 +74,42 @@ def layer_counts(ops: Sequence[_HasOp], counts: Mapping[str, _HasCounts]) -> lis
     return [LayerCounts(op.name, op.kind, op.block, counts[op.name].to_dict()) for op in ops]
 
 
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """Exact sums of one layer's counts over ``runs`` runs; a mean is a sum divided once, correctly rounded."""
-
-    name: str
-    kind: str
-    block: str
-    sums: Mapping[str, int]
-    runs: int
-
-    def __getitem__(self, key: str) -> float:
-        return self.sums.get(key, 0) / self.runs
-
-    def means(self) -> dict[str, int | float]:
-        """Means of the counts that are not 0; integers stay integers."""
-        return {k: v // self.runs if v % self.runs == 0 else v / self.runs for k, v in self.sums.items() if v}
+def runs_per_result(program: Program) -> dict[str, float]:
+    """Phase -> how often a result takes it in the long run; 0 where it runs at the start alone."""
+    return {name: phase.cadence.per_result for name, phase in program.phases.items()}
 
 
-def mean_layers(runs: Sequence[Sequence[LayerCounts]], what: str) -> list[Mean]:
-    """Sum every layer over ``runs`` (search frames or template updates), in the order of the first run.
+def main_phase(per_result: Mapping[str, float]) -> str:
+    """The phase that runs most often for a result; of several, the first."""
+    return max(per_result, key=lambda name: per_result[name])
 
-    Raises InputError when there is no run, or when two runs do not have the same layers.
+
+def add_runs(runs: Sequence[Sequence[LayerCounts]], phase: str) -> list[LayerCounts]:
+    """Sum every layer over ``runs`` of the phase called ``phase``, in the order of the first; empty for no run.
+
+    Raises InputError when two runs do not have the same layers, or one names a layer twice.
     """
     if not runs:
-        raise InputError(f"energy: there is no {what} to average over; run at least one.")
+        return []
     first = [(layer.name, layer.kind, layer.block) for layer in runs[0]]
     if len({name for name, _, _ in first}) != len(first):
-        raise InputError(f"energy: {what} 0 names a layer twice; every layer needs its own name.")
+        raise InputError(f"energy: run 0 of {phase} names a layer twice; every layer needs its own name.")
     for index, run in enumerate(runs):
         if [(layer.name, layer.kind, layer.block) for layer in run] != first:
-            raise InputError(f"energy: {what} {index} has other layers than {what} 0; all runs must be of one program.")
-    layers = []
-    for index, identity in enumerate(first):
-        known = [key for key in COUNTS if any(key in run[index].counts for run in runs)]
-        sums = {key: sum(run[index][key] for run in runs) for key in known}
-        layers.append(Mean(*identity, sums, len(runs)))
-    return layers
+            raise InputError(
+                f"energy: run {index} of {phase} has other layers than run 0; all runs must be of one program."
+            )
+    return [_added([run[index] for run in runs]) for index in range(len(first))]
 
 
-def sum_counts(layers: Sequence[Mean]) -> dict[str, int | float]:
-    """Mean counts of a whole phase: sums over its layers, divided once."""
-    if not layers:
-        return {}
-    keys = [key for key in COUNTS if any(key in layer.sums for layer in layers)]
-    sums = {key: sum(layer.sums.get(key, 0) for layer in layers) for key in keys}
-    return Mean("", "", "", sums, layers[0].runs).means()
+def _added(layers: Sequence[LayerCounts]) -> LayerCounts:
+    known = [key for key in COUNTS if any(key in layer.counts for layer in layers)]
+    sums = {key: sum(layer.counts.get(key, 0) for layer in layers) for key in known}
+    return replace(layers[0], counts=sums, runs=sum(layer.runs for layer in layers))
+
+
+def whole(layers: Sequence[LayerCounts]) -> LayerCounts:
+    """All layers of a phase as one: sums over its layers, of as many runs as each has."""
+    keys = [key for key in COUNTS if any(key in layer.counts for layer in layers)]
+    sums = {key: sum(layer.counts.get(key, 0) for layer in layers) for key in keys}
+    return LayerCounts("", "", "", sums, layers[0].runs if layers else 1)

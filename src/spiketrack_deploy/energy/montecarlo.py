@@ -1,10 +1,10 @@
-"""Two uncertainties of an energy, kept apart: that of the prices, and that of the frames.
+"""Two uncertainties of an energy, kept apart: that of the prices, and that of the runs.
 
-This module decides how prices are drawn and frames resampled. It must not know how counts came about, nor how the
-outcome is printed.
+This module decides how prices are drawn and runs (frames of a clip) resampled. It must not know how counts came about,
+nor how the outcome is printed.
 
     prices   E = sum_p count_p * x_p,  x_p triangular on (low, nominal, high) of its price; counts held fixed
-    frames   mean over resampled frames of E_frame at nominal prices; prices held fixed
+    runs     mean over resampled frames of E_frame at nominal prices; prices held fixed
 
 One draw of a price holds for all layers (its uses are fully correlated), a price that ``follows`` another shares its
 draw, and different prices are independent; so the interval is narrower than the band, whose ends add all extremes. No
@@ -16,7 +16,6 @@ a whole: an interval over frames says nothing about other videos.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketrack_deploy.energy.layers import LayerCounts
-from spiketrack_deploy.energy.pricing import Counted, price
+from spiketrack_deploy.energy.layers import LayerCounts, Number
+from spiketrack_deploy.energy.pricing import charged, paid
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 
@@ -72,13 +71,9 @@ def _check(samples: int, coverage: float) -> None:
         raise InputError(f"energy: a coverage of {coverage} is not between 0 and 1.")
 
 
-def price_counts(layers: Iterable[Counted], profile: Profile) -> dict[str, float]:
-    """Price -> how often it is paid in all ``layers`` together."""
-    sums: dict[str, float] = {}
-    for layer in layers:
-        for part in price(layer, profile).parts:
-            sums[part.price] = sums.get(part.price, 0.0) + part.count
-    return sums
+def price_counts(layers: Iterable[LayerCounts], profile: Profile) -> dict[str, Number]:
+    """Price -> how often it is paid in one mean run of all ``layers`` together."""
+    return {name: count for name, _, _, count in charged(paid(layers, profile), profile)}
 
 
 def triangular(u: Floats, low: float, mode: float, high: float) -> Floats:
@@ -162,15 +157,6 @@ def _resampled_sums(values: Floats, samples: int, rng: np.random.Generator) -> F
     return sums
 
 
-def frame_energies(frames: Iterable[Iterable[LayerCounts]], profile: Profile) -> list[float]:
-    """Nominal dynamic energy of every frame, nanojoules."""
-    nominal = {name: item.interval.nominal for name, item in profile.prices.items()}
-    return [sum(n * nominal[name] for name, n in price_counts(_by_kind(frame), profile).items()) for frame in frames]
-
-
-def _by_kind(frame: Iterable[LayerCounts]) -> list[LayerCounts]:
-    """The counts of a kind summed: a price depends on nothing else of a layer, and this takes less time."""
-    sums: dict[str, Counter[str]] = {}
-    for layer in frame:
-        sums.setdefault(layer.kind, Counter()).update(layer.counts)
-    return [LayerCounts(kind, kind, kind, dict(counts)) for kind, counts in sums.items()]
+def run_energies(runs: Iterable[Iterable[LayerCounts]], profile: Profile) -> list[float]:
+    """Nominal dynamic energy of every run, nanojoules."""
+    return [sum(cost.nominal * n for _, _, cost, n in charged(paid(run, profile), profile)) for run in runs]

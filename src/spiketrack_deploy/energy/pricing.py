@@ -1,36 +1,105 @@
-"""Counts times prices: the energy of a layer, split by cause, and the list of what has no price.
+"""Counts times prices: the one place where a count meets a price, and the list of what has no price.
 
-This module decides which count meets which price (by the vocabulary of ``hardware``) and what must be declared
-unpriced. It must not know chips by name, nor how many frames there were.
+This module decides which count which price multiplies, and what must be declared unpriced. It must not know chips by
+name, nor how many runs there were, nor where neurons lie: a mapping brings counts of its own (hops, copies, barriers)
+and is billed here like an operation.
 
-    E[layer] = sum over prices p with a count:  count_p * price_p             (nanojoules, end by end of the band)
+    E = sum over prices p:  count_p * price_p             (nanojoules, end by end of the band)
 
-with three rules beside the vocabulary. A neuron that spikes is not idle: idle steps are ``neuron_updates * substeps``
-minus the active ones. Pixels are not messages of this chip: what the image convolution reads comes from the host. A
-price that is absent makes its count *unpriced*, never zero.
+with three rules of counting (:func:`payable`). A neuron that spikes is not idle: idle steps are
+``neuron_updates * substeps`` minus the active ones. Pixels are not messages of this chip: what the image convolution
+reads comes from the host. A price that is absent makes its count *unpriced*, never zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeVar
 
+from spiketrack_deploy.energy.layers import LayerCounts, Number
 from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.hardware.vocabulary import CAUSES, PRICES
 from spiketrack_deploy.units import ZERO, Interval, total
 
+CAUSES = ("synops", "neuron", "message", "relay", "memory", "mac")
+"""What the energy of a layer is split by."""
 
-class Counted(Protocol):
-    """Counts of one layer: of one run (``LayerCounts``), or means over several (``Mean``)."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def block(self) -> str: ...
-    def __getitem__(self, key: str) -> float: ...
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a price multiplies: a payable count, and the cause that its energy is shown under."""
+
+    count: str
+    cause: str
+
+
+CHARGES: dict[str, Charge] = {
+    "synop": Charge("synops", "synops"),
+    "unit_op": Charge("unit_ops", "synops"),
+    "synop_memory": Charge("synops", "memory"),
+    "mac": Charge("macs", "mac"),
+    "neuron_idle": Charge("idle_updates", "neuron"),
+    "neuron_active": Charge("active_updates", "neuron"),
+    "message": Charge("messages", "message"),
+    "unit_message": Charge("unit_messages", "message"),
+    "relay_update": Charge("relay_updates", "relay"),
+    "relay_message": Charge("relay_messages", "relay"),
+    "relay_synop": Charge("relay_synops", "relay"),
+    "memory_read": Charge("memory_reads", "memory"),
+    "memory_write": Charge("memory_writes", "memory"),
+    "hop_ew": Charge("hops_ew", "message"),
+    "hop_ns": Charge("hops_ns", "message"),
+}
+"""Price -> what it multiplies. Prices that are not here are never multiplied by a count (power, time, totals)."""
+
+MAPPED = ("hop_ew", "hop_ns")
+"""Prices whose count only a mapping knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that happens: its count, the prices of which one has to exist, and what it is in words."""
+
+    count: str
+    prices: tuple[str, ...]
+    what: str
+
+
+NEEDS = (
+    Need("synops", ("synop", "unit_op"), "synaptic operations"),
+    Need("macs", ("mac",), "multiply-accumulates of the image convolution"),
+    Need("neuron_updates", ("neuron_idle",), "neuron updates"),
+    Need("neuron_spiking", ("neuron_active",), "updates of spiking neurons"),
+    Need("messages", ("message", "unit_message"), "spike messages"),
+    Need("relays", ("relay_message",), "graded stream messages"),
+    Need("relays", ("relay_update",), "updates of relaying stream accumulators"),
+    Need("relay_synops", ("relay_synop",), "synapses visited by stream values"),
+    Need("memory_reads", ("memory_read",), "words of stored matrices read (the non-zero ones are also synops)"),
+    Need("memory_writes", ("memory_write",), "words of stored matrices rewritten"),
+    Need("host_ops", (), "operations on the host or in microcode: exponentials, products of the gate"),
+)
+
+_NEEDS_MAPPING = (
+    ("hops", "router hops need a mapping"),
+    ("destination_cores", "messages to more than one core per consuming layer need a mapping"),
+    ("barrier", "steps per result need a mapping, and no barrier energy was published"),
+    ("static_power_x_latency", "chips and latency need a mapping; the static line is one chip and frame period"),
+    ("host_io", "moving inputs and results between host and chip is not modelled"),
+)
+"""What no count of a network says: it depends on where the layers are."""
+
+Amount = TypeVar("Amount")
+
+
+def charged(counts: Mapping[str, Amount], profile: Profile) -> Iterator[tuple[str, Charge, Interval, Amount]]:
+    """Price name, charge, price (nJ) and count, for every price of ``profile`` that meets one of ``counts``.
+
+    The only place where counts meet prices. A count may be a number or an array of them.
+    """
+    for name, item in profile.prices.items():
+        charge = CHARGES.get(name)
+        if charge is not None and charge.count in counts:
+            yield name, charge, item.interval, counts[charge.count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +110,36 @@ class Part:
     cause: str
     count: float
     energy: Interval
+
+
+def bill(counts: Mapping[str, Number], profile: Profile) -> tuple[Part, ...]:
+    """Every payable count times its price (nanojoules, band end by end)."""
+    return tuple(Part(name, c.cause, count, cost * count) for name, c, cost, count in charged(counts, profile))
+
+
+def payable(layer: LayerCounts, substeps: int) -> dict[str, Number]:
+    """What is paid for in one mean run of a layer, by the names of :data:`CHARGES`; nothing that did not happen.
+
+    ``substeps``: chip steps per time step. Without the sum of emitted spikes an active neuron is taken as active in
+    one sub-step; :func:`unpriced` says so.
+    """
+    active = layer["output_sum"] if substeps > 1 and layer["output_sum"] else layer["neuron_spiking"]
+    on_chip = layer.kind != "image_conv"
+    counts = {
+        "synops": layer["synops"],
+        "unit_ops": layer["unit_ops"],
+        "macs": layer["macs"],
+        "idle_updates": layer["neuron_updates"] * substeps - active,
+        "active_updates": active,
+        "messages": layer["events"] if on_chip else 0,
+        "unit_messages": layer["input_sum"] if on_chip else 0,
+        "relay_updates": layer["relays"],
+        "relay_messages": layer["relays"],
+        "relay_synops": layer["relay_synops"],
+        "memory_reads": layer["memory_reads"],
+        "memory_writes": layer["memory_writes"],
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +164,8 @@ class LayerEnergy:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Something that happens and has no price. ``count``: its mean, or ``None`` where nobody counted it."""
+    """Something that happens and has no price. ``count``: its mean, or ``None`` where nobody counted it; ``per``: the
+    phase of which one run is meant, or what else."""
 
     name: str
     count: float | None
@@ -85,78 +185,46 @@ def by_cause(parts: Iterable[Part]) -> dict[str, Interval]:
     return sums
 
 
-def _multiplier(price: str, layer: Counted, substeps: int) -> float:
-    """How often ``price`` is paid in this layer."""
-    if price in ("neuron_idle", "neuron_active"):
-        # Without the sum of emitted spikes an active neuron is taken as active in one sub-step; `unpriced` says so.
-        active = layer["output_sum"] if substeps > 1 and layer["output_sum"] else layer["neuron_spiking"]
-        return active if price == "neuron_active" else layer["neuron_updates"] * substeps - active
-    if price in ("message", "unit_message") and layer.kind == "image_conv":
-        return 0
-    count = PRICES[price].count
-    return layer[count] if count else 0
+def price(layer: LayerCounts, profile: Profile) -> LayerEnergy:
+    """Dynamic energy of one mean run of a layer (nanojoules, band end by end)."""
+    return LayerEnergy(layer.name, layer.kind, layer.block, bill(payable(layer, profile.substeps), profile))
 
 
-def price(layer: Counted, profile: Profile) -> LayerEnergy:
-    """Dynamic energy of one layer (nanojoules, band end by end), for every price of ``profile`` that has a count."""
-    parts = []
-    for name in profile.prices:
-        cause, cost = PRICES[name].cause, profile.price(name)
-        count = _multiplier(name, layer, profile.substeps)
-        if cause is not None and cost is not None and count:
-            parts.append(Part(name, cause, count, cost * count))
-    return LayerEnergy(layer.name, layer.kind, layer.block, tuple(parts))
+def paid(layers: Iterable[LayerCounts], profile: Profile) -> dict[str, Number]:
+    """What is paid for in one mean run of all ``layers`` together."""
+    sums: dict[str, Number] = {}
+    for layer in layers:
+        for name, count in payable(layer, profile.substeps).items():
+            sums[name] = sums.get(name, 0) + count
+    return sums
 
 
-def dynamic_energy(layers: Iterable[Counted], profile: Profile) -> Interval:
-    """Dynamic energy of one search frame or template update, nanojoules: the sum over its layers."""
-    return total(price(layer, profile).total for layer in layers)
+def dynamic_energy(layers: Iterable[LayerCounts], profile: Profile) -> Interval:
+    """Dynamic energy of one mean run of a phase, nanojoules: counts are summed first, so a frame takes little time."""
+    return total(part.energy for part in bill(paid(layers, profile), profile))
 
 
-# Count -> the prices of which at least one has to exist.
-_NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("synops", ("synop", "unit_op"), "synaptic operations"),
-    ("macs", ("mac",), "multiply-accumulates of the image convolution"),
-    ("neuron_updates", ("neuron_idle",), "neuron updates"),
-    ("neuron_spiking", ("neuron_active",), "updates of spiking neurons"),
-    ("messages", ("message", "unit_message"), "spike messages"),
-    ("relays", ("relay_message",), "graded stream messages"),
-    ("relays", ("relay_update",), "updates of relaying stream accumulators"),
-    ("relay_synops", ("relay_synop",), "synapses visited by stream values"),
-    ("memory_reads", ("memory_read",), "words of template matrices read (the non-zero ones are also synops)"),
-    ("memory_writes", ("memory_write",), "words of template matrices rewritten"),
-    ("host_ops", (), "operations on the host or in microcode: exponentials, products of the gate"),
-)
-
-# What no count of a network says: it depends on where the layers are.
-_NEEDS_MAPPING = (
-    ("hops", "router hops need a mapping"),
-    ("destination_cores", "messages to more than one core per consuming layer need a mapping"),
-    ("barrier", "steps per frame need a mapping, and no barrier energy was published"),
-    ("static_power_x_latency", "chips and latency need a mapping; the static line is one chip and frame period"),
-    ("host_io", "moving frames and results between host and chip is not modelled"),
-)
+def lacks(need: Need, profile: Profile) -> str | None:
+    """Which prices ``profile`` would need for it; ``None`` where it has one."""
+    if any(price in profile.prices for price in need.prices):
+        return None
+    return f"no price {' or '.join(need.prices)} in {profile.name}" if need.prices else "no energy was published"
 
 
-def _occurrences(count: str, layers: Sequence[Counted]) -> float:
-    if count == "messages":
-        return sum(layer["events"] for layer in layers if layer.kind != "image_conv")
-    return sum(layer[count] for layer in layers)
-
-
-def unpriced(layers: Sequence[Counted], profile: Profile, per: str) -> list[Unpriced]:
-    """Everything that ``layers`` do and ``profile`` cannot price, with its count; ``per`` names the run."""
+def unpriced(layers: Sequence[LayerCounts], profile: Profile, per: str) -> list[Unpriced]:
+    """Everything that one mean run of ``layers`` does and ``profile`` cannot price; ``per`` names the phase."""
+    events = {True: 0.0, False: 0.0}
+    for layer in layers:
+        events[layer.kind == "image_conv"] += layer["events"]
     found = []
-    for count, names, what in _NEEDS:
-        occurs = _occurrences(count, layers)
-        if occurs and not any(name in profile.prices for name in names):
-            wanted = f"no price {' or '.join(names)} in {profile.name}" if names else "no price exists for it"
-            found.append(Unpriced(count, occurs, per, f"{what}: {wanted}"))
-    pixels = sum(layer["events"] for layer in layers if layer.kind == "image_conv")
-    if pixels:
-        found.append(
-            Unpriced("pixel_messages", pixels, per, "non-zero pixels enter from the host; input is not modelled")
-        )
+    for need in NEEDS:
+        count = events[False] if need.count == "messages" else sum(layer[need.count] for layer in layers)
+        lack = lacks(need, profile)
+        if count and lack:
+            found.append(Unpriced(need.count, count, per, f"{need.what}: {lack}"))
+    if events[True]:
+        reason = "non-zero pixels enter from the host; input is not modelled"
+        found.append(Unpriced("pixel_messages", events[True], per, reason))
     spiking = sum(layer["neuron_spiking"] for layer in layers if not layer["output_sum"])
     if profile.substeps > 1 and spiking and "neuron_active" in profile.prices:
         reason = f"the trace has no sum of emitted spikes: active in one of {profile.substeps} sub-steps is charged"
@@ -171,17 +239,27 @@ def needs_mapping(profile: Profile, per: str) -> list[Unpriced]:
     return [Unpriced(name, None, per, reason) for name, reason in _NEEDS_MAPPING]
 
 
+def event_prices(profile: Profile) -> list[str]:
+    """Prices of the profile that multiply a count of the program: what decides its dynamic energy."""
+    return [name for name in profile.prices if name in CHARGES and name not in MAPPED]
+
+
+def priced_causes(profile: Profile) -> set[str]:
+    """Causes for which the profile has a price; the others are not free, nobody knows what they cost."""
+    return {CHARGES[name].cause for name in event_prices(profile)}
+
+
 def dominant(layers: Iterable[LayerEnergy]) -> tuple[str, float] | None:
     """The price with the largest nominal energy and its share of the total; ``None`` where nothing costs anything."""
     sums: dict[str, float] = {}
     for layer in layers:
         for part in layer.parts:
             sums[part.price] = sums.get(part.price, 0.0) + part.energy.nominal
-    whole = sum(sums.values())
-    if not whole:
+    every = sum(sums.values())
+    if not every:
         return None
     name = max(sums, key=lambda key: sums[key])
-    return name, sums[name] / whole
+    return name, sums[name] / every
 
 
 def intervals(values: Mapping[str, Interval]) -> dict[str, dict[str, float]]:

@@ -1,8 +1,8 @@
 """The energy of a run as one value, and as the files ``energy.json`` and ``layers.csv``.
 
-This module decides what an energy statement must contain: band, causes, template updates amortised and not, static
-apart from dynamic, the dense twin, the published convention, and everything without a price. It must not know how the
-frames were run, nor how the statement is drawn.
+This module decides what an energy statement must contain: per phase a run and its share of a result, band, causes,
+static apart from dynamic, the dense twin, the published convention, and everything without a price. It must not know
+what a phase is for, how it was run, nor how the statement is drawn.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.energy.conventions import Convention, DenseTwin, dense_twin, published_convention
-from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, Mean, mean_layers, sum_counts
-from spiketrack_deploy.energy.montecarlo import Spread, frame_energies, over_frames, over_prices, price_counts
+from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, Number, whole
+from spiketrack_deploy.energy.montecarlo import Spread, over_frames, over_prices, price_counts, run_energies
 from spiketrack_deploy.energy.pricing import (
+    CAUSES,
     LayerEnergy,
     Part,
     Unpriced,
     by_cause,
     dominant,
+    event_prices,
     intervals,
     needs_mapping,
     price,
@@ -31,14 +33,17 @@ from spiketrack_deploy.energy.pricing import (
 )
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.hardware.vocabulary import CAUSES, PRICES
-from spiketrack_deploy.inputs.whole_file import whole, write_whole
+from spiketrack_deploy.hardware.schema import Price, Profile
+from spiketrack_deploy.inputs.whole_file import whole as whole_file
+from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.units import ZERO, Interval, total
 
-SCHEMA = "spiketrack-energy/1"
+SCHEMA = "spiketrack-energy/2"
 CAMERA_PERIOD_S = 1 / 30
 """Frame period of an ordinary camera, seconds: the time over which static power is stated without a mapping."""
+
+Runs = Mapping[str, Sequence[Sequence[LayerCounts]]]
+"""Phase -> its runs, each the counts of every layer."""
 
 _CAVEATS = (
     "Energies are estimates from event counts of an exact execution; no neuromorphic hardware was used.",
@@ -48,17 +53,41 @@ _CAVEATS = (
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseEnergy:
-    """One phase: ``runs`` search frames or template updates, means per run. ``layers`` and ``counts`` go together."""
+class Dominant:
+    """The price on which a figure hangs most, its share of the nominal energy, and how it is known."""
 
-    phase: str
-    counts: tuple[Mean, ...]
+    name: str
+    share: float
+    price: Price
+
+    def to_dict(self) -> dict[str, Any]:
+        """As energy.json writes it."""
+        return {"price": self.name, "share": self.share, "tag": self.price.tag, "source": self.price.source}
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEnergy:
+    """One phase on one profile. ``counts`` and ``layers`` go together, in execution order; both are of a mean run.
+
+    ``per_result``: runs of the phase for one result of the workload; 0 where it runs at the start alone, which is paid
+    once and is no part of a result. ``over_prices``, ``over_runs``: intervals of a run's energy over the prices' bands
+    and over resampled runs; ``None`` where there is nothing to draw from.
+    """
+
+    name: str
+    per_result: float
+    profile: Profile
+    counts: tuple[LayerCounts, ...]
     layers: tuple[LayerEnergy, ...]
+    twins: tuple[DenseTwin, ...]
+    convention: Convention
+    over_prices: Spread | None
+    over_runs: Spread | None
 
     @property
     def runs(self) -> int:
         """Number of runs averaged over."""
-        return self.counts[0].runs if self.counts else 0
+        return self.counts[0].runs
 
     @property
     def parts(self) -> list[Part]:
@@ -70,214 +99,234 @@ class PhaseEnergy:
         """Dynamic energy of one run, nanojoules."""
         return total(layer.total for layer in self.layers)
 
+    @property
+    def amortised(self) -> Interval:
+        """Its share of a result's dynamic energy, nanojoules."""
+        return self.dynamic * self.per_result
+
+    @property
+    def by_cause(self) -> dict[str, Interval]:
+        """Cause -> nanojoules of one run."""
+        return by_cause(self.parts)
+
+    @property
+    def by_block(self) -> dict[str, Interval]:
+        """Block -> nanojoules of one run, in execution order."""
+        sums: dict[str, Interval] = {}
+        for layer in self.layers:
+            sums[layer.block] = sums.get(layer.block, ZERO) + layer.total
+        return sums
+
+    @property
+    def means(self) -> dict[str, Number]:
+        """Mean counts of one run, all layers together."""
+        return whole(self.counts).means()
+
+    @property
+    def dominant(self) -> Dominant | None:
+        """The price that most of a run's energy is; ``None`` where nothing is priced."""
+        found = dominant(self.layers)
+        return Dominant(*found, self.profile.prices[found[0]]) if found else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As energy.json writes it."""
+        return {
+            "runs": self.runs,
+            "per_result": self.per_result,
+            "unamortised_nj": self.dynamic.to_dict(),
+            "amortised_nj": self.amortised.to_dict(),
+            "by_cause_nj": intervals(self.by_cause),
+            "by_block_nj": intervals(self.by_block),
+            "counts": self.means,
+            "dominant": self.dominant.to_dict() if self.dominant else None,
+            "dense_twin": [twin.to_dict() for twin in self.twins],
+            "published_convention": self.convention.to_dict(),
+            "uncertainty": {
+                "over_prices": self.over_prices.to_dict() if self.over_prices else None,
+                "over_runs": self.over_runs.to_dict() if self.over_runs else None,
+            },
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a layer, as energy.json writes them."""
+        return [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "block": layer.block,
+                "phase": self.name,
+                "counts": counts.means(),
+                "counts_total": {key: value for key, value in counts.counts.items() if value},
+                "energy_nj": layer.total.to_dict(),
+                "by_cause_nj": {cause: energy.to_dict() for cause, energy in layer.by_cause.items() if energy != ZERO},
+            }
+            for layer, counts in zip(self.layers, self.counts, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """Static energy of one powered chip over a period: watts, seconds, nanojoules; ``chips`` of a board."""
+
+    power: Interval
+    period_s: float
+    chips: int | None
+    tag: str
+
+    @property
+    def energy(self) -> Interval:
+        """Nanojoules of one chip."""
+        return self.power * (self.period_s * 1e9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As energy.json writes it."""
+        chips = self.chips
+        board = {"chips_of_board": chips, "energy_nj_board_frame": (self.energy * chips).to_dict()} if chips else {}
+        return {
+            "power_w_per_chip": self.power.to_dict(),
+            "frame_period_s": self.period_s,
+            "energy_nj_per_chip_frame": self.energy.to_dict(),
+            **board,
+            "tag": self.tag,
+            "note": "one powered chip over one frame period; not in dynamic_nj; the number of chips needs a mapping",
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyReport:
-    """What a run costs on one profile. Energies in nanojoules, always with band.
+    """What a workload costs on one profile. Energies in nanojoules, always with band.
 
-    ``template`` is ``None`` where no template update was run. ``update_interval``: search frames per template update.
-    ``price_spread``, ``frame_spread``: intervals of a search frame over the prices' bands and over resampled frames;
-    ``None`` where there is nothing to draw from.
+    ``result``: what one result of the workload is called (``frame``). ``phases``: those that ran.
     """
 
     profile: Profile
-    frames: int
-    search: PhaseEnergy
-    template: PhaseEnergy | None
-    update_interval: int
+    result: str
+    phases: tuple[PhaseEnergy, ...]
     frame_period_s: float
-    twins: tuple[DenseTwin, ...]
-    template_twins: tuple[DenseTwin, ...]
-    convention: Convention
     unpriced: tuple[Unpriced, ...]
-    price_spread: Spread | None = None
-    frame_spread: Spread | None = None
 
     @property
-    def template_amortised(self) -> Interval:
-        """Dynamic energy of template updates per search frame, nanojoules."""
-        return self.template.dynamic * (1 / self.update_interval) if self.template else ZERO
+    def dynamic(self) -> Interval:
+        """Dynamic energy of one result: every phase by as many runs as a result takes, nanojoules."""
+        return total(phase.amortised for phase in self.phases)
 
     @property
-    def per_frame(self) -> Interval:
-        """Dynamic energy of one search frame with its share of template updates, nanojoules."""
-        return self.search.dynamic + self.template_amortised
+    def main(self) -> PhaseEnergy:
+        """The phase that runs most often for a result (of several, the first)."""
+        return max(self.phases, key=lambda phase: phase.per_result)
 
     @property
-    def static_per_chip_frame(self) -> Interval | None:
-        """Static energy of one powered chip over one frame period, nanojoules; ``None`` where the profile has none."""
+    def static(self) -> Static | None:
+        """Static energy over one frame period; ``None`` where the profile has no price for it."""
         power = self.profile.price("static_power")
-        return power * (self.frame_period_s * 1e9) if power else None
+        if power is None:
+            return None
+        return Static(power, self.frame_period_s, self.profile.chips, self.profile.prices["static_power"].tag)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the reader must know beside the numbers."""
         return (*_CAVEATS, *self.profile.assumptions)
 
+    @property
+    def prices(self) -> dict[str, Price]:
+        """The prices that multiply counts of the program."""
+        return {name: self.profile.prices[name] for name in event_prices(self.profile)}
+
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``energy.json``: plain JSON data, energies in nanojoules."""
+        """The content of ``energy.json``: plain JSON data, energies in nanojoules, the whole profile with it."""
+        profile = self.profile
         return {
             "schema": SCHEMA,
-            "profile": self._profile(),
-            "frames": self.frames,
-            "per_frame": self._per_frame(),
-            "template_update": self._template_update(),
-            "static": self._static(),
-            "dense_twin": {
-                "search_frame": [twin.to_dict() for twin in self.twins],
-                "template_update": [twin.to_dict() for twin in self.template_twins],
-            },
-            "published_convention": self.convention.to_dict(),
-            "layers": [row for phase in self._branches() for row in _layer_rows(phase)],
+            "result": self.result,
+            "profile": {"sha256": profile.digest, **profile.model_dump(by_alias=True)},
+            "per_result": {"dynamic_nj": self.dynamic.to_dict()},
+            "phases": {phase.name: phase.to_dict() for phase in self.phases},
+            "static": self.static.to_dict() if self.static else None,
+            "layers": [row for phase in self.phases for row in phase.rows()],
             "unpriced": [item.to_dict() for item in self.unpriced],
-            "uncertainty": {
-                "search_frame_over_prices": self.price_spread.to_dict() if self.price_spread else None,
-                "search_frame_over_frames": self.frame_spread.to_dict() if self.frame_spread else None,
-            },
             "assumptions": list(self.assumptions),
         }
 
-    def _branches(self) -> list[PhaseEnergy]:
-        return [self.search, self.template] if self.template else [self.search]
-
-    def _profile(self) -> dict[str, Any]:
-        used = {name: item.model_dump() for name, item in self.profile.prices.items() if PRICES[name].cause is not None}
-        return {
-            "name": self.profile.name,
-            "title": self.profile.title,
-            "kind": self.profile.kind,
-            "sha256": self.profile.digest,
-            "prices": used,
-            "unknown": list(self.profile.unknown),
-        }
-
-    def _per_frame(self) -> dict[str, Any]:
-        return {
-            "search_nj": self.search.dynamic.to_dict(),
-            "template_amortised_nj": self.template_amortised.to_dict(),
-            "dynamic_nj": self.per_frame.to_dict(),
-            "by_cause_nj": intervals(by_cause(self.search.parts)),
-            "by_block_nj": intervals(_by_block(self.search.layers)),
-            "counts": sum_counts(self.search.counts),
-            "dominant": self._dominant(self.search),
-        }
-
-    def _template_update(self) -> dict[str, Any]:
-        runs = self.template.runs if self.template else 0
-        base: dict[str, Any] = {"updates": runs, "interval_frames": self.update_interval}
-        if self.template is None:
-            return base
-        return base | {
-            "unamortised_nj": self.template.dynamic.to_dict(),
-            "amortised_per_frame_nj": self.template_amortised.to_dict(),
-            "by_cause_nj": intervals(by_cause(self.template.parts)),
-            "by_block_nj": intervals(_by_block(self.template.layers)),
-            "counts": sum_counts(self.template.counts),
-            "dominant": self._dominant(self.template),
-        }
-
-    def _static(self) -> dict[str, Any] | None:
-        energy, power = self.static_per_chip_frame, self.profile.price("static_power")
-        if energy is None or power is None:
-            return None
-        chips = self.profile.chips
-        board = {"chips_of_board": chips, "energy_nj_board_frame": (energy * chips).to_dict()} if chips else {}
-        return {
-            "power_w_per_chip": power.to_dict(),
-            "frame_period_s": self.frame_period_s,
-            "energy_nj_per_chip_frame": energy.to_dict(),
-            **board,
-            "tag": self.profile.prices["static_power"].tag,
-            "note": "one powered chip over one frame period; not in dynamic_nj; the number of chips needs a mapping",
-        }
-
-    def _dominant(self, phase: PhaseEnergy) -> dict[str, Any] | None:
-        found = dominant(phase.layers)
-        if found is None:
-            return None
-        item = self.profile.prices[found[0]]
-        return {"price": found[0], "share": found[1], "tag": item.tag, "source": item.source}
-
-
-def _by_block(layers: Sequence[LayerEnergy]) -> dict[str, Interval]:
-    sums: dict[str, Interval] = {}
-    for layer in layers:
-        sums[layer.block] = sums.get(layer.block, ZERO) + layer.total
-    return sums
-
-
-def _layer_rows(phase: PhaseEnergy) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": layer.name,
-            "kind": layer.kind,
-            "block": layer.block,
-            "phase": phase.phase,
-            "counts": counts.means(),
-            "counts_total": {key: value for key, value in counts.sums.items() if value},
-            "energy_nj": layer.total.to_dict(),
-            "by_cause_nj": {cause: energy.to_dict() for cause, energy in layer.by_cause.items() if energy != ZERO},
-        }
-        for layer, counts in zip(phase.layers, phase.counts, strict=True)
-    ]
-
-
-def _phase(name: str, runs: Sequence[Sequence[LayerCounts]], what: str, profile: Profile) -> PhaseEnergy:
-    counts = mean_layers(runs, what)
-    return PhaseEnergy(name, tuple(counts), tuple(price(layer, profile) for layer in counts))
-
-
-def _price_spread(layers: Sequence[Mean], profile: Profile) -> Spread | None:
-    counts = price_counts(layers, profile)
-    return over_prices(counts, profile) if counts else None
-
 
 def assess(
-    frames: Sequence[Sequence[LayerCounts]],
-    template_updates: Sequence[Sequence[LayerCounts]],
+    counts: Mapping[str, Sequence[LayerCounts]],
     profile: Profile,
+    per_result: Mapping[str, float],
     *,
-    update_interval: int,
+    result: str = "result",
+    apart: Runs | None = None,
     frame_period_s: float = CAMERA_PERIOD_S,
     fp32: Profile | None = None,
     int8: Profile | None = None,
-    single_frames: bool = True,
 ) -> EnergyReport:
-    """Price a run.
+    """Price a workload.
 
-    ``frames``: per search frame the counts of every layer; totals are means over them. ``template_updates``: the same
-    per template update; amortised over ``update_interval`` search frames. ``frame_period_s``: time over which a chip's
-    static power is stated. ``fp32`` and ``int8``: profiles of the dense twins, by default the bundled ``cmos45`` ones;
-    the published convention uses ``fp32``. ``single_frames``: every entry of ``frames`` is one frame; where only their
-    sum is known, there is no interval over frames.
+    ``counts``: phase -> its layers, summed over its runs; a phase that did not run may be empty or missing.
+    ``per_result``: phase -> runs for one result (1: for each; 1/25: every 25th; 0: at the start alone). ``result``:
+    what a result is called. ``apart``: the same runs one by one, where they are known, for an interval over them.
+    ``frame_period_s``: time over which a chip's static power is stated. ``fp32`` and ``int8``: profiles of the dense
+    twins, by default the bundled ``cmos45`` ones; the published convention uses ``fp32``.
 
-    Raises InputError for no frames, runs with different layers, or an interval or period that is not positive.
+    What did not run and is not scheduled costs nothing; what is scheduled and did not run is listed as unpriced.
+    Raises InputError where nothing that a result needs ran, for a phase without a schedule, or a period that is not
+    positive.
     """
-    if update_interval < 1:
-        raise InputError(f"energy: the template update interval is {update_interval} frames, must be at least 1.")
-    if not (math.isfinite(frame_period_s) and frame_period_s > 0):
-        raise InputError(f"energy: the frame period is {frame_period_s} s, must be positive.")
-    search = _phase("search", frames, "search frame", profile)
-    template = _phase("template", template_updates, "template update", profile) if template_updates else None
+    _check(counts, per_result, frame_period_s)
     fp32, int8 = fp32 or load_profile("cmos45_fp32"), int8 or load_profile("cmos45_int8")
-    missing = unpriced(search.counts, profile, "search frame")
-    if template:
-        missing += unpriced(template.counts, profile, "template update")
-    else:
-        missing.append(Unpriced("template_update", None, "template update", "no template update was run"))
+    phases, listed = [], []
+    for name, share in per_result.items():
+        layers = tuple(counts.get(name, ()))
+        if layers:
+            runs = (apart or {}).get(name, ())
+            phases.append(_phase(name, share, layers, runs, profile, (fp32, int8)))
+            listed += unpriced(layers, profile, name)
+        elif share:
+            listed.append(Unpriced(name, None, result, f"phase {name} is part of a {result} and did not run"))
     return EnergyReport(
         profile=profile,
-        frames=len(frames),
-        search=search,
-        template=template,
-        update_interval=update_interval,
+        result=result,
+        phases=tuple(phases),
         frame_period_s=frame_period_s,
-        twins=tuple(dense_twin(search.counts, twin) for twin in (fp32, int8)),
-        template_twins=tuple(dense_twin(template.counts, twin) for twin in (fp32, int8)) if template else (),
-        convention=published_convention(search.counts, fp32),
-        price_spread=_price_spread(search.counts, profile),
-        frame_spread=over_frames([frame_energies(frames, profile)]) if single_frames and len(frames) > 1 else None,
-        unpriced=(*missing, *needs_mapping(profile, "search frame")),
+        unpriced=(*listed, *needs_mapping(profile, result)),
+    )
+
+
+def _check(counts: Mapping[str, Sequence[LayerCounts]], per_result: Mapping[str, float], frame_period_s: float) -> None:
+    for name, share in per_result.items():
+        if not (math.isfinite(share) and share >= 0):
+            raise InputError(f"energy: phase {name} runs {share} times per result, must be at least 0.")
+    unknown = next((name for name, layers in counts.items() if layers and name not in per_result), None)
+    if unknown is not None:
+        raise InputError(f"energy: it is not said how often phase {unknown} runs per result.")
+    if not any(counts.get(name) for name, share in per_result.items() if share):
+        raise InputError("energy: no phase that a result needs was run; run at least one.")
+    for name, layers in counts.items():
+        if len({layer.runs for layer in layers}) > 1:
+            raise InputError(f"energy: the layers of phase {name} were counted over different numbers of runs.")
+    if not (math.isfinite(frame_period_s) and frame_period_s > 0):
+        raise InputError(f"energy: the frame period is {frame_period_s} s, must be positive.")
+
+
+def _phase(
+    name: str,
+    per_result: float,
+    layers: tuple[LayerCounts, ...],
+    runs: Sequence[Sequence[LayerCounts]],
+    profile: Profile,
+    twins: tuple[Profile, Profile],
+) -> PhaseEnergy:
+    paid = price_counts(layers, profile)
+    return PhaseEnergy(
+        name=name,
+        per_result=per_result,
+        profile=profile,
+        counts=layers,
+        layers=tuple(price(layer, profile) for layer in layers),
+        twins=tuple(dense_twin(layers, twin) for twin in twins),
+        convention=published_convention(layers, twins[0]),
+        over_prices=over_prices(paid, profile) if paid else None,
+        over_runs=over_frames([run_energies(runs, profile)]) if len(runs) > 1 else None,
     )
 
 
@@ -290,14 +339,12 @@ def write_layers_csv(report: EnergyReport, path: Path) -> None:
     """Write ``layers.csv``: a row per layer and phase, mean counts per run, nanojoules with band, causes nominal."""
     energies = ["energy_nj", "energy_low_nj", "energy_high_nj", *(f"{cause}_nj" for cause in CAUSES)]
     header = ["phase", "name", "kind", "block", *COUNTS, *energies]
-    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        for phase in [report.search, report.template]:
-            if phase is None:
-                continue
+        for phase in report.phases:
             for layer, counts in zip(phase.layers, phase.counts, strict=True):
-                means, energy = counts.means(), layer.total
+                energy = layer.total
                 causes = [layer.by_cause[cause].nominal for cause in CAUSES]
-                row = [phase.phase, layer.name, layer.kind, layer.block, *(means.get(key, 0) for key in COUNTS)]
+                row = [phase.name, layer.name, layer.kind, layer.block, *(counts[key] for key in COUNTS)]
                 writer.writerow([*row, energy.nominal, energy.low, energy.high, *causes])

@@ -21,7 +21,7 @@ from spiketrack_deploy.evaluation.resolve import Resolver, resolve
 from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
 from spiketrack_deploy.evaluation.subjects import PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
-from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
 
@@ -57,7 +57,7 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
 
     Raises UsageError (2), InputError (3), EngineError (6) before or instead of running; what is finished stays.
     """
-    profile = load_profile(request.profile)
+    profile = resolve_target(request.profile).profile
     earlier = [name for name in request.trackers if store.is_run(Path(name))]
     fresh = [name for name in request.trackers if name not in earlier]
     if fresh and request.dataset is None:
@@ -238,7 +238,7 @@ def table(results: Mapping[str, Any], times: Mapping[str, Any]) -> tuple[list[st
         row += [mean[s][k] if mean else "" for s in SCORES for k in ("mean", "low", "high")]
         row += (
             [energy["per_frame_nj"][k] for k in ("nominal", "low", "high")]
-            + [energy["counts_per_frame"].get("synops", 0)]
+            + [energy["phases"][energy["main"]]["counts"].get("synops", 0)]
             if energy
             else [""] * 4
         )

@@ -19,6 +19,7 @@ from spiketrack_deploy.datasets.files import open_tree
 from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.errors import EngineError, InputError, SpiketrackError
 from spiketrack_deploy.evaluation.subjects import Subject, Workshop, thread_workshop
+from spiketrack_deploy.evaluation.tally import Tally
 from spiketrack_deploy.tracking.boxes import Boxes
 
 EXIT_BUG = 1
@@ -36,7 +37,7 @@ class Task:
 class Record:
     """A finished sequence. ``boxes``: x,y,w,h a frame, the first as given; ``confidence``: per tracked frame, None for
     a baseline; ``seconds``: per frame, the first is the initialisation; ``crop_s`` and ``network_s``: sums over tracked
-    frames; ``activity``: counts of a program (:class:`Activity` as a dict), else None."""
+    frames; ``tally``: counts of a program, else None."""
 
     sequence: str
     boxes: list[list[float]]
@@ -44,7 +45,7 @@ class Record:
     seconds: list[float]
     crop_s: float
     network_s: float
-    activity: dict[str, Any] | None
+    tally: Tally | None
 
     @property
     def array(self) -> Boxes:
@@ -54,18 +55,19 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; floats in full, so that a record read back is the same; null where a box is not finite."""
         boxes = [[value if math.isfinite(value) else None for value in box] for box in self.boxes]
-        return {**asdict(self), "boxes": boxes}
+        return {**asdict(self), "boxes": boxes, "tally": self.tally.to_dict() if self.tally else None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """InputError unless ``data`` is a whole record."""
         try:
             boxes = [[math.nan if value is None else value for value in box] for box in data["boxes"]]
-            record = cls(**{**data, "boxes": boxes})
+            tally = None if data["tally"] is None else Tally.from_dict(data["tally"])
+            record = cls(**{**data, "boxes": boxes, "tally": tally})
             if len(record.seconds) != len(record.boxes) or any(len(box) != 4 for box in record.boxes):
                 raise ValueError("boxes and times differ in number")
             record.array  # noqa: B018 - numbers or an error
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"is no record of a sequence ({error})") from None
         return record
 
@@ -96,8 +98,7 @@ def track_sequence(task: Task, workshop: Workshop) -> Record:
             network_s += took.network
             if not math.isnan(tracked.confidence):
                 confidence.append(tracked.confidence)
-    activity = tracker.activity.to_dict() if tracker.activity is not None else None
-    return Record(sequence.name, boxes, confidence or None, seconds, crop_s, network_s, activity)
+    return Record(sequence.name, boxes, confidence or None, seconds, crop_s, network_s, tracker.tally)
 
 
 def attempt(task: Task, workshop: Workshop | None = None) -> Record | Failure:

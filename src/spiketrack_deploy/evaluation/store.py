@@ -24,7 +24,7 @@ from spiketrack_deploy.evaluation.run import Record
 from spiketrack_deploy.evaluation.subjects import Subject
 from spiketrack_deploy.inputs.whole_file import write_whole
 
-SCHEMA = "spiketrack-evaluation/1"
+SCHEMA = "spiketrack-evaluation/2"
 RUN, RESULTS, SPEED, TABLE = "run.json", "results.json", "speed.json", "table.csv"
 _REMEDY = "choose another folder with -o, or --force to start anew"
 OWN = (RUN, RESULTS, SPEED, TABLE, "trackers", "programs", "got10k", "pytracking")
@@ -56,7 +56,10 @@ class RunFolder:
         if run.is_file() and force:
             self._remove()
         claim = {"schema": SCHEMA, "dataset": dataset.name, "digest": dataset.digest}
-        if run.is_file() and _read(run) != claim:
+        found = _read(run) if run.is_file() else claim
+        if isinstance(found, dict) and found.get("schema") != SCHEMA:
+            raise UsageError(f"{self.path}: holds an evaluation of another version (it is no {SCHEMA}); {_REMEDY}")
+        if found != claim:
             raise UsageError(f"{self.path}: holds results of other sequences than {dataset.path} gives now; {_REMEDY}")
         if not run.is_file():
             write_whole(run, json_text(claim))

@@ -16,13 +16,12 @@ from typing import Any, Protocol
 
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
+from spiketrack_deploy.evaluation.tally import Tally
 from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, Network, TrackedFrame, Tracker
 
 BASELINE, FLOAT, PROGRAM_KIND = "baseline", "float", "program"
-Sums = dict[str, dict[str, int]]
-"""Operation -> count -> exact sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +46,10 @@ class Seconds:
     total: float
 
 
-@dataclass(slots=True)
-class Activity:
-    """What a program did in one sequence: exact sums over ``frames`` searches and ``updates`` template updates."""
-
-    frames: int = 0
-    updates: int = 0
-    search: Sums = field(default_factory=dict)
-    template: Sums = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a record stores it."""
-        return {"frames": self.frames, "updates": self.updates, "search": self.search, "template": self.template}
-
-
 class SequenceTracker(Protocol):
     """What a one-pass run needs."""
 
-    activity: Activity | None
+    tally: Tally | None
 
     def start(self, frame: Image, box: Box) -> float:
         """Begin a sequence; seconds it took."""
@@ -113,16 +98,17 @@ class SpikeTracker:
         self._network, self._engine = network, engine
         self._timed = _Timed(network)
         self._tracker = Tracker(self._timed)
-        self.activity: Activity | None = None
+        self.tally: Tally | None = None
 
     def start(self, frame: Image, box: Box) -> float:
         """See :class:`SequenceTracker`."""
-        self._drain(Activity())
-        self.activity = Activity() if self._engine is not None else None
+        if self._engine is not None:
+            self._network.drain()
+            self.tally = Tally()
         begin = perf_counter()
         self._tracker.init(frame, box)
         seconds = perf_counter() - begin
-        self._drain(self.activity)
+        self._drain()
         return seconds
 
     def update(self, frame: Image) -> tuple[TrackedFrame, Seconds]:
@@ -131,22 +117,16 @@ class SpikeTracker:
         self._timed.seconds = 0.0
         tracked = self._tracker.track(frame)
         total = perf_counter() - begin
-        self._drain(self.activity)
+        self._drain()
+        if self.tally is not None:
+            self.tally.frames += 1
         return tracked, Seconds(self._timed.entered - begin, self._timed.seconds, total)
 
-    def _drain(self, activity: Activity | None) -> None:
-        """Move the counts of the last run into sums: a long video has too many frames to keep them apart."""
-        if activity is None or self._engine is None:
-            return
-        for counts in self._network.counts["search"]:
-            activity.frames += 1
-            _add(activity.search, counts)
-        # A network without retrievers has no template phase, hence no counts.
-        for counts in self._network.counts.get("template", ()):
-            activity.updates += 1
-            _add(activity.template, counts)
-        for runs in self._network.counts.values():
-            runs.clear()
+    def _drain(self) -> None:
+        if self.tally is not None:
+            for phase, runs in self._network.drain().items():
+                for counts in runs:
+                    self.tally.add_run(phase, counts)
 
     def close(self) -> None:
         """See :class:`SequenceTracker`."""
@@ -154,18 +134,10 @@ class SpikeTracker:
             self._engine.close()
 
 
-def _add(sums: Sums, counts: Mapping[str, Any]) -> None:
-    for op, one in counts.items():
-        into = sums.setdefault(op, {})
-        for key, value in one.to_dict().items():
-            if value:
-                into[key] = into.get(key, 0) + value
-
-
 class Baseline:
     """A tracker without network, timed as a whole."""
 
-    activity: Activity | None = None
+    tally: Tally | None = None
 
     def __init__(self, tracker: StaticBox | OpenCVTracker) -> None:
         self._tracker, self._frame = tracker, 0

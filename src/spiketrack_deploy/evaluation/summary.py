@@ -78,7 +78,7 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
             continue
         scored[sequence.name] = frames
         rows[sequence.name] = _row(sequence, record, frames)
-    activities = {name: r.activity for name, r in found.records.items() if r.activity is not None}
+    tallies = {name: r.tally for name, r in found.records.items() if r.tally is not None}
     subject = found.subject
     return {
         "kind": subject.kind,
@@ -89,7 +89,7 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
         "failed": [{"sequence": f.sequence, "reason": f.reason} for f in found.failures],
         **_means(rows, list(scored.values())),
         "attributes": _attributes(dataset.sequences, rows),
-        "energy": cost_of(activities, found.layers, profile) if activities and found.layers else None,
+        "energy": cost_of(tallies, found.layers, profile) if tallies and found.layers else None,
     }
 
 

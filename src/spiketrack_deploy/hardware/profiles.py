@@ -23,15 +23,22 @@ _SHOWN = 8
 def load_profile(path_or_name: str | Path) -> Profile:
     """Read one profile, by the name of a bundled one or by path (a ``Path``, a separator, or the ending ``.toml``).
 
-    A board, or another set of coefficients of a chip, comes with that chip's values filled in (``Profile.chip``).
+    A board, or another set of coefficients of a chip, comes with that chip's values filled in (``Profile.chip``). A
+    command that takes a name from its user asks :func:`targets.resolve_target`.
 
     Raises ProfileError naming the file and every field that is wrong (first 8), UsageError for an unknown name.
     """
     text = str(path_or_name)
     is_path = isinstance(path_or_name, Path) or text.endswith(".toml") or "/" in text
     path = Path(path_or_name) if is_path else find_profile(text)
+    return checked_profile(_joined(_read(path), path), path)
+
+
+def checked_profile(data: Any, path: Path) -> Profile:
+    """The profile that ``data`` (as a TOML or JSON file ``path`` holds it) describes; ProfileError names every
+    wrong field."""
     try:
-        return Profile.model_validate(_joined(_read(path), path))
+        return Profile.model_validate(data)
     except ValidationError as error:
         raise ProfileError(_defects(path, error)) from error
 
@@ -52,7 +59,7 @@ def _joined(data: dict[str, Any], path: Path) -> dict[str, Any]:
     if base.get("kind") != "chip" or "chip" in base:
         raise ProfileError(f"profile {path}: chip: {name!r} is not a chip's own profile.")
     tables = ("limits", "prices") if data.get("kind") == "board" else ("limits",)
-    joined = dict(data)
+    joined = {**({"family": base["family"]} if "family" in base else {}), **data}
     for table in tables:
         own = data.get(table, {})
         joined[table] = {**base.get(table, {}), **own} if isinstance(own, dict) else own

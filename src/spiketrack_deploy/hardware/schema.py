@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from spiketrack_deploy.hardware.vocabulary import (
     EXCLUSIVE,
+    FAMILIES,
     LIMIT_TAGS,
     LIMITS,
     MESH,
@@ -97,7 +98,8 @@ class Profile(BaseModel):
 
     ``limits``: name -> :class:`Limit` (names, units: ``vocabulary.LIMITS``). ``boards``: board -> number of chips.
     ``chip``: the bundled profile of the chip it builds on (``profiles.load_profile`` joins them): a board has that
-    chip's limits and prices, another set of coefficients of the same chip has its limits alone.
+    chip's limits, prices and family, another set of coefficients of the same chip has its limits and family alone.
+    ``family``: one of ``vocabulary.FAMILIES``; without one nothing can be mapped to the chip.
     ``prices``: name -> :class:`Price` (``vocabulary.PRICES``). ``unknown``: what is not known and must not be filled by
     analogy. ``assumptions``: sentences that every report of this profile prints.
     """
@@ -109,11 +111,19 @@ class Profile(BaseModel):
     title: Text
     kind: Literal["chip", "board", "convention"]
     chip: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] | None = None
+    family: str | None = None
     limits: dict[str, Limit] = Field(default_factory=dict)
     boards: dict[str, Limit] = Field(default_factory=dict)
     prices: dict[str, Price]
     unknown: list[Text]
     assumptions: list[Text]
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, family: str | None) -> str | None:
+        if family is not None and family not in FAMILIES:
+            raise ValueError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
+        return family
 
     @field_validator("limits")
     @classmethod
@@ -146,7 +156,7 @@ class Profile(BaseModel):
             lead = prices.get(price.follows)
             if price.follows and (price.follows == name or lead is None or lead.follows):
                 raise ValueError(f"{name}.follows {price.follows!r} is not another price that stands for itself")
-            dimension, wanted = UNITS[price.unit][0], PRICES[name].dimension
+            dimension, wanted = UNITS[price.unit][0], PRICES[name][0]
             if dimension != wanted:
                 raise ValueError(f"{name}.unit {price.unit!r} is a unit of {dimension}, must be one of {wanted}")
         for one, other in EXCLUSIVE:
@@ -160,8 +170,8 @@ class Profile(BaseModel):
             raise ValueError("a board names its chip and has limits.chips")
         if self.kind != "board" and "chips" in self.limits:
             raise ValueError(f"limits.chips is for boards, kind is {self.kind!r}")
-        if self.kind == "convention" and (self.chip is not None or not self.prices):
-            raise ValueError("a convention has prices of its own and no chip")
+        if self.kind == "convention" and (self.chip is not None or self.family is not None or not self.prices):
+            raise ValueError("a convention has prices of its own, no chip and no family")
         contradiction = self._contradiction()
         if contradiction:
             raise ValueError(contradiction)
@@ -192,7 +202,7 @@ class Profile(BaseModel):
 
     @property
     def substeps(self) -> int:
-        """Chip steps per time step of the tracker: 1 where spikes are graded."""
+        """Chip steps per time step of the network: 1 where spikes are graded."""
         return self.limits["substeps"].value if "substeps" in self.limits else 1
 
     @property
@@ -200,6 +210,6 @@ class Profile(BaseModel):
         """SHA-256 over the profile's content, for provenance."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
 
-    def price(self, name: str) -> Interval | None:
-        """A price in its base unit (nJ, s, W), or ``None`` where the profile has none."""
-        return self.prices[name].interval if name in self.prices else None
+    def price(self, *names: str) -> Interval | None:
+        """The first of these prices that the profile has, in its base unit (nJ, s, W), or ``None``."""
+        return next((self.prices[name].interval for name in names if name in self.prices), None)

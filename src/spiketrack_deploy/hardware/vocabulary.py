@@ -1,12 +1,11 @@
-"""The closed vocabulary of hardware profiles: units, tags, names of prices and of limits.
+"""The closed vocabulary of hardware profiles: units, tags, families of chips, names of prices and of limits.
 
-This module decides which prices and limits exist, in which dimension, and which count a price multiplies. It must not
-know any chip's values (they are data, in ``hardware_profiles/``) nor how totals are formed (``energy``).
+This module decides which families, prices and limits exist, in which dimension. It must not know any chip's values
+(they are data, in ``hardware_profiles/``), what a family's cores do (``mapping.families``) nor which count a price
+multiplies (``energy.pricing``).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 TAGS = ("measured", "derived", "simulated", "fit", "assumed")
 """How a price is known: on silicon; by arithmetic from silicon data; by circuit simulation; by a fit; not at all."""
@@ -14,8 +13,12 @@ TAGS = ("measured", "derived", "simulated", "fit", "assumed")
 LIMIT_TAGS = (*TAGS, "specified")
 """A limit may also simply be specified: stated by the vendor, or a constant of the architecture."""
 
-CAUSES = ("synops", "neuron", "message", "relay", "memory", "mac")
-"""What the energy of a layer is split by."""
+FAMILIES: dict[str, str] = {
+    "loihi1": "binary spikes, fixed neuron model, synapses with an index (Davies 2018, 10.1109/MM.2018.112130359)",
+    "loihi2": "graded spikes, programmable neurons, convolution kernels shared by the positions of a core",
+}
+"""Families of chips that a network can be mapped to: name -> what its numbers cannot say. One row of
+``mapping.families`` each."""
 
 UNITS: dict[str, tuple[str, float]] = {
     "fJ": ("energy", 1e-6),
@@ -33,61 +36,40 @@ UNITS: dict[str, tuple[str, float]] = {
 """Unit -> dimension and factor to the base unit of that dimension: nJ, s, W."""
 
 
-@dataclass(frozen=True, slots=True)
-class PriceSpec:
-    """One word of the price vocabulary.
-
-    ``count``: the field of the program's counts that the price multiplies; ``None`` where a mapping has to supply the
-    number (hops, chips, seconds). ``cause``: one of :data:`CAUSES`, for energies with a count.
-    """
-
-    dimension: str
-    count: str | None
-    cause: str | None
-    meaning: str
-
-
-PRICES: dict[str, PriceSpec] = {
-    "synop": PriceSpec("energy", "synops", "synops", "one non-zero synapse visited by one graded spike of any value"),
-    "unit_op": PriceSpec(
-        "energy", "unit_ops", "synops", "one non-zero synapse visited by one of a spike's n binary events"
-    ),
-    "synop_memory": PriceSpec(
-        "energy", "synops", "memory", "memory traffic of one synaptic operation, added to its price"
-    ),
-    "mac": PriceSpec("energy", "macs", "mac", "one multiply-accumulate of the image convolution"),
-    "neuron_idle": PriceSpec("energy", "neuron_updates", "neuron", "one step of a neuron that does not spike in it"),
-    "neuron_active": PriceSpec("energy", "neuron_spiking", "neuron", "one step of a neuron that spikes in it"),
-    "message": PriceSpec("energy", "events", "message", "one graded spike generated and sent to one core"),
-    "unit_message": PriceSpec("energy", "input_sum", "message", "one binary spike generated and sent to one core"),
-    "relay_update": PriceSpec("energy", "relays", "relay", "update of a stream accumulator that passes its value on"),
-    "relay_message": PriceSpec("energy", "relays", "relay", "one stream value sent as a graded message to one core"),
-    "relay_synop": PriceSpec("energy", "relay_synops", "relay", "one synapse visited by a stream value"),
-    "memory_read": PriceSpec(
-        "energy", "memory_reads", "memory", "one word of a template's matrix read, beside the synop"
-    ),
-    "memory_write": PriceSpec("energy", "memory_writes", "memory", "one word of a template's matrix rewritten"),
-    "event_total": PriceSpec(
-        "energy", None, None, "everything a chip drew in a published run over its synaptic events: never multiplied"
-    ),
-    "hop_ew": PriceSpec("energy", None, None, "one message over one east-west router hop"),
-    "hop_ns": PriceSpec("energy", None, None, "one message over one north-south router hop"),
-    "state_reset": PriceSpec("energy", None, None, "reset of the whole neuron state of one chip"),
-    "static_power": PriceSpec("power", None, None, "one powered chip, doing nothing"),
-    "embedded_cpu_power": PriceSpec("power", None, None, "the embedded processors of one chip, busy"),
-    "busy_core_power": PriceSpec("power", None, None, "dynamic power of one busy core: a check, never added"),
-    "t_synop": PriceSpec("time", None, None, "one synaptic operation in its core"),
-    "t_neuron": PriceSpec("time", None, None, "one neuron update in its core"),
-    "t_neuron_idle": PriceSpec("time", None, None, "one update of a neuron that does not spike"),
-    "t_neuron_active": PriceSpec("time", None, None, "one update of a neuron that spikes"),
-    "t_spike": PriceSpec("time", None, None, "generation of one spike"),
-    "t_message_out": PriceSpec("time", None, None, "one message leaving a core"),
-    "t_message_in": PriceSpec("time", None, None, "one message entering a core"),
-    "t_hop_ew": PriceSpec("time", None, None, "one east-west router hop"),
-    "t_hop_ns": PriceSpec("time", None, None, "one north-south router hop"),
-    "t_barrier_chip": PriceSpec("time", None, None, "barrier at the end of a step, one chip"),
-    "t_barrier_chips": PriceSpec("time", None, None, "barrier at the end of a step, several chips"),
+PRICES: dict[str, tuple[str, str]] = {
+    "synop": ("energy", "one non-zero synapse visited by one graded spike of any value"),
+    "unit_op": ("energy", "one non-zero synapse visited by one of a spike's n binary events"),
+    "synop_memory": ("energy", "memory traffic of one synaptic operation, added to its price"),
+    "mac": ("energy", "one multiply-accumulate of the image convolution"),
+    "neuron_idle": ("energy", "one step of a neuron that does not spike in it"),
+    "neuron_active": ("energy", "one step of a neuron that spikes in it"),
+    "message": ("energy", "one graded spike generated and sent to one core"),
+    "unit_message": ("energy", "one binary spike generated and sent to one core"),
+    "relay_update": ("energy", "update of a stream accumulator that passes its value on"),
+    "relay_message": ("energy", "one stream value sent as a graded message to one core"),
+    "relay_synop": ("energy", "one synapse visited by a stream value"),
+    "memory_read": ("energy", "one word of a stored matrix read, beside the synop"),
+    "memory_write": ("energy", "one word of a stored matrix rewritten"),
+    "event_total": ("energy", "everything a chip drew in a published run over its synaptic events: never multiplied"),
+    "hop_ew": ("energy", "one message over one east-west router hop"),
+    "hop_ns": ("energy", "one message over one north-south router hop"),
+    "state_reset": ("energy", "reset of the whole neuron state of one chip"),
+    "static_power": ("power", "one powered chip, doing nothing"),
+    "embedded_cpu_power": ("power", "the embedded processors of one chip, busy"),
+    "busy_core_power": ("power", "dynamic power of one busy core: a check, never added"),
+    "t_synop": ("time", "one synaptic operation in its core"),
+    "t_neuron": ("time", "one neuron update in its core"),
+    "t_neuron_idle": ("time", "one update of a neuron that does not spike"),
+    "t_neuron_active": ("time", "one update of a neuron that spikes"),
+    "t_spike": ("time", "generation of one spike"),
+    "t_message_out": ("time", "one message leaving a core"),
+    "t_message_in": ("time", "one message entering a core"),
+    "t_hop_ew": ("time", "one east-west router hop"),
+    "t_hop_ns": ("time", "one north-south router hop"),
+    "t_barrier_chip": ("time", "barrier at the end of a step, one chip"),
+    "t_barrier_chips": ("time", "barrier at the end of a step, several chips"),
 }
+"""Price -> dimension and meaning."""
 
 EXCLUSIVE = (("synop", "unit_op"), ("message", "unit_message"))
 """Pairs that would charge the same event twice: a spike is either one graded message or as many binary ones."""
@@ -113,7 +95,7 @@ LIMITS: dict[str, tuple[str, str]] = {
     "payload_bits": ("bits", "payload of a spike message; 0: binary spikes only"),
     "state_bits": ("bits", "membrane register, sign included"),
     "decay_bits": ("bits", "decay factor"),
-    "substeps": ("steps", "chip steps that one time step of the tracker takes (a spike of value n is n binary spikes)"),
+    "substeps": ("steps", "chip steps that one time step of the network takes (a spike of value n is n binary spikes)"),
 }
 """Limit -> unit and meaning."""
 

@@ -1,4 +1,4 @@
-"""What a command works on: which model, which clip, which first box, which target.
+"""What a command works on: which model, which clip, which first box.
 
 This module decides how names and paths given by a user become inputs, and says which one is wrong. It must not read
 weights or frames.
@@ -19,13 +19,6 @@ MANIFEST, PROGRAM = "MANIFEST.json", "program"
 """What makes a folder a bundle: its manifest, and the folder of its integer program."""
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
-TARGETS = {
-    "loihi2": "loihi2",
-    "loihi1": "loihi1",
-    "cpu": "cmos45_fp32",
-}
-"""Target -> hardware profile it is priced with; ``cpu`` is no chip, its prices are those of 45 nm CMOS arithmetic."""
-
 _WEIGHTS = "model.safetensors"
 _BOX_FILES = ("groundtruth_rect.txt", "groundtruth.txt")
 
@@ -60,15 +53,6 @@ class ClipSource:
     path: Path
     init: tuple[float, float, float, float]
     bundled: bool
-
-
-def target_profile(target: str) -> str:
-    """Name of a target's hardware profile; UsageError lists the targets."""
-    if target not in TARGETS:
-        raise UsageError(
-            f"unknown target {target!r}; choose one of {', '.join(TARGETS)} (spiketrack targets explains them)"
-        )
-    return TARGETS[target]
 
 
 def program_folder(bundle: Path) -> Path:

@@ -1,4 +1,4 @@
-"""How busy every bundle of synapses is: share of its source that sends, and synaptic operations, per frame.
+"""How busy every bundle of synapses is: share of its source that sends, and synaptic operations, per run of a phase.
 
 This module decides how counts of a run (or an assumed density) are laid on the synapses of a mapped network. It must
 not know cores.
@@ -11,23 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spiketrack_deploy.energy.pricing import Counted
+from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.mapping.fanin import fan_in
-from spiketrack_deploy.mapping.types import FloatArray, IntArray, Network, Synapses
+from spiketrack_deploy.mapping.types import FloatArray, IntArray, PopulationGraph, Synapses
 from spiketrack_deploy.program.types import Arrays
 
 ASSUMED_DENSITY = 0.5
-"""Share of neurons that spike in a frame where nothing was measured: in the middle of the 0.23 to 0.91
-that the energies of the SpikeTrack paper imply (docs/loihi.md, "What a chip counts"); a figure made with it is labelled
-as assumed."""
+"""Share of neurons that spike in a run where nothing was measured: in the middle of the 0.23 to 0.91 that published
+energies imply (docs/loihi.md, "What a chip counts"); a figure made with it is labelled as assumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Per bundle of synapses, float64 ``[synapses]``: ``rate``, the share of source neurons that send in a frame;
-    ``synops``, synapses visited in a frame. ``measured``: from counts of a run; ``origin`` says so in words.
-    ``spiking``: NI-LIF neurons that spike in a frame.
+    """Per bundle of synapses, float64 ``[synapses]``: ``rate``, the share of source neurons that send in a run;
+    ``synops``, synapses visited in a run. ``measured``: from counts of a run; ``origin`` says so in words.
+    ``spiking``: NI-LIF neurons that spike in a run.
 
     ``share``: per bundle ``[channels, height]`` of the target, non-zero synapses per row. ``extra_relays``: messages of
     stream neurons to NI-LIF neurons, which the program's counts do not have (there, a stream is read where it lies).
@@ -42,7 +41,7 @@ class Activity:
     spiking: float
 
 
-def assumed(network: Network, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
+def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
     """Every NI-LIF spikes with probability ``density``; every stream value is non-zero. InputError: not within 0..1."""
     if not 0 <= density <= 1:
         raise InputError(f"the assumed spike density is {density}, must be between 0 and 1.")
@@ -68,8 +67,8 @@ def assumed(network: Network, arrays: Arrays, density: float = ASSUMED_DENSITY) 
     return Activity(rate, synops, share, False, origin, extra, density * network.slots.get("neurons", 0))
 
 
-def measured(network: Network, arrays: Arrays, layers: Iterable[Counted]) -> Activity:
-    """From the counts of a run (means per frame, by operation), as ``energy.layers`` holds them.
+def measured(network: PopulationGraph, arrays: Arrays, layers: Iterable[LayerCounts]) -> Activity:
+    """From the mean counts of a run, by operation.
 
     InputError where an operation of the network has no counts: they are another program's.
     """
@@ -89,11 +88,11 @@ def measured(network: Network, arrays: Arrays, layers: Iterable[Counted]) -> Act
     return Activity(rate, synops, share, True, "counts of a run", _extra(network, rate), spiking)
 
 
-def _neuron_ops(network: Network) -> list[str]:
+def _neuron_ops(network: PopulationGraph) -> list[str]:
     return list(dict.fromkeys(p.op for p in network.populations if p.kind == "neurons"))
 
 
-def _depth(network: Network, op: str) -> int:
+def _depth(network: PopulationGraph, op: str) -> int:
     """Inner dimension of a query's product: rows of one head's matrix."""
     for s in network.synapses:
         source = network.populations[s.source]
@@ -103,9 +102,9 @@ def _depth(network: Network, op: str) -> int:
 
 
 def _lay(
-    network: Network,
+    network: PopulationGraph,
     bundles: list[int],
-    count: Counted,
+    count: LayerCounts,
     share: tuple[IntArray, ...],
     rate: FloatArray,
     synops: FloatArray,
@@ -130,7 +129,11 @@ def _lay(
 
 
 def _stream_rates(
-    network: Network, rate: FloatArray, synops: FloatArray, share: tuple[IntArray, ...], counts: Mapping[str, Counted]
+    network: PopulationGraph,
+    rate: FloatArray,
+    synops: FloatArray,
+    share: tuple[IntArray, ...],
+    counts: Mapping[str, LayerCounts],
 ) -> None:
     """One-to-one messages: an addition counts how many values of its stream are not zero; its other readers read the
     same values. Where no addition reads a stream, and for membranes, every value is taken as sent."""
@@ -150,7 +153,7 @@ def _stream_rates(
             synops[index] = rate[index] * share[index].sum()
 
 
-def _extra(network: Network, rate: FloatArray) -> float:
+def _extra(network: PopulationGraph, rate: FloatArray) -> float:
     """Messages of streams and membranes to NI-LIF neurons."""
     return float(
         sum(

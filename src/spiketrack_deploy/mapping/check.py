@@ -35,7 +35,7 @@ def _coverage(mapping: ChipMapping) -> list[str]:
         painted[piece.population][piece.c0 : piece.c1, piece.y0 : piece.y1] += 1
     found = []
     for population, paint in zip(mapping.network.populations, painted):
-        wanted = 0 if population.kind in ("host", "input") else 1
+        wanted = 0 if population.kind in ("host", "image", "input") else 1
         if np.any(paint != wanted):
             found.append(f"{population.name}: rows lie on {int(paint.min())} to {int(paint.max())} cores")
     return found
@@ -96,7 +96,7 @@ def _words(mapping: ChipMapping) -> list[str]:
 
 
 def _bundle_words(mapping: ChipMapping, synapses: Synapses, channels: set[int]) -> int:
-    """The rules of :mod:`memory` (docs/loihi.md, "A core's memory"), written out once more."""
+    """The rule of the chip's family (docs/loihi.md, "A core's memory"), written out once more."""
     if synapses.form in ("product", "host"):
         return 0
     source: Population = mapping.network.populations[synapses.source]
@@ -106,19 +106,25 @@ def _bundle_words(mapping: ChipMapping, synapses: Synapses, channels: set[int]) 
     native = mapping.limits.weight_bits or synapses.bits
     parts, bits = -(-synapses.bits // native), min(synapses.bits, native)
     taps = synapses.kernel[0] * synapses.kernel[1]
-    total = 0
-    for outputs in per_group.values():
-        if mapping.limits.payload_bits != 0:
-            row = taps * ((outputs * (bits + 1) + 10 + 63) // 64)
-        else:
-            index = min(b for b in (0, 6, 7, 8, 9, 10, 11, 12) if 2**b >= mapping.limits.neurons or b == 12)
-            left, row = outputs * taps, 0
-            while left:
-                block = min(left, 64)
-                row += (block * (bits + index) + 10 + 63) // 64
-                left -= block
-        total += parts * row * (inputs // synapses.groups)
-    return total
+    rows = sum(_ROWS[mapping.limits.family](n, taps, bits, mapping.limits.neurons) for n in per_group.values())
+    return parts * rows * (inputs // synapses.groups)
+
+
+def _shared_kernel(outputs: int, taps: int, bits: int, neurons: int) -> int:
+    return taps * ((outputs * (bits + 1) + 10 + 63) // 64)
+
+
+def _indexed_blocks(outputs: int, taps: int, bits: int, neurons: int) -> int:
+    index = min(b for b in (0, 6, 7, 8, 9, 10, 11, 12) if 2**b >= neurons or b == 12)
+    left, words = outputs * taps, 0
+    while left:
+        block = min(left, 64)
+        words += (block * (bits + index) + 10 + 63) // 64
+        left -= block
+    return words
+
+
+_ROWS = {"loihi1": _indexed_blocks, "loihi2": _shared_kernel}
 
 
 def _synapses(mapping: ChipMapping, program: Program) -> list[str]:

@@ -1,7 +1,7 @@
-"""Energy of a mapped network: counts times prices where the hops, destination cores and chips are known.
+"""Energy of a mapped network: what only a mapping can count (hops, copies, barriers), billed by ``energy.pricing``.
 
-This module decides which count of a mapping meets which price. It must not know how anything was mapped. Energies in
-nanojoules per search frame; nothing without a price is zero, it is listed.
+This module decides what a mapping counts, and how the bill is shown. It has no price of its own. Energies in nanojoules
+per run of the phase; nothing without a price is zero, it is listed.
 """
 
 from __future__ import annotations
@@ -11,15 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.energy.pricing import Unpriced
+from spiketrack_deploy.energy.pricing import Need, Unpriced, bill, lacks
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.mapping.activity import Activity
 from spiketrack_deploy.mapping.latency import VALUE_PER_SPIKE, Latency
 from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.units import Interval, total
 
 CAMERA_PERIOD_S = 1 / 30
-IMAGE_CHANNELS = 3
+LINES = (
+    Need("synops", ("synop", "unit_op"), "synaptic operations"),
+    Need("relay_synops", ("relay_synop",), "stream synapses"),
+    Need("macs", ("mac",), "image multiply-accumulates"),
+    Need("idle_updates", ("neuron_idle",), "idle neuron updates"),
+    Need("active_updates", ("neuron_active",), "spiking neuron updates"),
+    Need("relay_updates", ("relay_update",), "stream neuron updates"),
+    Need("messages", ("message", "unit_message"), "spike messages, every destination core"),
+    Need("relay_messages", ("relay_message",), "stream messages, every destination core"),
+    Need("hops_ew", ("hop_ew",), "hops east-west"),
+    Need("hops_ns", ("hop_ns",), "hops north-south"),
+    Need("chip_crossings", (), "messages between chips"),
+    Need("host_values", (), "values exchanged with the host beside the image"),
+    Need("pixels", (), "pixels entering from the host"),
+    Need("barriers", (), "barriers"),
+)
+"""What a mapping counts, in the order of its lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class MappedEnergy:
-    """Energy per search frame, nanojoules. ``static_camera``: all chips over one camera frame (1/30 s);
+    """Energy per run of the phase, nanojoules. ``static_camera``: all chips over one camera frame (1/30 s);
     ``static_step``: over one step, the frame period at full pipelined speed. ``hops``: (east-west, north-south)."""
 
     lines: tuple[Line, ...]
@@ -78,7 +95,7 @@ class MappedEnergy:
 
 
 def hops(mapping: ChipMapping) -> tuple[float, float]:
-    """Messages times hops per frame, east-west and north-south."""
+    """Messages times hops per run, east-west and north-south."""
     flow, at = mapping.traffic, mapping.placement
     east = np.abs(at.x[flow.source] - at.x[flow.target]) * flow.messages
     south = np.abs(at.y[flow.source] - at.y[flow.target]) * flow.messages
@@ -86,7 +103,7 @@ def hops(mapping: ChipMapping) -> tuple[float, float]:
 
 
 def between_chips(mapping: ChipMapping) -> float:
-    """Messages per frame that leave their chip."""
+    """Messages per run that leave their chip."""
     flow, chip = mapping.traffic, mapping.placement.chip
     return float(flow.messages[chip[flow.source] != chip[flow.target]].sum())
 
@@ -96,26 +113,27 @@ def mapped_energy(
     activity: Activity,
     profile: Profile,
     time: Latency,
-    *,
-    powered: int | None = None,
     value_per_spike: float = VALUE_PER_SPIKE,
 ) -> MappedEnergy:
-    """Price a mapping. ``powered``: chips that draw static power (default: all of the board, or those needed).
+    """Bill a mapping; all chips of a board draw static power, of a chip family those needed.
 
     ``value_per_spike``: mean spike value, used only where spikes are binary and a spike is so many events.
     """
-    counts = event_counts(mapping, activity, 1.0 if profile.substeps == 1 else value_per_spike, profile.substeps)
+    per = mapping.network.phase
+    counts = mapped_counts(mapping, activity, profile.substeps, value_per_spike)
+    parts = bill(counts, profile)
     lines, missing = [], []
-    for name, (prices, count) in counts.items():
-        price = next((profile.price(p) for p in prices if profile.price(p) is not None), None)
-        if price is not None:
-            lines.append(Line(name, count, price * count))
-        elif count:
-            wanted = f"no price {' or '.join(prices)} in {profile.name}" if prices else "no energy was published"
-            missing.append(Unpriced(name, count, "search frame", wanted))
+    for need in LINES:
+        paid = [part for part in parts if part.price in need.prices]
+        lack = lacks(need, profile)
+        lines += [Line(need.what, part.count, part.energy) for part in paid]
+        if lack and counts[need.count]:
+            missing.append(Unpriced(need.what, counts[need.count], per, lack))
+    listed = {price for need in LINES for price in need.prices}
+    lines += [Line(PRICES[p.price][1], p.count, p.energy) for p in parts if p.price not in listed]
     if profile.price("static_power") is None:
         missing.append(Unpriced("static power", mapping.chips, "chip", f"no price static_power in {profile.name}"))
-    chips = powered or max(mapping.chips_available or 0, mapping.chips)
+    chips = max(mapping.chips_available or 0, mapping.chips)
     power = profile.price("static_power")
     return MappedEnergy(
         lines=tuple(lines),
@@ -134,40 +152,38 @@ def _over(power: Interval, time: Interval, chips: int) -> Interval:
     return Interval(power.low * time.low, power.nominal * time.nominal, power.high * time.high) * scale
 
 
-Counted = dict[str, tuple[tuple[str, ...], float]]
+def mapped_counts(mapping: ChipMapping, activity: Activity, substeps: int, value_per_spike: float) -> dict[str, float]:
+    """What happens on the chips in one run, by the names of ``energy.pricing.CHARGES`` and :data:`LINES`.
 
-
-def event_counts(mapping: ChipMapping, activity: Activity, events_per_spike: float, substeps: int) -> Counted:
-    """Line -> (prices that fit, of which the first known counts; number per search frame)."""
+    Unit operations and messages are those of a spike of value n as n events; where a time step takes several
+    ``substeps``, every spike travels and updates its neuron so often.
+    """
     network = mapping.network
-    sums = dict.fromkeys(("synop", "relay_synop", "mac", "message", "relay_message"), 0.0)
+    binary = 1.0 if substeps == 1 else value_per_spike
+    sums = dict.fromkeys(("synops", "relay_synops", "macs", "messages", "relay_messages"), 0.0)
     for index, s in enumerate(network.synapses):
         source = network.populations[s.source]
         streams = s.form in ("identity", "pool", "upsample")
-        synops, messages = float(activity.synops[index]), float(mapping.messages[index])
-        key = "mac" if source.kind == "input" else "relay_synop" if streams else "synop"
-        sums[key] += synops
-        sums["message" if source.kind == "neurons" and not streams else "relay_message"] += messages
+        key = "macs" if source.kind in ("image", "input") else "relay_synops" if streams else "synops"
+        sums[key] += float(activity.synops[index])
+        spikes = source.kind == "neurons" and not streams
+        sums["messages" if spikes else "relay_messages"] += float(mapping.messages[index])
     slots = network.slots
-    spiking = activity.spiking * events_per_spike
-    # A template's matrix is written at template updates, not in every frame.
+    spiking = activity.spiking * binary
+    # The matrix of another phase is written when that phase runs, not in every run of this one.
     sources = [network.populations[s.source] for s in network.synapses if s.form == "host"]
-    host = sum(p.slots for p in sources if p.kind != "input")
-    pixels = sum(p.slots for p in network.populations if p.kind == "input" and p.channels <= IMAGE_CHANNELS)
-    e, n = hops(mapping)
+    east, north = hops(mapping)
     return {
-        "synaptic operations": (("synop", "unit_op"), sums["synop"] * events_per_spike),
-        "stream synapses": (("relay_synop",), sums["relay_synop"]),
-        "image multiply-accumulates": (("mac",), sums["mac"]),
-        "idle neuron updates": (("neuron_idle",), max(0.0, slots.get("neurons", 0) * substeps - spiking)),
-        "spiking neuron updates": (("neuron_active",), spiking),
-        "stream neuron updates": (("relay_update",), float(slots.get("relay", 0) + slots.get("memory", 0))),
-        "spike messages, every destination core": (("message", "unit_message"), sums["message"] * events_per_spike),
-        "stream messages, every destination core": (("relay_message",), sums["relay_message"]),
-        "hops east-west": (("hop_ew",), e * events_per_spike),
-        "hops north-south": (("hop_ns",), n * events_per_spike),
-        "messages between chips": ((), between_chips(mapping) * events_per_spike),
-        "values exchanged with the host beside the image": ((), float(host)),
-        "pixels entering from the host": ((), float(pixels)),
-        "barriers": ((), float(substeps)),
+        **sums,
+        "unit_ops": sums["synops"] * value_per_spike,
+        "idle_updates": max(0.0, slots.get("neurons", 0) * substeps - spiking),
+        "active_updates": spiking,
+        "relay_updates": float(slots.get("relay", 0) + slots.get("memory", 0)),
+        "unit_messages": sums["messages"] * value_per_spike,
+        "hops_ew": east * binary,
+        "hops_ns": north * binary,
+        "chip_crossings": between_chips(mapping) * binary,
+        "host_values": float(sum(p.slots for p in sources if p.kind != "input")),
+        "pixels": float(sum(p.slots for p in network.populations if p.kind == "image")),
+        "barriers": float(substeps),
     }

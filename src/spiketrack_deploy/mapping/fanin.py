@@ -10,15 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from spiketrack_deploy.mapping.memory import input_channels, input_size, valid_taps
-from spiketrack_deploy.mapping.types import IntArray, Network, Synapses
+from spiketrack_deploy.mapping.types import IntArray, PopulationGraph, Synapses
 from spiketrack_deploy.program.ops.stream import upsample_matrix
 from spiketrack_deploy.program.types import Arrays
 
 
-def fan_in(network: Network, s: Synapses, arrays: Arrays) -> IntArray:
+def fan_in(network: PopulationGraph, s: Synapses, arrays: Arrays) -> IntArray:
     """``[channels, height]`` of the target: non-zero synapses of ``s`` that end in the row, summed over its columns.
 
-    The entries of a template's matrix count as non-zero (they change with the template). Products of two live
+    The entries of a stored matrix count as non-zero (they change with what is stored). Products of two live
     activations and host messages are no synapses: 0.
     """
     source, target = network.populations[s.source], network.populations[s.target]
@@ -38,7 +38,7 @@ def fan_in(network: Network, s: Synapses, arrays: Arrays) -> IntArray:
     return _conv(network, s, arrays)
 
 
-def _conv(network: Network, s: Synapses, arrays: Arrays) -> IntArray:
+def _conv(network: PopulationGraph, s: Synapses, arrays: Arrays) -> IntArray:
     source, target = network.populations[s.source], network.populations[s.target]
     if s.weight is None:
         raise ValueError(f"synapses {s.name} of form conv have no weight")

@@ -9,18 +9,19 @@ import numpy as np
 
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.activity import Activity, assumed
+from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.limits import core_limits
 from spiketrack_deploy.mapping.loads import core_synapses, row_work
 from spiketrack_deploy.mapping.placement import ROUNDS, place
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import Split, Work, split
 from spiketrack_deploy.mapping.traffic import traffic
-from spiketrack_deploy.mapping.types import Breach, ChipMapping, CoreLimits, CoreLoads, IntArray, Network
+from spiketrack_deploy.mapping.types import Breach, ChipMapping, CoreLimits, CoreLoads, IntArray, PopulationGraph
 from spiketrack_deploy.mapping.verdicts import verdicts
 from spiketrack_deploy.program.types import DECAY_BITS, Program
 
-STREAM_BITS = 24
 _REMEDIES = {
     "neurons": "one row of one channel is wider than a core: use a smaller crop",
     "words": "one channel's kernel does not fit: fewer input channels or fewer weight bits",
@@ -31,27 +32,27 @@ _REMEDIES = {
 
 def map_program(
     program: Program,
-    profile: Profile,
+    phase: str,
+    target: Target,
     *,
-    phase: str = "search",
-    chips_available: int | None = None,
-    target: str | None = None,
     activity: Activity | None = None,
-    rule: str = "contiguous",
+    rule: str | None = None,
     rounds: int = ROUNDS,
     balance: float | None = None,
 ) -> ChipMapping:
-    """Map one phase of ``program`` to the cores of ``profile``'s chip.
+    """Map one phase of ``program`` to the cores of a target: a board has so many chips, a chip as many as needed.
 
-    ``chips_available``: chips of a board; ``None``: as many as needed. ``activity``: weighs the traffic (default: an
-    assumed spike density). ``rule``: see ``split``. ``balance``: no core does more than so many times the mean work of
+    ``activity``: weighs the traffic (default: an assumed spike density). ``rule``: see ``split`` (default: the chip
+    family's). ``balance``: no core does more than so many times the mean work of
     the cores used without it, so that steps are shorter and cores more; at least 1.
 
     Does not raise where the network does not fit: the breaches say so. UsageError for a balance below 1
     or beside another rule, InputError for a phase without neurons, ProfileError for a profile without usable limits.
     """
     network = populations(program, phase)
+    profile = target.profile
     limits = core_limits(profile)
+    rule = rule or FAMILIES[limits.family].split
     activity = activity or assumed(network, program.arrays)
     parts = split(network, limits, rule)
     if balance is not None and rule != "contiguous":
@@ -61,12 +62,12 @@ def map_program(
     if not parts.cores:
         raise InputError(f"the {phase} phase has no neuron to map.")
     flow, entries, messages = traffic(network, parts.pieces, parts.cores, activity.rate)
-    chips = max(1, -(-parts.cores // limits.cores_per_chip))
+    chips = limits.chips_for(parts.cores)
     return ChipMapping(
         network=network,
         limits=limits,
-        target=target or profile.name,
-        chips_available=chips_available,
+        target=target.name,
+        chips_available=profile.chips,
         pieces=parts.pieces,
         loads=CoreLoads(parts.neurons, parts.words, parts.axons_in, entries, parts.groups),
         synapses=core_synapses(network, parts.pieces, parts.cores, activity),
@@ -76,26 +77,28 @@ def map_program(
         breaches=(
             *_core_breaches(network, parts, limits),
             *_axon_breaches(network, parts.pieces, entries, limits),
-            *_capabilities(network, profile, limits),
-            *chip_breach(network, chips, chips_available, parts.cores, limits),
+            *_capabilities(network, profile, limits, program.width),
+            *chip_breach(network, chips, profile.chips, parts.cores, limits),
         ),
         verdicts=verdicts(program.phases[phase], limits),
     )
 
 
-def balanced_split(network: Network, limits: CoreLimits, activity: Activity, balance: float, cores: int) -> Split:
+def balanced_split(
+    network: PopulationGraph, limits: CoreLimits, activity: Activity, balance: float, cores: int
+) -> Split:
     """The split in which no core does more than ``balance`` times the mean work of ``cores`` cores."""
     return split(network, limits, "contiguous", _work(network, activity, balance, cores))
 
 
-def _work(network: Network, activity: Activity, balance: float, cores: int) -> Work:
+def _work(network: PopulationGraph, activity: Activity, balance: float, cores: int) -> Work:
     if not 1 <= balance < float("inf"):
         raise UsageError(f"the balance is {balance}, must be a finite number of at least 1.")
     rows = row_work(network, activity)
     return Work(rows, balance * sum(float(r.sum()) for r in rows) / max(cores, 1))
 
 
-def _core_breaches(network: Network, parts: Split, limits: CoreLimits) -> list[Breach]:
+def _core_breaches(network: PopulationGraph, parts: Split, limits: CoreLimits) -> list[Breach]:
     """One breach per rule and population: the largest unit that no core holds."""
     worst: dict[tuple[str, int], Breach] = {}
     for o in parts.overflows:
@@ -105,7 +108,7 @@ def _core_breaches(network: Network, parts: Split, limits: CoreLimits) -> list[B
     return list(worst.values())
 
 
-def _axon_breaches(network: Network, pieces: IntArray, entries: IntArray, limits: CoreLimits) -> list[Breach]:
+def _axon_breaches(network: PopulationGraph, pieces: IntArray, entries: IntArray, limits: CoreLimits) -> list[Breach]:
     """Cores whose neurons reach too many positions of other cores: the worst core per population."""
     if limits.axons_out is None:
         return []
@@ -119,18 +122,19 @@ def _axon_breaches(network: Network, pieces: IntArray, entries: IntArray, limits
     return list(found.values())
 
 
-def _capabilities(network: Network, profile: Profile, limits: CoreLimits) -> list[Breach]:
-    """What the chip cannot express at all; another way is named, so none of these is fatal."""
+def _capabilities(network: PopulationGraph, profile: Profile, limits: CoreLimits, width: int) -> list[Breach]:
+    """What the chip cannot express at all; another way is named, so none of these is fatal. ``width``: signed bits of
+    a stream."""
     found = []
     relay = next((p for p in network.populations if p.kind == "relay"), None)
-    if relay is not None and limits.payload_bits is not None and limits.payload_bits < STREAM_BITS:
+    if relay is not None and limits.payload_bits is not None and limits.payload_bits < width:
         total = network.slots.get("relay", 0)
-        remedy = f"{total} stream values a frame go through the host, or bit by bit over {STREAM_BITS} sub-steps"
-        found.append(Breach("payload_bits", relay.name, STREAM_BITS, limits.payload_bits, remedy, fatal=False))
+        remedy = f"{total} stream values a run go through the host, or bit by bit over {width} sub-steps"
+        found.append(Breach("payload_bits", relay.name, width, limits.payload_bits, remedy, fatal=False))
     state = profile.limits.get("state_bits")
-    if state is not None and state.value < STREAM_BITS:
-        remedy = "coarser stream units (the range proof needs signed 24 bits)"
-        found.append(Breach("state_bits", "every accumulator", STREAM_BITS, state.value, remedy, fatal=False))
+    if state is not None and state.value < width:
+        remedy = f"coarser stream units (the range proof needs signed {width} bits)"
+        found.append(Breach("state_bits", "every accumulator", width, state.value, remedy, fatal=False))
     decay = profile.limits.get("decay_bits")
     carried = next((p for p in network.populations if p.step), None)
     if carried is not None and decay is not None and decay.value < DECAY_BITS:
@@ -145,7 +149,9 @@ def _capabilities(network: Network, profile: Profile, limits: CoreLimits) -> lis
     return found
 
 
-def chip_breach(network: Network, chips: int, available: int | None, cores: int, limits: CoreLimits) -> list[Breach]:
+def chip_breach(
+    network: PopulationGraph, chips: int, available: int | None, cores: int, limits: CoreLimits
+) -> list[Breach]:
     """More chips than the board has; names the largest layer."""
     if available is None or chips <= available:
         return []

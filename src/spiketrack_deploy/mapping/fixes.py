@@ -1,24 +1,22 @@
 """What would make a network fit: each change mapped again, and what running it in turns would cost.
 
 This module decides which changes are tried. It must not know prices. A change alters the structure alone: what it does
-to the tracker's accuracy is not known here.
+to the network's accuracy is not known here.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from spiketrack_deploy.mapping.limits import WORD_BYTES
 from spiketrack_deploy.mapping.split import split
-from spiketrack_deploy.mapping.types import ChipMapping, Fix, Network, Population
+from spiketrack_deploy.mapping.types import ChipMapping, Fix, Population, PopulationGraph
 
 CHANNELS = (0.75, 0.5, 0.25)
 CROPS = (0.75, 0.5, 0.25)
 NARROW_BITS = 4
-_HEADS = 8
-_NARROWEST = 4
-"""Images and outputs of the head have fixed channels; anything wider than this scales, in multiples of the 8 heads."""
 
 
 def fixes(mapping: ChipMapping) -> tuple[Fix, ...]:
@@ -44,9 +42,9 @@ def fixes(mapping: ChipMapping) -> tuple[Fix, ...]:
     return tuple(found)
 
 
-def _try(mapping: ChipMapping, change: str, network: Network) -> Fix:
+def _try(mapping: ChipMapping, change: str, network: PopulationGraph) -> Fix:
     parts = split(network, mapping.limits)
-    chips = max(1, -(-parts.cores // mapping.limits.cores_per_chip))
+    chips = mapping.limits.chips_for(parts.cores)
     fits = not parts.overflows and (mapping.chips_available is None or chips <= mapping.chips_available)
     saved = 1 - parts.cores / mapping.cores if mapping.cores else 0.0
     effect = f"{parts.cores:,} cores, {chips:,} chips ({saved:.0%} fewer cores)"
@@ -61,13 +59,26 @@ def _more_chips(mapping: ChipMapping) -> Fix:
     return Fix("more chips", effect, mapping.cores, mapping.chips, not core_level)
 
 
-def _narrower(channels: int, factor: float) -> int:
-    if channels <= _NARROWEST:
-        return channels
-    return min(channels, max(_HEADS, round(channels * factor / _HEADS) * _HEADS))
+def _heads(network: PopulationGraph) -> int:
+    """Channels stay a multiple of the heads of every product."""
+    return math.lcm(*(s.groups for s in network.synapses if s.form in ("product", "matrix")))
 
 
-def _tokenwise(network: Network) -> set[int]:
+def _narrower(channels: int, factor: float, heads: int) -> int:
+    return min(channels, max(heads, round(channels * factor / heads) * heads))
+
+
+def _fixed(network: PopulationGraph) -> set[int]:
+    """Populations whose channels are the task's: images, and streams that nothing reads, which are the results."""
+    read = {s.source for s in network.synapses}
+    return {
+        index
+        for index, p in enumerate(network.populations)
+        if p.kind == "image" or (p.kind == "relay" and index not in read)
+    }
+
+
+def _tokenwise(network: PopulationGraph) -> set[int]:
     """Populations whose channels are positions and whose rows are channels (behind a transposition)."""
     found = {s.target for s in network.synapses if s.transposed}
     for s in network.synapses:
@@ -76,7 +87,7 @@ def _tokenwise(network: Network) -> set[int]:
     return found
 
 
-def _rebuilt(network: Network, populations: list[Population]) -> Network:
+def _rebuilt(network: PopulationGraph, populations: list[Population]) -> PopulationGraph:
     """Synapses with groups that still divide the changed populations."""
     synapses = []
     for s in network.synapses:
@@ -88,27 +99,27 @@ def _rebuilt(network: Network, populations: list[Population]) -> Network:
     return replace(network, populations=tuple(populations), synapses=tuple(synapses))
 
 
-def _fewer_channels(network: Network, factor: float) -> Network:
-    tokens = _tokenwise(network)
+def _fewer_channels(network: PopulationGraph, factor: float) -> PopulationGraph:
+    tokens, fixed, heads = _tokenwise(network), _fixed(network), _heads(network)
     changed = []
     for index, p in enumerate(network.populations):
         if index in tokens:
-            p = replace(p, height=_narrower(p.height, factor))
+            p = replace(p, height=_narrower(p.height, factor, heads))
         if p.kind == "memory":
-            p = replace(p, width=_narrower(p.width, factor))
-        if index not in tokens and not (p.kind == "input" and p.channels <= _NARROWEST):
-            p = replace(p, channels=_narrower(p.channels, factor))
+            p = replace(p, width=_narrower(p.width, factor, heads))
+        if index not in tokens and index not in fixed:
+            p = replace(p, channels=_narrower(p.channels, factor, heads))
         changed.append(p)
     return _rebuilt(network, changed)
 
 
-def _smaller_crop(network: Network, factor: float) -> Network:
+def _smaller_crop(network: PopulationGraph, factor: float) -> PopulationGraph:
     tokens = _tokenwise(network)
     changed = []
     for index, p in enumerate(network.populations):
         if index in tokens:
             p = replace(p, channels=max(1, round(p.channels * factor * factor)))
-        elif p.kind not in ("memory",) and p.height > 1:
+        elif p.kind != "memory" and p.height > 1:
             p = replace(p, height=max(1, round(p.height * factor)), width=max(1, round(p.width * factor)))
         changed.append(p)
     return _rebuilt(network, changed)
@@ -116,9 +127,9 @@ def _smaller_crop(network: Network, factor: float) -> Network:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The network on fewer chips, part after part: weights are loaded again for every part of every frame.
+    """The network on fewer chips, part after part: weights are loaded again for every part of every run.
 
-    ``turns`` parts; ``reload_bytes``: synaptic memory written per frame; ``kept_values``: neuron outputs that have to
+    ``turns`` parts; ``reload_bytes``: synaptic memory written per run; ``kept_values``: neuron outputs that have to
     be stored between parts and sent again.
     """
 

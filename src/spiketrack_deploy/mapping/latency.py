@@ -1,4 +1,4 @@
-"""How long one time step takes, and with it a frame: the busiest core, the busiest link, the barrier.
+"""How long one time step takes, and with it a frame (a run): the busiest core, the busiest link, the barrier.
 
 This module decides the timing model. It must not know energies. All intervals are seconds.
 
@@ -9,7 +9,7 @@ SANA-FE's ``simple`` model: maximum, then the barrier)::
 
 In a core, synapses (messages in, synaptic operations) and neurons (updates, messages out) overlap; where a profile
 tells idle and active neurons apart, all are taken as active. A chip of binary spikes runs ``substeps`` of them per time
-step of the tracker. One frame enters per step (pipelined), so a frame is on the chip for as many steps as the network
+step of the network. One frame enters per step (pipelined), so a frame is on the chip for as many steps as the network
 is deep, and a new result leaves every step. Not modelled: host input and output (54 times the chip's own latency in one
 published measurement), self-attention's tokens one after the other, queueing in the network, rates of synaptic memory
 reads (published as a plot only).
@@ -29,6 +29,13 @@ from spiketrack_deploy.units import ZERO, Interval
 
 VALUE_PER_SPIKE = 2.5
 """Mean value of a spike where nothing was measured: the middle of 1..4, assumed."""
+NOT_MODELLED = (
+    "host input and output",
+    "self-attention's tokens one after the other",
+    "queueing between routers",
+    "reads of synaptic memory",
+)
+"""What a step's time leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +95,7 @@ class Latency:
             "frame_latency_s": self.frame.to_dict(),
             "pipelined_frames_per_second": rate.to_dict() if rate else None,
             "fall_through_frames_per_second": 1 / self.frame.nominal if self.frame.nominal else None,
-            "not_modelled": [
-                "host input and output",
-                "self-attention's tokens one after the other",
-                "queueing between routers",
-                "reads of synaptic memory",
-            ],
+            "not_modelled": list(NOT_MODELLED),
         }
 
 
@@ -112,21 +114,17 @@ def latency(mapping: ChipMapping, profile: Profile, value_per_spike: float = VAL
     return Latency(tuple(causes), pace + barrier, mapping.network.depth, substeps)
 
 
-def _price(profile: Profile, *names: str) -> Interval | None:
-    return next((p for p in map(profile.price, names) if p is not None), None)
-
-
 def _core_causes(mapping: ChipMapping, profile: Profile, substeps: int, binary: float) -> list[Cause]:
     flow, cores = mapping.traffic, mapping.cores
     entering = messages_per_core(flow.target, flow.messages, cores) * binary
     leaving = messages_per_core(flow.source, flow.messages, cores) * binary
     synapses = (
-        (mapping.synapses.synops * binary, _price(profile, "t_synop")),
-        (entering, _price(profile, "t_message_in")),
+        (mapping.synapses.synops * binary, profile.price("t_synop")),
+        (entering, profile.price("t_message_in")),
     )
     neurons = (
-        (mapping.loads.neurons.astype(np.float64) * substeps, _price(profile, "t_neuron", "t_neuron_active")),
-        (leaving, _price(profile, "t_message_out")),
+        (mapping.loads.neurons.astype(np.float64) * substeps, profile.price("t_neuron", "t_neuron_active")),
+        (leaving, profile.price("t_message_out")),
     )
     return [_busiest(mapping, "synapses", synapses), _busiest(mapping, "neurons", neurons)]
 
@@ -152,7 +150,7 @@ def _core_name(mapping: ChipMapping, core: int) -> str:
 
 def _link_cause(mapping: ChipMapping, profile: Profile, binary: float) -> Cause:
     name, load = busiest_link(mapping)
-    price = _price(profile, "t_hop_ew") if " east" in name or " west" in name else _price(profile, "t_hop_ns")
+    price = profile.price("t_hop_ew") if " east" in name or " west" in name else profile.price("t_hop_ns")
     # The time of one hop taken as the time a message occupies the link: an upper bound for a pipelined router.
     return Cause("link", name, load * binary, price * (load * binary) if price else None)
 
@@ -165,7 +163,7 @@ def _barrier(mapping: ChipMapping, profile: Profile, substeps: int) -> Cause:
 
 
 def link_loads(mapping: ChipMapping) -> dict[str, FloatArray]:
-    """Messages per frame on every link, ``[rows, columns]`` of the mesh: ``east`` leads from a router to the next
+    """Messages per run on every link, ``[rows, columns]`` of the mesh: ``east`` leads from a router to the next
     column, ``west`` back to it, ``south`` to the next row, ``north`` back. Columns first, then rows."""
     place, flow = mapping.placement, mapping.traffic
     xs, ys = place.x[flow.source], place.y[flow.source]
@@ -190,7 +188,7 @@ def _runs(
 
 
 def busiest_link(mapping: ChipMapping) -> tuple[str, float]:
-    """Name and messages per frame of the busiest link between routers."""
+    """Name and messages per run of the busiest link between routers."""
     best = ("no message leaves a router", 0.0)
     for direction, load in link_loads(mapping).items():
         row, column = np.unravel_index(int(np.argmax(load)), load.shape)

@@ -1,42 +1,21 @@
-"""What a target can hold: from a profile's limits, or a board's name, to :class:`CoreLimits` and a number of chips.
+"""What a target can hold: from a profile's limits to :class:`CoreLimits`.
 
 This module decides which limits bind and which profiles can hold a network at all. It must not know networks.
 """
 
 from __future__ import annotations
 
-from spiketrack_deploy.errors import ProfileError, UsageError
-from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
+from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.mapping.families import family_of
 from spiketrack_deploy.mapping.types import CoreLimits
 
 WORD_BYTES = 8
 
 
-def resolve_target(name: str) -> tuple[Profile, int | None]:
-    """Profile and number of chips of a target: a profile's name or file (a chip family: ``None``, as many chips as
-    needed; a board: its chips). Raises UsageError for an unknown name.
-    """
-    profiles = list_profiles()
-    named = next((p for p in profiles if p.name == name), None)
-    if named is None and (name.endswith(".toml") or "/" in name):
-        named = load_profile(name)
-    if named is not None:
-        return named, _chips(named) if named.kind == "board" else None
-    chips = [p.name for p in profiles if p.kind == "chip" and "cores_per_chip" in p.limits]
-    boards = [p.name for p in profiles if p.kind == "board"]
-    raise UsageError(f"there is no target {name!r}; chips are {', '.join(chips)}, boards are {', '.join(boards)}.")
-
-
-def _chips(board: Profile) -> int:
-    chips = board.limits["chips"].value if "chips" in board.limits else 0
-    if chips < 1:
-        raise ProfileError(f"profile {board.name} is a board without chips; give limit chips of at least 1.")
-    return chips
-
-
 def core_limits(profile: Profile) -> CoreLimits:
-    """The limits of a core and the mesh. ProfileError where they are missing, zero or contradict one another."""
+    """The limits of a core and the mesh. ProfileError where the profile names no family of chips, or its limits are
+    missing, zero or contradict one another."""
 
     def limit(name: str) -> int | None:
         return profile.limits[name].value if name in profile.limits else None
@@ -45,13 +24,14 @@ def core_limits(profile: Profile) -> CoreLimits:
         value = limit(name)
         if value is None:
             raise ProfileError(
-                f"profile {profile.name} has no limit {name}: nothing can be mapped to it; choose a chip such as "
-                "loihi2."
+                f"profile {profile.name} has no limit {name}: nothing can be mapped to it; state it, or choose "
+                "another chip."
             )
         if value < 1:
             raise ProfileError(f"profile {profile.name}: limit {name} is {value}; give at least 1.")
         return value
 
+    family = family_of(profile)
     neurons, compiler = required("neurons_per_core"), limit("neurons_per_core_compiler")
     words, memory = limit("synaptic_words_per_core"), limit("synaptic_memory_per_core")
     if compiler is not None and compiler > neurons:
@@ -77,6 +57,7 @@ def core_limits(profile: Profile) -> CoreLimits:
         tiles_x=x,
         tiles_y=y,
         neurons_compiler=compiler is not None and compiler < neurons,
+        family=family,
     )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from spiketrack_deploy.mapping.activity import Activity
-from spiketrack_deploy.mapping.types import CoreSynapses, FloatArray, IntArray, Network, summed
+from spiketrack_deploy.mapping.types import CoreSynapses, FloatArray, IntArray, PopulationGraph, summed
 
 
-def core_synapses(network: Network, pieces: IntArray, cores: int, activity: Activity) -> CoreSynapses:
-    """Non-zero synapses (exact integers) and visits per frame of every core.
+def core_synapses(network: PopulationGraph, pieces: IntArray, cores: int, activity: Activity) -> CoreSynapses:
+    """Non-zero synapses (exact integers) and visits per run of every core.
 
     A bundle's visits are shared out in proportion to its synapses: where spikes cluster in a part of the picture, the
     busiest core is busier than this says.
@@ -38,7 +38,7 @@ def core_synapses(network: Network, pieces: IntArray, cores: int, activity: Acti
     return CoreSynapses(nonzero, synops)
 
 
-def row_work(network: Network, activity: Activity) -> list[FloatArray]:
+def row_work(network: PopulationGraph, activity: Activity) -> list[FloatArray]:
     """Expected synaptic operations per population and row, ``[channels, height]`` each."""
     work = [np.zeros((p.channels, p.height)) for p in network.populations]
     for index, s in enumerate(network.synapses):

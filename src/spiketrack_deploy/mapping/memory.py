@@ -1,20 +1,7 @@
 """What synapses take of a core: words of synaptic memory and input axons.
 
-This module decides the memory model. It must not know how a population is split, nor any profile.
-
-Where spikes are graded (Loihi 2; docs/loihi.md: a fit of 16 rows that public compiler logs printed), a core
-stores the kernel of its output channels once, however many positions it holds::
-
-    words = kh kw C_in ceil((C_out_core b + h) / 64)        b = nominal bits + 1 (conservative), h = 10
-
-Grouped and depthwise convolutions, one-to-one, pooling and interpolating synapses follow the same rule group by group
-(an extrapolation: no published row has groups). Borders of an interpolation need further kernels; they are not counted.
-Where spikes are binary (Loihi 1; rules of the Nengo-Loihi code), one input channel's synapses go into blocks of at most
-64 weights of ``ceil((n (b_w + b_idx) + 4 + 6) / 64)`` words, the index ``b_idx`` addressing the core's compartments.
-
-An input axon is one source position: its channels arrive as atoms of a population message. Loihi 1 takes one slot up to
-32 atoms, else two for every 512. That Loihi 2 takes one axon whatever the channels is an assumption; without it the
-published YOLO-KP mapping (196 positions of 256 channels into one core) would exceed 16,000 axons threefold.
+This module decides how bundles of synapses are counted, group by group and kernel by kernel. How one row of them lies
+in memory is the chip family's (``families``). It must not know how a population is split, nor any profile.
 """
 
 from __future__ import annotations
@@ -24,37 +11,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spiketrack_deploy.mapping.families import FAMILIES, Family
 from spiketrack_deploy.mapping.types import CoreLimits, IntArray, Population, Synapses
 from spiketrack_deploy.program.ops.stream import upsample_matrix
-
-HEADER_BITS = 10
-WORD_BITS = 64
-EXTRA_BITS = 1
-BLOCK_WEIGHTS = 64
-INDEX_BITS = (0, 6, 7, 8, 9, 10, 11, 12)
-ATOMS_ONE_SLOT, ATOMS_TWO_SLOTS = 32, 512
 
 Intervals = Sequence[tuple[int, int]]
 """Disjoint channel ranges ``[a, b)`` of a target population."""
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryModel:
-    """Words and axons of a bundle of synapses. ``graded``: spikes carry a payload (Loihi 2 rule, else Loihi 1 rule).
+class SynapseMemory:
+    """Words and axons of a bundle of synapses on chips of ``family``.
 
-    ``weight_bits``: widest native weight; wider ones are chained. ``neurons``: neurons of a core, which index bits
-    address. ``extra_bits``: added to a weight's nominal bits (1 is the careful choice, docs/loihi.md).
+    ``weight_bits``: widest native weight; wider ones are chained. ``neurons``: neurons of a core, which an index may
+    have to address.
     """
 
-    graded: bool
+    family: Family
     weight_bits: int | None
     neurons: int
-    extra_bits: int = EXTRA_BITS
 
     @classmethod
-    def of(cls, limits: CoreLimits) -> MemoryModel:
-        """The model that a chip's limits imply."""
-        return cls(limits.payload_bits != 0, limits.weight_bits, limits.neurons)
+    def of(cls, limits: CoreLimits) -> SynapseMemory:
+        """The memory of a core with these limits."""
+        return cls(FAMILIES[limits.family], limits.weight_bits, limits.neurons)
 
     def row_words(self, outputs: int, taps: int, bits: int) -> int:
         """Words of one input channel towards ``outputs`` channels of a core, all ``taps`` of the kernel."""
@@ -62,13 +42,7 @@ class MemoryModel:
             return 0
         chain = -(-bits // self.weight_bits) if self.weight_bits else 1
         bits = min(bits, self.weight_bits) if self.weight_bits else bits
-        if self.graded:
-            return chain * taps * -(-(outputs * (bits + self.extra_bits) + HEADER_BITS) // WORD_BITS)
-        index = next((b for b in INDEX_BITS if 2**b >= self.neurons), INDEX_BITS[-1])
-        full, rest = divmod(outputs * taps, BLOCK_WEIGHTS)
-        word = -(-(BLOCK_WEIGHTS * (bits + index) + HEADER_BITS) // WORD_BITS)
-        last = -(-(rest * (bits + index) + HEADER_BITS) // WORD_BITS) if rest else 0
-        return chain * (full * word + last)
+        return chain * self.family.row_words(outputs, taps, bits, self.neurons)
 
     def words(self, s: Synapses, source: Population, target: Population, channels: Intervals) -> int:
         """Words of synaptic memory for the part of ``s`` that ends in ``channels`` of ``target``."""
@@ -83,15 +57,9 @@ class MemoryModel:
 
     def axons(self, s: Synapses, source: Population, rows: int) -> int:
         """Input axons for ``rows`` rows as the kernel sees them (channels of the source where ``s`` is transposed)."""
-        positions = rows * input_size(s, source)[1]
-        return 0 if source.kind == "host" or s.form == "host" else positions * self.slots(s, source)
-
-    def slots(self, s: Synapses, source: Population) -> int:
-        """Axon slots of one source position."""
-        atoms = input_channels(s, source)
-        if self.graded or atoms <= ATOMS_ONE_SLOT:
-            return 1
-        return 2 * -(-atoms // ATOMS_TWO_SLOTS)
+        if source.kind == "host" or s.form == "host":
+            return 0
+        return rows * input_size(s, source)[1] * self.family.axon_slots(input_channels(s, source))
 
 
 def input_channels(s: Synapses, source: Population) -> int:

@@ -1,33 +1,36 @@
 """Integer program -> populations of neurons and the synapses between them.
 
 This module decides which values of a program need neurons of their own, and how unrolled time steps, residual streams,
-template memories and host operations appear on a chip. It must not know limits, cores or prices.
+matrices of other phases and host operations appear on a chip. It must not know limits, cores or prices.
 
 A stream that one population alone reads is summed in that population's neurons: a convolution is synapses, not neurons.
 A stream that several operations read (a residual stream), that a pool, an upsampling or the host reads, or that is
 rounded before it is added to another, needs a population of its own, whose neurons accumulate it and pass it on as a
-graded message: a residual stream is a chain of accumulator populations. Time steps are unrolled in space,
-as in the NIR graph; a membrane is handed to the next step's neurons by one synapse each.
+graded message: a residual stream is a chain of accumulator populations. Time steps are unrolled in space, as in the NIR
+graph; a membrane is handed to the next step's neurons by one synapse each.
+
+Every kind of operation is in one of two tables, :data:`VALUES` (it always has a population, or is wiring) or
+:data:`STREAMS` (its stream may be summed in its reader's neurons); another kind is refused by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.mapping.types import Network, Population, Synapses
-from spiketrack_deploy.program.types import SPIKE_MAX, Op, Phase, Program
+from spiketrack_deploy.mapping.types import Population, PopulationGraph, Synapses
+from spiketrack_deploy.program.types import Op, Phase, Program
 
-_CONVS = ("conv", "image_conv", "head_out")
 UPSAMPLE_BITS = 7
 """Bits of a bilinear weight: products of odd numbers below twice the factor, at most 49 for the largest factor 4."""
 
 
-def populations(program: Program, phase: str) -> Network:
-    """The network of one phase (``search`` or ``template``) as populations and synapses.
+def populations(program: Program, phase: str) -> PopulationGraph:
+    """One phase as populations and synapses.
 
-    Every NI-LIF output is a neuron, every time step apart (docs/spiketrack.md has the official sizes). Raises
-    InputError for an unknown phase or an operation that this module does not know.
+    Every NI-LIF output is a neuron, every time step apart. Raises InputError for an unknown phase or an operation that
+    neither table has.
     """
     if phase not in program.phases:
         raise InputError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
@@ -36,13 +39,13 @@ def populations(program: Program, phase: str) -> Network:
     return _with_delays(phase, builder.populations, builder.synapses)
 
 
-def _with_delays(phase: str, found: list[Population], synapses: list[Synapses]) -> Network:
+def _with_delays(phase: str, found: list[Population], synapses: list[Synapses]) -> PopulationGraph:
     """Longest distance from the inputs, one step per population; messages of a shorter way wait."""
     level = [0] * len(found)
     for s in synapses:  # synapses are listed by target, targets in execution order
         level[s.target] = max(level[s.target], level[s.source] + 1)
     delayed = tuple(replace(s, delay=level[s.target] - level[s.source] - 1) for s in synapses)
-    return Network(phase, tuple(found), delayed, max(level, default=0))
+    return PopulationGraph(phase, tuple(found), delayed, max(level, default=0))
 
 
 @dataclass
@@ -68,13 +71,21 @@ class _Builder:
 
     def build(self) -> None:
         for name, spec in self.phase.inputs.items():
-            shape = (
-                spec.shape if spec.kind == "image" else (spec.shape[0], spec.shape[1] * spec.shape[2], 1, spec.shape[3])
-            )
-            for t in range(shape[0]):
-                self._new(name, name, "", "input", (shape[1], shape[2], shape[3]), t)
+            steps, *rest = spec.shape
+            kind, shape = "image", (rest[0], rest[1], rest[2])
+            if spec.kind != "image":
+                kind, shape = "input", (rest[0] * rest[1], 1, rest[2])
+            for t in range(steps):
+                self._new(name, name, "", kind, shape, t)
         for op in self.phase.ops:
-            self._op(op)
+            if op.kind in ("conv", "ni_lif") and op.inputs[0] in self.tokenwise:
+                self.tokenwise.add(op.name)
+            if op.kind in VALUES:
+                VALUES[op.kind](self, op)
+            elif op.kind not in STREAMS:
+                raise InputError(f"operation {op.name} of kind {op.kind} has no mapping to a chip")
+            elif not self._fused(op):
+                self._stream_population(op)
 
     def _new(self, value: str, op: str, block: str, kind: str, shape: tuple[int, int, int], step: int) -> int:
         name = value if self.steps(value) == 1 else f"{value}[{step}]"
@@ -88,34 +99,33 @@ class _Builder:
         _, channels, height, width = self.phase.values[op.name].shape
         return (channels, width, height) if op.name in self.tokenwise else (channels, height, width)
 
-    def _op(self, op: Op) -> None:
-        spec = self.phase.values[op.name]
-        if op.kind in ("conv", "ni_lif") and op.inputs[0] in self.tokenwise:
-            self.tokenwise.add(op.name)
-        if op.kind == "gate_transpose":
-            self.alias[op.name] = op.inputs[0]
-            self.tokenwise.add(op.name)
-        elif op.kind == "key_value":
-            heads, d, dv = spec.shape[1:]
-            for t in range(spec.shape[0]):
-                target = self._new(op.name, op.name, op.block, "memory", (heads * d, 1, dv), t)
-                for name in op.inputs:
-                    self._connect(op, "product", name, t, target, groups=heads)
-        elif op.kind == "gate":
-            target = self._new(op.name, op.name, op.block, "host", self._shape(op), 0)
+    def _neurons(self, op: Op) -> None:
+        for t in range(self.steps(op.name)):
+            target = self._new(op.name, op.name, op.block, "neurons", self._shape(op), t)
+            self._stream(op, op.inputs[0], t, target)
+            if t:
+                self._connect(op, "identity", op.name, t - 1, target)
+
+    def _stream_population(self, op: Op) -> None:
+        for t in range(self.steps(op.name)):
+            self._expand(op, t, self._new(op.name, op.name, op.block, "relay", self._shape(op), t))
+
+    def _transpose(self, op: Op) -> None:
+        self.alias[op.name] = op.inputs[0]
+        self.tokenwise.add(op.name)
+
+    def _matrix(self, op: Op) -> None:
+        steps, heads, d, dv = self.phase.values[op.name].shape
+        for t in range(steps):
+            target = self._new(op.name, op.name, op.block, "memory", (heads * d, 1, dv), t)
             for name in op.inputs:
-                for t in range(self.steps(name)):
-                    self._connect(op, "host", name, t, target)
-        elif op.kind == "ni_lif" or not self._fused(op):
-            kind = "neurons" if op.kind == "ni_lif" else "relay"
-            for t in range(spec.shape[0]):
-                target = self._new(op.name, op.name, op.block, kind, self._shape(op), t)
-                if op.kind == "ni_lif":
-                    self._stream(op, op.inputs[0], t, target)
-                    if t:
-                        self._connect(op, "identity", op.name, t - 1, target)
-                else:
-                    self._expand(op, t, target)
+                self._connect(op, "product", name, t, target, groups=heads)
+
+    def _host(self, op: Op) -> None:
+        target = self._new(op.name, op.name, op.block, "host", self._shape(op), 0)
+        for name in op.inputs:
+            for t in range(self.steps(name)):
+                self._connect(op, "host", name, t, target)
 
     def _fused(self, op: Op) -> bool:
         """Whether the one reader's neurons can sum this stream."""
@@ -127,7 +137,7 @@ class _Builder:
             return False
         if op.kind == "requantise":
             return reader.kind == "ni_lif"
-        return reader.kind in ("ni_lif", "requantise") or (reader.kind == "add" and op.kind != "gate")
+        return reader.kind in ("ni_lif", "requantise", "add")
 
     def _stream(self, reader: Op, value: str, step: int, target: int) -> None:
         """Synapses that bring ``value`` into ``target``: one to one from its own population, or those that sum it."""
@@ -140,37 +150,38 @@ class _Builder:
 
     def _expand(self, op: Op, step: int, target: int) -> None:
         """Synapses of the operation itself, ending in ``target``."""
-        if op.kind in _CONVS:
-            self._conv(op, step, target)
-        elif op.kind == "add":
-            for name in op.inputs:
-                self._stream(op, name, step, target)
-        elif op.kind == "requantise":
-            self._stream(op, op.inputs[0], step, target)
-        elif op.kind == "avg_pool":
-            k = op.attrs["kernel"]
-            channels = self.phase.values[op.name].shape[1]
-            self._connect(op, "pool", op.inputs[0], step, target, kernel=(k, k), stride=(k, k), groups=channels, bits=1)
-        elif op.kind == "upsample":
-            f = op.attrs["factor"]
-            self._connect(op, "upsample", op.inputs[0], step, target, kernel=(2 * f, 2 * f), stride=(f, f),
-                          groups=self.phase.values[op.name].shape[1], bits=UPSAMPLE_BITS)  # fmt: skip
-        elif op.kind == "query":
-            self._query(op, step, target)
-        else:
-            raise InputError(f"operation {op.name} of kind {op.kind} has no mapping to a chip")
+        STREAMS[op.kind](self, op, step, target)
+
+    def _sum(self, op: Op, step: int, target: int) -> None:
+        for name in op.inputs:
+            self._stream(op, name, step, target)
+
+    def _pool(self, op: Op, step: int, target: int) -> None:
+        k = op.attrs["kernel"]
+        channels = self.phase.values[op.name].shape[1]
+        self._connect(op, "pool", op.inputs[0], step, target, kernel=(k, k), stride=(k, k), groups=channels, bits=1)
+
+    def _upsample(self, op: Op, step: int, target: int) -> None:
+        f = op.attrs["factor"]
+        self._connect(op, "upsample", op.inputs[0], step, target, kernel=(2 * f, 2 * f), stride=(f, f),
+                      groups=self.phase.values[op.name].shape[1], bits=UPSAMPLE_BITS)  # fmt: skip
 
     def _query(self, op: Op, step: int, target: int) -> None:
         q, memory = op.inputs
         heads = op.attrs["heads"]
         if memory in self.phase.inputs:
-            spec = self.phase.spec(q)
-            bits = (SPIKE_MAX**2 * spec.shape[2] * spec.shape[3]).bit_length() + 1
-            self._connect(op, "matrix", q, step, target, groups=heads, bits=bits)
+            self._connect(op, "matrix", q, step, target, groups=heads, bits=self._entry_bits(memory))
             self._connect(op, "host", memory, step, target, groups=heads)
         else:
             self._connect(op, "product", q, step, target, groups=heads)
             self._connect(op, "product", memory, step, target, groups=heads)
+
+    def _entry_bits(self, state: str) -> int:
+        """Signed bits of a stored matrix's entries: sums of products of spikes over the tokens that wrote it."""
+        writer = self.program.phases[self.program.writers(state)[0]]
+        op = next(op for op in writer.ops if op.name == writer.outputs[state])
+        k, v = (writer.spec(name) for name in op.inputs)
+        return (k.top * v.top * k.shape[2] * k.shape[3]).bit_length() + 1
 
     def _conv(self, op: Op, step: int, target: int) -> None:
         a = op.attrs
@@ -201,3 +212,24 @@ class _Builder:
         start = self.index[source, step if self.steps(source) > 1 else 0]
         name = f"{self.populations[start].name} -> {self.populations[target].name}"
         self.synapses.append(Synapses(name, op.name, form, start, target, **geometry))  # type: ignore[arg-type]
+
+
+VALUES: dict[str, Callable[[_Builder, Op], None]] = {
+    "ni_lif": _Builder._neurons,
+    "key_value": _Builder._matrix,
+    "gate": _Builder._host,
+    "gate_transpose": _Builder._transpose,
+}
+"""Kind of operation -> what adds its populations and their synapses."""
+
+STREAMS: dict[str, Callable[[_Builder, Op, int, int], None]] = {
+    "image_conv": _Builder._conv,
+    "conv": _Builder._conv,
+    "head_out": _Builder._conv,
+    "add": _Builder._sum,
+    "requantise": _Builder._sum,
+    "avg_pool": _Builder._pool,
+    "upsample": _Builder._upsample,
+    "query": _Builder._query,
+}
+"""Kind of operation -> what adds the synapses that end in the population of one step."""

@@ -12,7 +12,7 @@ With a cap on the expected synaptic operations of a core (``Work``) the busiest 
 does less, and more cores are used: a unit above the cap still gets a core to itself.
 
 ``power_of_two`` is the other rule: rows per core are powers of two, channels are halved until they fit, and cores are
-not shared, as public logs of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59;
+not shared, as public logs of the vendor's compiler show (YOLO-KP 574 cores, the convolutions of PilotNet 59:
 docs/loihi.md).
 """
 
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.errors import UsageError
-from spiketrack_deploy.mapping.memory import MemoryModel, rows_read
-from spiketrack_deploy.mapping.types import CoreLimits, FloatArray, IntArray, Network, Population, Synapses
+from spiketrack_deploy.mapping.memory import SynapseMemory, rows_read
+from spiketrack_deploy.mapping.types import CoreLimits, FloatArray, IntArray, Population, PopulationGraph, Synapses
 
 RULES = ("contiguous", "power_of_two")
 BLOCK_WORDS = 7500
@@ -69,11 +69,16 @@ class Split:
         return int(self.neurons.size)
 
 
-class Plan:
+class PopulationUnits:
     """One population's units and what a run of them takes."""
 
     def __init__(
-        self, index: int, network: Network, incoming: Sequence[int], model: MemoryModel, work: Work | None = None
+        self,
+        index: int,
+        network: PopulationGraph,
+        incoming: Sequence[int],
+        model: SynapseMemory,
+        work: Work | None = None,
     ) -> None:
         self.index, self.model = index, model
         self.population = network.populations[index]
@@ -86,7 +91,7 @@ class Plan:
             self.incoming.append((s, source))
             self._add_rows(rows_read(s, source, self.population))
         self.block = self._block()
-        self.units = self.population.channels * self.population.height
+        self.count = self.population.channels * self.population.height
         self.done: FloatArray | None = None if work is None else self._done(work.rows[index])
 
     def _add_rows(self, read: IntArray) -> None:
@@ -105,7 +110,7 @@ class Plan:
     def affordable(self, start: int, budget: float) -> int:
         """The end of the longest run from ``start`` whose work is within ``budget``."""
         if self.done is None:
-            return self.units
+            return self.count
         return int(np.searchsorted(self.done, self.done[start] + max(budget, 0.0), side="right")) - 1
 
     def _block(self) -> int:
@@ -113,11 +118,11 @@ class Plan:
         channels = self.population.channels
         for blocks in range(1, channels + 1):
             size = -(-channels // blocks)
-            if self._words([(0, size)]) <= BLOCK_WORDS:
+            if self.words([(0, size)]) <= BLOCK_WORDS:
                 return size
         return 1
 
-    def _words(self, channels: Sequence[tuple[int, int]]) -> int:
+    def words(self, channels: Sequence[tuple[int, int]]) -> int:
         return sum(self.model.words(s, source, self.population, channels) for s, source in self.incoming)
 
     def parts(self, start: int, end: int) -> list[tuple[int, int, int, int]]:
@@ -139,7 +144,7 @@ class Plan:
     def load(self, start: int, end: int) -> tuple[int, int]:
         """``(words, input axons)`` of the units ``[start, end)``."""
         parts = self.parts(start, end)
-        words = self._words(_merged(parts))
+        words = self.words(_merged(parts))
         axons = 0
         for number, (s, source) in enumerate(self.incoming):
             axons += self.model.axons(s, source, self._source_rows(number, parts))
@@ -196,62 +201,62 @@ class _Filler:
         self.used = [0, 0, 0, 0]
         self.work = 0.0
 
-    def fits(self, plan: Plan, start: int, end: int) -> bool:
-        words, axons = plan.load(start, end)
+    def fits(self, units: PopulationUnits, start: int, end: int) -> bool:
+        words, axons = units.load(start, end)
         limits = self.limits
         return (limits.words is None or self.used[1] + words <= limits.words) and (
             limits.axons_in is None or self.used[2] + axons <= limits.axons_in
         )
 
-    def reach(self, plan: Plan, start: int) -> int:
+    def reach(self, units: PopulationUnits, start: int) -> int:
         """The end of the longest run from ``start`` that the open core can take."""
         if self.limits.groups is not None and self.used[3] >= self.limits.groups:
             return start
-        end = min(plan.units, start + (self.limits.neurons - self.used[0]) // plan.population.width)
-        if plan.done is not None:
-            end = min(end, plan.affordable(start, self.cap - self.work))
-        if end <= start or self.fits(plan, start, end):
+        end = min(units.count, start + (self.limits.neurons - self.used[0]) // units.population.width)
+        if units.done is not None:
+            end = min(end, units.affordable(start, self.cap - self.work))
+        if end <= start or self.fits(units, start, end):
             return max(end, start)
         low, high = start, end
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.fits(plan, start, middle) else (low, middle)
+            low, high = (middle, high) if self.fits(units, start, middle) else (low, middle)
         return low
 
-    def take(self, plan: Plan, start: int, end: int) -> None:
-        words, axons = plan.load(start, end)
+    def take(self, units: PopulationUnits, start: int, end: int) -> None:
+        words, axons = units.load(start, end)
         core = len(self.loads)
-        self.pieces.extend((core, plan.index, *part) for part in plan.parts(start, end))
-        added = ((end - start) * plan.population.width, words, axons, 1)
+        self.pieces.extend((core, units.index, *part) for part in units.parts(start, end))
+        added = ((end - start) * units.population.width, words, axons, 1)
         self.used = [old + new for old, new in zip(self.used, added)]
-        if plan.done is not None:
-            self.work += float(plan.done[end] - plan.done[start])
+        if units.done is not None:
+            self.work += float(units.done[end] - units.done[start])
 
-    def fill(self, plan: Plan) -> None:
+    def fill(self, units: PopulationUnits) -> None:
         start = 0
-        while start < plan.units:
-            end = self.reach(plan, start)
+        while start < units.count:
+            end = self.reach(units, start)
             if end == start:
                 if self.used[3]:
                     self.close()
                     continue
                 end = start + 1
-                self._overflow(plan, start)
-            self.take(plan, start, end)
+                self._overflow(units, start)
+            self.take(units, start, end)
             start = end
-            if start < plan.units:
+            if start < units.count:
                 self.close()
 
-    def _overflow(self, plan: Plan, unit: int) -> None:
-        words, axons = plan.load(unit, unit + 1)
-        used = {"neurons": plan.population.width, "words": words, "axons_in": axons, "groups": 1}
+    def _overflow(self, units: PopulationUnits, unit: int) -> None:
+        words, axons = units.load(unit, unit + 1)
+        used = {"neurons": units.population.width, "words": words, "axons_in": axons, "groups": 1}
         for rule, amount in used.items():
             limit = getattr(self.limits, rule)
             if limit is not None and amount > limit:
-                self.overflows.append(Overflow(rule, plan.index, amount, limit))
+                self.overflows.append(Overflow(rule, units.index, amount, limit))
 
 
-def split(network: Network, limits: CoreLimits, rule: str = "contiguous", work: Work | None = None) -> Split:
+def split(network: PopulationGraph, limits: CoreLimits, rule: str = "contiguous", work: Work | None = None) -> Split:
     """Split ``network`` over as many cores as it takes. ``rule``: ``contiguous`` or ``power_of_two`` (see the module).
 
     Deterministic. What no core can hold (one row of one channel) still gets a core, and an :class:`Overflow`.
@@ -259,30 +264,30 @@ def split(network: Network, limits: CoreLimits, rule: str = "contiguous", work: 
     """
     if rule not in RULES:
         raise UsageError(f"there is no split rule {rule!r}; choose one of {', '.join(RULES)}")
-    model = MemoryModel.of(limits)
+    model = SynapseMemory.of(limits)
     incoming = network.incoming()
     filler = _Filler(limits, work)
     for index, population in enumerate(network.populations):
         if not population.on_chip:
             continue
-        plan = Plan(index, network, incoming[index], model, work)
+        units = PopulationUnits(index, network, incoming[index], model, work)
         if rule == "power_of_two":
-            _tiles(filler, plan)
+            _tiles(filler, units)
         else:
-            filler.fill(plan)
+            filler.fill(units)
     filler.close()
     loads = np.array(filler.loads, dtype=np.int64).reshape(-1, 4)
     pieces = np.array(filler.pieces, dtype=np.int64).reshape(-1, 6)
     return Split(pieces, loads[:, 0], loads[:, 1], loads[:, 2], loads[:, 3], tuple(filler.overflows))
 
 
-def _tiles(filler: _Filler, plan: Plan) -> None:
+def _tiles(filler: _Filler, units: PopulationUnits) -> None:
     """Halve the channels until one row's neurons and the kernels fit, then double the rows while they fit."""
     filler.close()
-    p, limits = plan.population, filler.limits
+    p, limits = units.population, filler.limits
 
     def fits(channels: int, rows: int) -> bool:
-        words = plan._words([(0, min(channels, p.channels))])
+        words = units.words([(0, min(channels, p.channels))])
         inside = limits.words is None or words <= limits.words
         return inside and min(channels, p.channels) * rows * p.width <= limits.neurons
 
@@ -295,11 +300,11 @@ def _tiles(filler: _Filler, plan: Plan) -> None:
     for c0 in range(0, p.channels, channels):
         for y0 in range(0, p.height, rows):
             c1, y1 = min(c0 + channels, p.channels), min(y0 + rows, p.height)
-            words = plan._words([(c0, c1)])
+            words = units.words([(c0, c1)])
             axons = sum(
-                plan.model.axons(s, source, plan._source_rows(n, [(c0, c1, y0, y1)]))
-                for n, (s, source) in enumerate(plan.incoming)
+                units.model.axons(s, source, units._source_rows(n, [(c0, c1, y0, y1)]))
+                for n, (s, source) in enumerate(units.incoming)
             )
-            filler.pieces.append((len(filler.loads), plan.index, c0, c1, y0, y1))
+            filler.pieces.append((len(filler.loads), units.index, c0, c1, y0, y1))
             filler.used = [(c1 - c0) * (y1 - y0) * p.width, words, axons, 1]
             filler.close()

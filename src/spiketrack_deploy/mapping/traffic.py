@@ -1,7 +1,7 @@
 """Messages between cores, and the output axons they need.
 
 This module decides who sends to whom, given the pieces on the cores. It must not know where cores lie. A source neuron
-sends one message to every core that holds a target of its synapses, per bundle of synapses and frame; a core that holds
+sends one message to every core that holds a target of its synapses, per bundle of synapses and run; a core that holds
 several targets gets it once.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrack_deploy.mapping.memory import columns_read, rows_read
-from spiketrack_deploy.mapping.types import BoolArray, FloatArray, IntArray, Network, Synapses, Traffic, summed
+from spiketrack_deploy.mapping.types import BoolArray, FloatArray, IntArray, PopulationGraph, Synapses, Traffic, summed
 
 Edges = tuple[IntArray, IntArray, FloatArray, FloatArray]
 """Source core, target core, neurons that send, positions (axons) that send."""
@@ -37,8 +37,10 @@ def _held(pieces: IntArray, height: int, width: int) -> _Held:
     return _Held(cores, np.cumsum(steps, axis=1)[:, :height], pieces)
 
 
-def traffic(network: Network, pieces: IntArray, cores: int, rate: FloatArray) -> tuple[Traffic, IntArray, FloatArray]:
-    """Messages per frame between cores; axon-map entries per core ``[cores]``; messages per bundle ``[synapses]``.
+def traffic(
+    network: PopulationGraph, pieces: IntArray, cores: int, rate: FloatArray
+) -> tuple[Traffic, IntArray, FloatArray]:
+    """Messages per run between cores; axon-map entries per core ``[cores]``; messages per bundle ``[synapses]``.
 
     ``rate``: sending share per bundle of synapses. An axon-map entry is one position, destination core and bundle.
     Messages per bundle count every destination core, the sender's own included.
@@ -78,7 +80,7 @@ def _summed(keys: list[IntArray], weights: list[FloatArray], cores: int) -> Traf
     return Traffic(key // cores, key % cores, messages)
 
 
-def _edges(network: Network, s: Synapses, source: _Held, target: _Held) -> Edges:
+def _edges(network: PopulationGraph, s: Synapses, source: _Held, target: _Held) -> Edges:
     p, q = network.populations[s.source], network.populations[s.target]
     read = rows_read(s, p, q).astype(np.float64)
     if s.transposed:

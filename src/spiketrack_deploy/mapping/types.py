@@ -8,7 +8,7 @@ pieces of a large network (over 100,000) are columns of one array and become :cl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,22 +26,14 @@ def summed(where: IntArray, weights: FloatArray, size: int) -> FloatArray:
     return sums
 
 
-POPULATION_KINDS = ("neurons", "relay", "memory", "host", "input")
-"""NI-LIF neurons; stream accumulators that pass their value on; entries of a matrix k^T v; host operations; the image
-or a template's memory, which enter from outside."""
-
-SYNAPSE_FORMS = ("conv", "identity", "pool", "upsample", "matrix", "product", "host")
-"""Convolution (shared kernel); one to one (stream relays, membranes carried to the next unrolled step); sums over a
-window; bilinear interpolation; a template's matrix as rewritable synapses; products of two live activations; messages
-to or from the host."""
-
-
 @dataclass(frozen=True, slots=True)
 class Population:
     """Neurons ``[channels, height, width]`` of one operation at one unrolled time step ``step``.
 
-    ``op``: operation of the program; ``block``: block of the network. ``kind``: one of :data:`POPULATION_KINDS`. Kinds
-    ``host`` and ``input`` take no core.
+    ``op``: operation of the program; ``block``: block of the network. ``kind``: ``neurons`` (NI-LIF), ``relay`` (stream
+    accumulators that pass their value on), ``memory`` (entries of a matrix k^T v), ``host`` (operations of the host),
+    ``image`` and ``input`` (pixels, and a state of another phase, which enter from outside). The last three take no
+    core.
     """
 
     name: str
@@ -62,7 +54,7 @@ class Population:
     @property
     def on_chip(self) -> bool:
         """Takes neurons of a core."""
-        return self.kind not in ("host", "input")
+        return self.kind not in ("host", "image", "input")
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON data."""
@@ -73,7 +65,10 @@ class Population:
 class Synapses:
     """A bundle of synapses from population ``source`` to population ``target`` (indices into the network).
 
-    ``op``: the operation whose weights they are (or that causes the wiring). ``transposed``: the source's position
+    ``op``: the operation whose weights they are (or that causes the wiring). ``form``: ``conv`` (shared kernel),
+    ``identity`` (one to one: stream relays, membranes carried to the next unrolled step), ``pool`` (sums over a
+    window), ``upsample`` (bilinear), ``matrix`` (a state's matrix as rewritable synapses), ``product`` (of two live
+    activations), ``host`` (messages to or from the host). ``transposed``: the source's position
     (row-major) is the target's input channel and the source's channel the target's row (gate). ``weight``: key of
     the program's array and ``shared`` the step's index in it; ``None`` where every weight is fixed by ``form``.
     ``bits``: bits of a weight, sign included. ``delay``: steps that a message waits so that frames in the pipeline
@@ -98,7 +93,7 @@ class Synapses:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class PopulationGraph:
     """Populations in execution order and the synapses between them. ``phase``: which phase of the program."""
 
     phase: str
@@ -141,6 +136,12 @@ class CoreLimits:
     tiles_y: int
     neurons_compiler: bool = False
     """``neurons`` is what the vendor's compiler allows, which is less than the core holds"""
+    family: str = field(kw_only=True)
+    """family of the chip, a key of ``families.FAMILIES``"""
+
+    def chips_for(self, cores: int) -> int:
+        """Chips that hold so many cores, at least one."""
+        return max(1, -(-cores // self.cores_per_chip))
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON data."""
@@ -267,7 +268,7 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class CoreSynapses:
     """Synapses per core. ``nonzero`` int64 ``[cores]``: non-zero synapses that end in the core, borders respected;
-    ``synops`` float64 ``[cores]``: how many of them are visited in a frame."""
+    ``synops`` float64 ``[cores]``: how many of them are visited in a run."""
 
     nonzero: IntArray
     synops: FloatArray
@@ -278,10 +279,10 @@ class ChipMapping:
     """A network on cores. ``pieces``: int64 ``[n, 6]`` with the columns of :class:`Piece`, sorted by core.
 
     ``chips``: chips it takes. ``chips_available``: chips of the board, ``None`` for a chip family, which takes as many
-    as needed. ``messages``: per bundle of synapses, messages per frame, every destination core counted.
+    as needed. ``messages``: per bundle of synapses, messages per run, every destination core counted.
     """
 
-    network: Network
+    network: PopulationGraph
     limits: CoreLimits
     target: str
     chips_available: int | None
@@ -302,7 +303,7 @@ class ChipMapping:
     @property
     def chips(self) -> int:
         """Chips that hold so many cores."""
-        return max(1, -(-self.cores // self.limits.cores_per_chip))
+        return self.limits.chips_for(self.cores)
 
     @property
     def fits(self) -> bool:

@@ -1,104 +1,99 @@
 """The part of the report that speaks of chips: does it fit, how fast, what static power adds, and the floorplan.
 
-This module decides which figure of a mapping report stands in which table. It must not compute one.
+This module decides which figure of a mapping stands in which table. It must not compute one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from spiketrack_deploy.mapping.cost import MappedEnergy
+from spiketrack_deploy.mapping.latency import NOT_MODELLED, Latency
+from spiketrack_deploy.mapping.report import MappingReport
+from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.report import html
-from spiketrack_deploy.report.data import Json, interval, joules, thin
-from spiketrack_deploy.units import si, si_interval
+from spiketrack_deploy.report.data import joules, thin
+from spiketrack_deploy.units import Interval, si, si_interval
 
-_VERDICTS = ("native", "needs microcode", "microcode", "host")
+_VERDICTS = ("native", "microcode", "host")
 
 
-def section(chips: Json, picture: str) -> str:
-    """Headline, limits exceeded, times, energy of the mapped frame, verdicts, and the floorplan (an HTML figure)."""
+def section(chips: MappingReport, picture: str) -> str:
+    """Headline, limits exceeded, times, energy of the mapped run, verdicts, and the floorplan (an HTML figure)."""
     parts = [
         html.paragraph(sentence(chips)),
-        _limits(chips),
-        _times(chips["latency"]),
-        _energy(chips["energy"]),
+        _limits(chips.mapping),
+        _times(chips.time),
+        _energy(chips.energy, chips.phase),
         _verdicts(chips),
         picture,
         "<h3>Assumed</h3>",
-        html.bullets(chips["assumptions"]),
+        html.bullets(chips.assumptions),
     ]
     return "".join(parts)
 
 
-def sentence(chips: Json) -> str:
+def sentence(chips: MappingReport) -> str:
     """Chips, cores, time and static energy in one sentence."""
-    available = f" of {chips['chips_available']}" if chips["chips_available"] else ""
-    answer = "It fits" if chips["fits"] else "It does not fit"
-    time, energy = chips["latency"], chips["energy"]
+    mapping, time, static = chips.mapping, chips.time, chips.energy.static_camera
+    available = f" of {mapping.chips_available}" if mapping.chips_available else ""
+    answer = "It fits" if mapping.fits else "It does not fit"
     said = (
-        f"{answer} {chips['target']}: {chips['cores']:,} cores on {chips['chips']:,}{available} chip"
-        f"{'s' if chips['chips'] > 1 else ''}, {_seconds(time['step_s'])} a step, "
-        f"{time['depth_steps']} steps a frame"
+        f"{answer} {mapping.target}: {mapping.cores:,} cores on {mapping.chips:,}{available} chip"
+        f"{'s' if mapping.chips > 1 else ''}, {_seconds(time.step)} a step, {time.depth} steps a frame"
     )
-    static = energy["static_camera_frame_nj"]
     if not static:
         return f"{said}; static power has no price."
     return (
         f"{said}; the chips' static power adds {joules(static)} a frame at 30 frames a second, and the largest term "
-        f"there is {energy['dominant_at_camera_rate']}."
+        f"there is {chips.energy.dominant}."
     )
 
 
-def _limits(chips: Json) -> str:
-    rows = []
-    for breach in chips["breaches"]:
-        over = thin(breach["over_by"])
-        rows.append((breach["rule"], breach["op"], thin(breach["used"]), thin(breach["limit"]), over, breach["remedy"]))
+def _limits(mapping: ChipMapping) -> str:
+    rows = [(b.rule, b.op, thin(b.used), thin(b.limit), thin(b.used - b.limit), b.remedy) for b in mapping.breaches]
     if not rows:
         return html.paragraph("No limit of a core or of the chips is exceeded.")
     head = ["limit", "where", "used", "allowed", "over by", "what would help"]
     return "<h3>Limits exceeded</h3>" + html.table(head, rows)
 
 
-def _times(time: Json) -> str:
+def _times(time: Latency) -> str:
     rows: list[tuple[Any, ...]] = [
-        (cause["cause"], cause["where"], thin(round(cause["amount"])), _seconds(cause["time_s"]))
-        for cause in time["causes"]
+        (cause.what, cause.where, thin(round(cause.amount)), _seconds(cause.time)) for cause in time.causes
     ]
-    rows.append(("a step", f"set by {time['bottleneck']['cause']}", "", _seconds(time["step_s"])))
-    rows.append(("a frame", f"{time['depth_steps']} steps, pipelined", "", _seconds(time["frame_latency_s"])))
-    missing = html.paragraph("Not modelled: " + "; ".join(time["not_modelled"]) + ".")
+    if time.bottleneck:
+        rows.append(("a step", f"set by {time.bottleneck.what}", "", _seconds(time.step)))
+        rows.append(("a frame", f"{time.depth} steps, pipelined", "", _seconds(time.frame)))
+    missing = html.paragraph("Not modelled: " + "; ".join(NOT_MODELLED) + ".")
     return "<h3>Time</h3>" + html.table(["what", "where", "amount", "time"], rows) + missing
 
 
-def _seconds(value: Json | None) -> str:
-    return si_interval(interval(value), "s").replace(" u", " \u00b5") if value else "no price"
+def _seconds(value: Interval | None) -> str:
+    return si_interval(value, "s").replace(" u", " \u00b5") if value else "no price"
 
 
-def _energy(energy: Json) -> str:
-    rows = [(line["name"], thin(round(line["count"])), joules(line["energy_nj"])) for line in energy["lines"]]
-    rows.append(("dynamic, mapped", "", joules(energy["dynamic_nj"])))
-    chips = energy["chips_powered"]
-    for key, name in (
-        ("static_camera_frame_nj", f"static power of {chips} chips over 1/30 s"),
-        ("static_full_speed_nj", f"static power of {chips} chips over one step (full speed)"),
+def _energy(energy: MappedEnergy, phase: str) -> str:
+    rows = [(line.name, thin(round(line.count)), joules(line.energy)) for line in energy.lines]
+    rows.append(("dynamic, mapped", "", joules(energy.dynamic)))
+    for static, name in (
+        (energy.static_camera, f"static power of {energy.chips} chips over 1/30 s"),
+        (energy.static_step, f"static power of {energy.chips} chips over one step (full speed)"),
     ):
-        rows.append((name, "", joules(energy[key]) if energy[key] else "no price"))
-    missing = [
-        (u["name"], "" if u["count"] is None else thin(round(u["count"])), u["reason"]) for u in energy["unpriced"]
-    ]
-    table = html.table(["term of a search frame", "number", "energy"], rows)
-    hops = f"{si(energy['hops_east_west'], '')} east-west and {si(energy['hops_north_south'], '')} north-south hops"
+        rows.append((name, "", joules(static) if static else "no price"))
+    missing = [(u.name, "" if u.count is None else thin(round(u.count)), u.reason) for u in energy.unpriced]
+    table = html.table([f"term of one run of {phase}", "number", "energy"], rows)
+    east, north = energy.hops
+    hops = f"{si(east, '')} east-west and {si(north, '')} north-south hops"
     without = html.table(["without a price", "number", "why"], missing) if missing else ""
-    return "<h3>Energy of a mapped search frame</h3>" + html.paragraph(f"With {hops} a frame.") + table + without
+    return f"<h3>Energy of a mapped run of {html.text(phase)}</h3>" + html.paragraph(f"With {hops}.") + table + without
 
 
-def _verdicts(chips: Json) -> str:
-    counted = chips["verdicts"]["count"]
+def _verdicts(chips: MappingReport) -> str:
+    counted = chips.verdicts
     rows = [(name, str(counted[name])) for name in _VERDICTS if name in counted]
-    reasons: dict[tuple[str, str], int] = {}
-    for item in chips["verdicts"]["operations"]:
-        key = (item["verdict"], item["reason"])
-        reasons[key] = reasons.get(key, 0) + 1
+    reasons = Counter((item.verdict, item.reason) for item in chips.mapping.verdicts)
     why = [(verdict, str(count), reason) for (verdict, reason), count in reasons.items() if verdict != "native"]
     return (
         "<h3>What the chip can do itself</h3>"

@@ -1,6 +1,6 @@
-"""What a report is made from: the JSON of a bundle's files, and a few formatters.
+"""What a report is made from, and a few formatters.
 
-This module decides the names by which the page finds its figures. It must not compute a figure that no file holds.
+This module decides the names by which the page finds its figures. It must not compute one.
 """
 
 from __future__ import annotations
@@ -9,47 +9,69 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spiketrack_deploy.energy.report import EnergyReport
+from spiketrack_deploy.mapping.report import MappingReport
 from spiketrack_deploy.units import Interval, si_interval
 
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class ClipFacts:
+    """The frames that were tracked: how many, their size, the first box; ``bundled``: the clip of the package."""
+
+    name: str
+    frames: int
+    width: int
+    height: int
+    init: tuple[float, ...]
+    bundled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """One tracked frame. ``energy``: dynamic, of the main phase, nanojoules; ``events``: spike messages; ``active``:
+    share of neurons that spike."""
+
+    frame: int
+    confidence: float
+    updated: bool
+    energy: Interval
+    events: float
+    active: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
-    """``energy``, ``parity``: content of the files of that name. ``program``: ``program.describe``.
+    """``parity``: content of the file of that name. ``program``: ``program.describe``. ``stills``: caption and JPEG
+    bytes of a few frames with their boxes. ``weights``: what is known of the model's weights; ``remark``: what must
+    stand beside every result of the model. ``chips``: mapping and floorplan (HTML), ``None`` where there is no chip."""
 
-    ``frames``: one dict a tracked frame (frame, confidence, updated, energy_nj, events, active). ``stills``:
-    caption and JPEG bytes of a few frames with their boxes. ``model``, ``clip``: name and remarks.
-    ``hashes``: content and program. ``chips``: mapping report and floorplan (HTML), ``None`` where there is no chip.
-    """
-
-    model: Json
-    clip: Json
+    model: str
+    weights: str
+    remark: str | None
+    clip: ClipFacts
     target: str
     engine: str
     command: str
     program: Json
-    energy: Json
+    energy: EnergyReport
     parity: Json
-    frames: Sequence[Json]
-    hashes: Json
+    frames: Sequence[FrameFacts]
+    program_hash: str
+    content_hash: str = ""
     stills: Sequence[tuple[str, bytes]] = ()
-    chips: tuple[Json, str] | None = None
+    chips: tuple[MappingReport, str] | None = None
 
 
-def interval(value: Json, scale: float = 1.0) -> Interval:
-    """``{"nominal","low","high"}`` as an interval."""
-    return Interval(value["low"], value["nominal"], value["high"]) * scale
+def joules(value: Interval) -> str:
+    """A nanojoule interval, printed: ``2.5 uJ [1.1 uJ .. 4 uJ]``."""
+    return si_interval(value * 1e-9, "J").replace(" u", " \u00b5")
 
 
-def joules(value: Json) -> str:
-    """A nanojoule interval of energy.json, printed: ``2.5 uJ [1.1 uJ .. 4 uJ]``."""
-    return si_interval(interval(value, 1e-9), "J").replace(" u", " \u00b5")
-
-
-def nominal(value: Json) -> str:
+def nominal(value: Interval | float) -> str:
     """The nominal of a nanojoule interval, for places where the band stands beside."""
-    return si_interval(Interval.exact(value["nominal"] * 1e-9), "J").replace(" u", " \u00b5")
+    return joules(Interval.exact(value.nominal if isinstance(value, Interval) else value))
 
 
 def percent(value: float) -> str:
@@ -63,6 +85,10 @@ def thin(value: float) -> str:
     return text.replace(",", "\u202f")
 
 
-def branch_layers(energy: Json, phase: str) -> list[Json]:
-    """Rows of one phase in execution order."""
-    return [row for row in energy["layers"] if row["phase"] == phase]
+def how_often(per_result: float, result: str) -> str:
+    """How often a phase runs, in words."""
+    if per_result == 1:
+        return f"in every {result}"
+    if per_result > 1:
+        return f"{per_result:g} times a {result}"
+    return f"every {1 / per_result:g} {result}s" if per_result else f"at the start alone, no part of a {result}"

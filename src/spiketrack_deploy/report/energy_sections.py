@@ -1,155 +1,140 @@
 """The parts of the report that speak of energy: totals, causes, blocks, layers, yardsticks, prices.
 
-This module decides which figure of energy.json stands in which table. It must not compute one.
+This module decides which figure of an energy report stands in which table. It must not compute one, nor know what a
+phase is for.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from spiketrack_deploy.hardware.vocabulary import PRICES
+from spiketrack_deploy.energy.conventions import ConventionLayer
+from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.energy.pricing import CAUSES, LayerEnergy, priced_causes
+from spiketrack_deploy.energy.report import EnergyReport, PhaseEnergy
+from spiketrack_deploy.hardware.schema import Price
 from spiketrack_deploy.report import html, pictures
-from spiketrack_deploy.report.data import Json, branch_layers, interval, joules, nominal, percent, thin
+from spiketrack_deploy.report.data import how_often, joules, nominal, percent, thin
 
 _LAYER_COUNTS = ("events", "synops", "unit_ops", "neuron_updates", "neuron_spiking", "dense_macs")
 _LAYER_HEAD = ["layer", "kind", "events", "synops", "unit ops", "neurons", "spiking", "dense MACs", "nJ [low .. high]"]
-_BRANCHES = (("search", "Search phase, mean per frame"), ("template", "Template phase, per update"))
 
 
-def totals(energy: Json) -> str:
+def totals(energy: EnergyReport) -> str:
     """Headline figures, causes and counts."""
-    frame, update, static = energy["per_frame"], energy["template_update"], energy["static"]
-    boxes = [
-        ("search frame + template share, dynamic", nominal(frame["dynamic_nj"]), joules(frame["dynamic_nj"])),
-        ("search frame alone", nominal(frame["search_nj"]), joules(frame["search_nj"])),
-    ]
-    if update["updates"]:
-        share = f"every {update['interval_frames']} frames: {nominal(update['amortised_per_frame_nj'])} a frame"
-        once = update["unamortised_nj"]
-        boxes.append(("one template update", nominal(once), f"{joules(once)}; {share}"))
+    title = f"a {energy.result}, dynamic, every phase with its share"
+    boxes = [(title, nominal(energy.dynamic), joules(energy.dynamic))]
+    for phase in energy.phases:
+        often = how_often(phase.per_result, energy.result)
+        share = f": {nominal(phase.amortised)} a {energy.result}" if 0 < phase.per_result != 1 else ""
+        boxes.append((f"one run of {phase.name}", nominal(phase.dynamic), f"{joules(phase.dynamic)}; {often}{share}"))
+    static = energy.static
     if static:
-        cost = static["energy_nj_per_chip_frame"]
-        rate = f"at {1 / static['frame_period_s']:.3g} frames/s; not in the dynamic figures"
-        boxes.append(("static, per chip and frame", nominal(cost), f"{joules(cost)} {rate}"))
+        rate = f"at {1 / static.period_s:.3g} frames/s; not in the dynamic figures"
+        boxes.append(("static, per chip and frame", nominal(static.energy), f"{joules(static.energy)} {rate}"))
     return html.cards(boxes) + _intervals(energy) + _causes(energy) + _counts(energy)
 
 
-_SPREADS = (
-    ("search_frame_over_prices", "prices drawn from their bands, counts held fixed"),
-    ("search_frame_over_frames", "frames resampled, prices nominal"),
-)
-
-
-def _intervals(energy: Json) -> str:
-    """The two uncertainties of a search frame, apart; bands beside them need no distribution."""
-    rows = []
-    for key, what in _SPREADS:
-        spread = energy["uncertainty"][key]
-        if spread:
-            ends = (nominal({"nominal": spread[end]}) for end in ("low_nj", "median_nj", "high_nj"))
-            rows.append(
-                (what, *ends, f"{percent(spread['coverage'])}, {thin(spread['samples'])} draws: {spread['method']}")
-            )
+def _intervals(energy: EnergyReport) -> str:
+    """The two uncertainties of a run, apart; bands beside them need no distribution."""
+    rows: list[tuple[str, ...]] = []
+    for phase in energy.phases:
+        for spread in (phase.over_prices, phase.over_runs):
+            if spread:
+                ends = (nominal(end) for end in (spread.low, spread.median, spread.high))
+                drawn = f"{percent(spread.coverage)}, {thin(spread.samples)} draws: {spread.method}"
+                rows.append((phase.name, *ends, drawn))
     if not rows:
         return ""
-    head = ["search frame", "low", "median", "high", "interval"]
+    head = ["one run of", "low", "median", "high", "interval"]
     return "<h3>Two uncertainties, apart</h3>" + html.table(head, rows)
 
 
-def _causes(energy: Json) -> str:
-    frame, update = energy["per_frame"], energy["template_update"]
-    priced = {PRICES[name].cause for name in energy["profile"]["prices"] if name in PRICES}
-    whole = frame["search_nj"]["nominal"] or 1.0
+def _causes(energy: EnergyReport) -> str:
+    priced = priced_causes(energy.profile)
     rows: list[tuple[Any, ...]] = []
-    for cause, value in frame["by_cause_nj"].items():
+    for cause in CAUSES:
+        cells: list[Any] = []
+        for phase in energy.phases:
+            value, every = phase.by_cause[cause], phase.dynamic.nominal or 1.0
+            share = value.nominal / every
+            cells += [html.number(value.nominal, joules(value)), html.number(share, percent(share))]
         if cause not in priced:
-            rows.append((cause, html.Cell("no price", -1.0), html.Cell("", -1.0), html.Cell("no price", -1.0)))
-            continue
-        share = value["nominal"] / whole
-        other = update.get("by_cause_nj", {}).get(cause)
-        last = html.number(other["nominal"], joules(other)) if other else html.Cell("none ran", 0.0)
-        rows.append((cause, html.number(value["nominal"], joules(value)), html.number(share, percent(share)), last))
-    head = ["cause", "search frame", "share of nominal", "template update"]
+            cells = [html.Cell("no price", -1.0), html.Cell("", -1.0)] * len(energy.phases)
+        rows.append((cause, *cells))
+    head = ["cause", *(text for phase in energy.phases for text in (f"one run of {phase.name}", "share of nominal"))]
     return "<h3>By cause</h3>" + html.table(head, rows, sortable=True)
 
 
-def _counts(energy: Json) -> str:
-    frame, update = energy["per_frame"]["counts"], energy["template_update"].get("counts", {})
-    rows = []
-    for key in dict.fromkeys([*frame, *update]):
-        values = frame.get(key, 0), update.get(key, 0)
+def _counts(energy: EnergyReport) -> str:
+    means = [phase.means for phase in energy.phases]
+    rows: list[tuple[Any, ...]] = []
+    for key in dict.fromkeys(key for counts in means for key in counts):
+        values = [counts.get(key, 0) for counts in means]
         rows.append((key.replace("_", " "), *(html.number(value, thin(value)) for value in values)))
-    return "<h3>Counts</h3>" + html.table(["count", "search frame (mean)", "template update (mean)"], rows)
+    head = ["count", *(f"{phase.name} (mean of {thin(phase.runs)} runs)" for phase in energy.phases)]
+    return "<h3>Counts</h3>" + html.table(head, rows)
 
 
-def where(energy: Json) -> str:
+def where(energy: EnergyReport) -> str:
     """Energy by block, as pictures."""
-    parts = [_block_picture(energy, "search", "Search phase, one frame")]
-    if energy["template_update"]["updates"]:
-        parts.append(_block_picture(energy, "template", "Template phase, one update"))
-    return "".join(parts)
+    return "".join(_figure(phase) for phase in energy.phases)
 
 
-def _block_picture(energy: Json, phase: str, caption: str) -> str:
-    svg = block_picture(energy, phase, caption)
+def _figure(phase: PhaseEnergy) -> str:
+    caption = f"One run of {phase.name}"
     words = "dynamic energy per block, in execution order; coloured by cause (nominal), line: band of the block."
-    return html.figure(svg, f"{caption}: {words}")
+    return html.figure(block_picture(phase, caption), f"{caption}: {words}")
 
 
-def block_picture(energy: Json, phase: str, title: str, form: str = "svg") -> Any:
+def block_picture(phase: PhaseEnergy, title: str, form: str = "svg") -> Any:
     """The picture of one phase as SVG text, or as PNG bytes with ``form="png"``."""
-    parts: dict[str, dict[str, float]] = {}
-    low: dict[str, float] = {}
-    high: dict[str, float] = {}
-    for row in branch_layers(energy, phase):
-        name = row["block"]
-        causes = parts.setdefault(name, {})
-        for cause, value in row["by_cause_nj"].items():
-            causes[cause] = causes.get(cause, 0.0) + value["nominal"]
-        low[name] = low.get(name, 0.0) + row["energy_nj"]["low"]
-        high[name] = high.get(name, 0.0) + row["energy_nj"]["high"]
-    names = list(parts)
+    blocks = phase.by_block
+    parts: dict[str, dict[str, float]] = {name: {} for name in blocks}
+    for layer in phase.layers:
+        causes = parts[layer.block]
+        for part in layer.parts:
+            causes[part.cause] = causes.get(part.cause, 0.0) + part.energy.nominal
     present = [c for c in pictures.CAUSE_COLOURS if any(c in b for b in parts.values())]
-    unit, scale = ("\u00b5J", 1e-3) if max(high.values(), default=0.0) >= 1000 else ("nJ", 1.0)
-    values = {c: [parts[n].get(c, 0.0) * scale for n in names] for c in present}
-    ends = [low[n] * scale for n in names], [high[n] * scale for n in names]
-    return pictures.stacked_bands(names, values, *ends, unit, title, form)
+    highest = max((band.high for band in blocks.values()), default=0.0)
+    unit, scale = ("\u00b5J", 1e-3) if highest >= 1000 else ("nJ", 1.0)
+    values = {c: [parts[name].get(c, 0.0) * scale for name in blocks] for c in present}
+    ends = [band.low * scale for band in blocks.values()], [band.high * scale for band in blocks.values()]
+    return pictures.stacked_bands(list(blocks), values, *ends, unit, title, form)
 
 
-def layers(energy: Json) -> str:
+def layers(energy: EnergyReport) -> str:
     """One sortable table per phase."""
     body = html.paragraph("Means, rounded; click a column to sort. layers.csv has every count and every cause in full.")
-    for phase, title in _BRANCHES:
-        rows = [_layer_row(row) for row in branch_layers(energy, phase)]
-        if rows:
-            body += f"<h3>{html.text(title)}</h3>" + html.table(_LAYER_HEAD, rows, sortable=True, scroll=True)
+    for phase in energy.phases:
+        rows = [_layer_row(layer, counts) for layer, counts in zip(phase.layers, phase.counts, strict=True)]
+        title = f"Phase {phase.name}, mean of {thin(phase.runs)} runs"
+        body += f"<h3>{html.text(title)}</h3>" + html.table(_LAYER_HEAD, rows, sortable=True, scroll=True)
     return body
 
 
-def _layer_row(row: Json) -> list[Any]:
-    counts, cost = row["counts"], interval(row["energy_nj"])
-    cells: list[Any] = [row["name"], row["kind"]]
+def _layer_row(layer: LayerEnergy, counts: LayerCounts) -> list[Any]:
+    cost = layer.total
+    cells: list[Any] = [layer.name, layer.kind]
     for key in _LAYER_COUNTS:
-        value = counts.get(key, 0)
+        value = counts[key]
         cells.append(html.number(value, thin(round(value)) if value else "\u00b7"))
     band = f"{cost.nominal:.1f} [{cost.low:.1f} .. {cost.high:.1f}]"
     return [*cells, html.number(cost.nominal, band)]
 
 
-def yardsticks(energy: Json) -> str:
-    """The same execution under other conventions."""
-    rows = [("this profile, dynamic search frame", joules(energy["per_frame"]["search_nj"]))]
-    for twin in energy["dense_twin"]["search_frame"]:
-        cost = f"{joules(twin['energy_nj'])} for {thin(twin['dense_macs'])} MACs"
-        rows.append((f"dense twin as an ANN, {twin['profile']}", cost))
-    convention = energy["published_convention"]
-    difference = f"{convention['difference_nj'] * 1e-3:+.4g} \u00b5J"
-    rows.append((f"published convention, {convention['profile']}", joules(convention["published_nj"])))
-    rows.append(
-        ("same prices, exact counts", f"{joules(convention['exact_nj'])}; the convention differs by {difference}")
-    )
+def yardsticks(energy: EnergyReport) -> str:
+    """The same execution of the main phase under other conventions."""
+    phase = energy.main
+    rows = [(f"this profile, one run of {phase.name}, dynamic", joules(phase.dynamic))]
+    for twin in phase.twins:
+        rows.append((f"dense twin as an ANN, {twin.profile}", f"{joules(twin.energy)} for {thin(twin.macs)} MACs"))
+    convention = phase.convention
+    difference = f"{(convention.published.nominal - convention.exact.nominal) * 1e-3:+.4g} \u00b5J"
+    rows.append((f"published convention, {convention.profile}", joules(convention.published)))
+    rows.append(("same prices, exact counts", f"{joules(convention.exact)}; the convention differs by {difference}"))
     head = ["layer", "mean spike value", "published, nJ", "exact, nJ", "difference, nJ"]
-    listed = [_convention_row(row) for row in convention["layers"]]
+    listed = [_convention_row(row) for row in convention.layers]
     note = (
         "Other conventions for the same execution, so that the figure above can be compared with the literature. "
         "They are not predictions for a chip."
@@ -158,38 +143,36 @@ def yardsticks(energy: Json) -> str:
     return html.paragraph(note) + html.table(["yardstick", "energy"], rows) + table
 
 
-def _convention_row(row: Json) -> list[Any]:
-    mean = row["mean_input"]
+def _convention_row(row: ConventionLayer) -> list[Any]:
+    mean = row.mean_input
     shown = html.Cell("pixels", -1.0) if mean is None else html.number(mean, f"{mean:.4f}")
-    costs = [html.number(row[key]["nominal"]) for key in ("published_nj", "exact_nj")]
-    return [row["name"], shown, *costs, html.number(row["difference_nj"], f"{row['difference_nj']:+.4g}")]
+    costs = [html.number(cost.nominal) for cost in (row.published, row.exact)]
+    difference = row.published.nominal - row.exact.nominal
+    return [row.name, shown, *costs, html.number(difference, f"{difference:+.4g}")]
 
 
-def prices(energy: Json) -> str:
+def prices(energy: EnergyReport) -> str:
     """Every price that was used, every assumption, everything without a price."""
-    profile = energy["profile"]
-    rows = [(name, _value(p), p["tag"], _source(p)) for name, p in profile["prices"].items()]
-    missing = [
-        (u["name"], "not counted" if u["count"] is None else thin(u["count"]), u["per"], u["reason"])
-        for u in energy["unpriced"]
-    ]
-    unknown = html.bullets(profile["unknown"]) if profile["unknown"] else html.paragraph("nothing stated")
+    profile = energy.profile
+    rows = [(name, _value(p), p.tag, _source(p)) for name, p in energy.prices.items()]
+    missing = [(u.name, "not counted" if u.count is None else thin(u.count), u.per, u.reason) for u in energy.unpriced]
+    unknown = html.bullets(profile.unknown) if profile.unknown else html.paragraph("nothing stated")
     parts = (
-        f"<h3>Prices of {html.text(profile['title'])}</h3>",
+        f"<h3>Prices of {html.text(profile.title)}</h3>",
         html.table(["price", "value and band", "tag", "source"], rows),
         "<h3>Assumptions</h3>",
-        html.bullets(energy["assumptions"]),
+        html.bullets(energy.assumptions),
         "<h3>Without a price: not in any total</h3>",
-        html.table(["what", "count", "per", "why"], missing),
+        html.table(["what", "count", "per run of", "why"], missing),
         "<h3>Not known of this target</h3>",
         unknown,
     )
     return "".join(parts)
 
 
-def _value(price: Json) -> str:
-    return f"{price['value']:g} [{price['low']:g} .. {price['high']:g}] {price['unit']}"
+def _value(price: Price) -> str:
+    return f"{price.value:g} [{price.low:g} .. {price.high:g}] {price.unit}"
 
 
-def _source(price: Json) -> str:
-    return f"{price['source']}; {price['note']}" if price.get("note") else str(price["source"])
+def _source(price: Price) -> str:
+    return f"{price.source}; {price.note}" if price.note else price.source

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrack_deploy.energy.pricing import charged
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.whole_file import whole
 from spiketrack_deploy.mapping.types import ChipMapping
@@ -64,8 +65,8 @@ def floorplan(mapping: ChipMapping, profile: Profile) -> Floorplan:
 
     values = {
         "fullest limit of the core, %": grid(100 * utilisation(mapping)),
-        "synaptic operations per frame": grid(mapping.synapses.synops),
-        "dynamic energy per frame, nJ (nominal)": grid(core_energy(mapping, profile)),
+        "synaptic operations per run": grid(mapping.synapses.synops),
+        "dynamic energy per run, nJ (nominal)": grid(core_energy(mapping, profile)),
     }
     names, owner = _blocks(mapping)
     block = np.full(shape, -1, dtype=np.int64)
@@ -99,19 +100,21 @@ def utilisation(mapping: ChipMapping) -> Floats:
 
 
 def core_energy(mapping: ChipMapping, profile: Profile) -> Floats:
-    """Nominal dynamic energy of every core per search frame, nanojoules, of what the profile prices."""
-
-    def nominal(*names: str) -> float:
-        found = next((price for price in map(profile.price, names) if price is not None), None)
-        return found.nominal if found else 0.0
-
+    """Nominal dynamic energy of every core per run of the phase, nanojoules, of what the profile prices; every neuron
+    as idle, every spike as one event."""
     flow = mapping.traffic
-    arriving = np.bincount(flow.target, weights=flow.messages, minlength=mapping.cores)
-    return (
-        mapping.synapses.synops * nominal("synop", "unit_op")
-        + mapping.loads.neurons * (nominal("neuron_idle") * profile.substeps)
-        + arriving * nominal("message", "unit_message")
-    )
+    arriving: Floats = np.bincount(flow.target, weights=flow.messages, minlength=mapping.cores).astype(np.float64)
+    counts: dict[str, Floats] = {
+        "synops": mapping.synapses.synops,
+        "unit_ops": mapping.synapses.synops,
+        "idle_updates": mapping.loads.neurons.astype(np.float64) * profile.substeps,
+        "messages": arriving,
+        "unit_messages": arriving,
+    }
+    energy = np.zeros(mapping.cores)
+    for _, _, price, amount in charged(counts, profile):
+        energy += amount * price.nominal
+    return energy
 
 
 def _blocks(mapping: ChipMapping) -> tuple[tuple[str, ...], NDArray[np.int64]]:

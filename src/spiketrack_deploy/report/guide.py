@@ -6,7 +6,7 @@ This module decides words only.
 # ruff: noqa: E501 - one sentence a line is easier to review than sentences cut in pieces
 
 GUIDE: tuple[tuple[str, str], ...] = (
-    ("energy per search frame (dynamic)", "Counts of an exact execution times the profile's prices, mean over the tracked frames; the template updates' share is added at the stated interval and also shown apart."),
+    ("energy per frame (dynamic)", "Counts of an exact execution times the profile's prices, mean over the runs of each phase; a phase that does not run in every frame adds its share and is also shown whole. A phase that runs at the start alone adds nothing."),
     ("band", "Every price has a low and a high end with a source. Bands are added end by end, never in quadrature, because all layers share the same coefficients."),
     ("static", "Power of a powered chip that does nothing, times one frame period. It is per chip; where the profile is a chip's, the section 'On the chip' says how many chips the network needs and adds their static energy."),
     ("events", "Non-zero spike messages that the layer reads, all time steps."),

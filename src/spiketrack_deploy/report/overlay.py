@@ -21,7 +21,7 @@ _GREEN, _WHITE, _AMBER, _BLACK = (90, 220, 90), (255, 255, 255), (255, 190, 60),
 
 @dataclass(frozen=True, slots=True)
 class FrameLabel:
-    """What is drawn on one frame: box x,y,w,h in frame pixels, a line of text, and whether templates were updated."""
+    """What is drawn on one frame: box x,y,w,h in frame pixels, a line of text, and whether an update followed."""
 
     box: tuple[float, float, float, float]
     text: str

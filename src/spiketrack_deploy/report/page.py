@@ -7,22 +7,23 @@ I know.
 
 from __future__ import annotations
 
+from spiketrack_deploy.energy.report import PhaseEnergy
 from spiketrack_deploy.report import chip_section, energy_sections, html, parity_sections, pictures
-from spiketrack_deploy.report.data import ReportData, percent, thin
+from spiketrack_deploy.report.data import ReportData, how_often, percent, thin
 from spiketrack_deploy.report.guide import GUIDE
 from spiketrack_deploy.report.verdict import remarks, sentences
 
 
 def build(data: ReportData) -> str:
     """The whole page."""
-    title = f"{data.model['name']} on {data.energy['profile']['title']}"
+    title = f"{data.model} on {data.energy.profile.title}"
     sections = [
         ("subject", "Model and clip", _subject(data)),
-        ("totals", "Energy of a frame", energy_sections.totals(data.energy)),
+        ("totals", f"Energy of a {data.energy.result}", energy_sections.totals(data.energy)),
         ("where", "Where it goes", energy_sections.where(data.energy)),
         ("frames", "Over the frames", _frames(data)),
         *([("chips", "On the chip", chip_section.section(*data.chips))] if data.chips else []),
-        ("parity", "Is the program the tracker?", parity_sections.parity(data.parity)),
+        ("parity", "Is the program the tracker?", parity_sections.parity(data.parity, data.energy.main.name)),
         ("ranges", "Range proof", parity_sections.ranges(data.parity)),
         ("layers", "Layer by layer", energy_sections.layers(data.energy)),
         ("yardsticks", "Yardsticks", energy_sections.yardsticks(data.energy)),
@@ -38,44 +39,55 @@ def build(data: ReportData) -> str:
 
 def _subject(data: ReportData) -> str:
     program, clip, config = data.program, data.clip, data.program["config"] or {}
-    search = program["phases"]["search"]
-    layout = f"{config.get('name')}: resolution {config.get('resolution')}, {config.get('templates')} templates"
+    layout = "; ".join(f"{key} {_short(value)}" for key, value in config.items())
     zero = percent(program["zero_weights"] / max(program["weights"], 1))
     rows = [
-        ("model", f"{data.model['name']} ({data.model['weights']})"),
-        ("layout", f"{layout}, widths {config.get('dims')}, head {config.get('head_width')}"),
+        ("model", f"{data.model} ({data.weights})"),
+        ("layout", layout),
         ("weights", f"{thin(program['weights'])} int8, of which {zero} are zero"),
-        ("search phase", f"{search['operations']} operations in {len(search['blocks'])} blocks"),
-        ("neurons", f"{thin(search['neurons'])} NI-LIF neuron steps a frame"),
-        ("template memory", f"{thin(search['memory_words_in'])} words that a frame reads"),
+        *(_phase_row(data, phase) for phase in data.energy.phases),
         (
             "clip",
-            f"{clip['name']}: {clip['frames']} frames of {clip['width']}x{clip['height']}, first box {clip['init']}",
+            f"{clip.name}: {clip.frames} frames of {clip.width}x{clip.height}, first box {list(clip.init)}",
         ),
         ("executed by", f"{data.engine} engine, exact integers; no neuromorphic hardware"),
     ]
     return html.table(["what", "value"], rows) + html.photographs(data.stills)
 
 
+def _short(value: object) -> str:
+    return ", ".join(str(one) for one in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _phase_row(data: ReportData, phase: PhaseEnergy) -> tuple[str, str]:
+    found = data.program["phases"][phase.name]
+    often = how_often(phase.per_result, data.energy.result)
+    return (
+        f"phase {phase.name}",
+        f"{found['operations']} operations in {len(found['blocks'])} blocks, {thin(found['neurons'])} NI-LIF neuron "
+        f"steps a run, {thin(found['memory_words_in'])} words of memory read; runs {often}",
+    )
+
+
 def _frames(data: ReportData) -> str:
     frames = data.frames
     series = {
-        "energy": ("\u00b5J", [f["energy_nj"]["nominal"] / 1000 for f in frames]),
-        "active neurons": ("%", [100 * f["active"] for f in frames]),
-        "spike messages": ("1000", [f["events"] / 1000 for f in frames]),
-        "confidence": ("", [f["confidence"] for f in frames]),
+        "energy": ("\u00b5J", [f.energy.nominal / 1000 for f in frames]),
+        "active neurons": ("%", [100 * f.active for f in frames]),
+        "spike messages": ("1000", [f.events / 1000 for f in frames]),
+        "confidence": ("", [f.confidence for f in frames]),
     }
-    updates = [f["frame"] for f in frames if f["updated"]]
-    svg = pictures.over_frames([f["frame"] for f in frames], series, updates, "Activity over frames")
+    updates = [f.frame for f in frames if f.updated]
+    svg = pictures.over_frames([f.frame for f in frames], series, updates, "Activity over frames")
     caption = (
-        "Nominal dynamic energy of each search frame, share of NI-LIF neurons that spike, spike messages read, and the "
-        "tracker's confidence. Axes do not start at zero."
+        f"Nominal dynamic energy of each run of {data.energy.main.name}, share of NI-LIF neurons that spike, spike "
+        "messages read, and the tracker's confidence. Axes do not start at zero."
     )
     return html.figure(svg, caption)
 
 
 def _again(data: ReportData) -> str:
-    rows = [("content hash", data.hashes["content"]), ("program hash", data.hashes["program"])]
+    rows = [("content hash", data.content_hash), ("program hash", data.program_hash)]
     words = (
         "The content hash must come out the same; spiketrack verify re-executes the recorded vectors with NumPy alone. "
         "Versions and input hashes are in provenance.json."

@@ -5,7 +5,7 @@ This module decides which figure of parity.json stands in which table. It must n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from spiketrack_deploy.program.describe import tightest
@@ -16,8 +16,8 @@ _MARGINS_SHOWN = 15
 _CONV_HEAD = ["convolution", "weights", "zero", "exponents", "clipped weights", "channels held down by range", "SQNR"]
 
 
-def parity(found: Json) -> str:
-    """Integers between engines, boxes and spikes against the float tracker, convolutions."""
+def parity(found: Json, main: str) -> str:
+    """Integers between engines, boxes and spikes against the float tracker, convolutions. ``main``: the phase drawn."""
     engines, boxes = found["engines"], found["boxes"]
     differing = f"{thin(engines['differing'])} of {thin(engines['integers'])} differ"
     covered = f"{engines['operations']} operations in {engines['runs']} runs"
@@ -30,34 +30,33 @@ def parity(found: Json) -> str:
         ("frames", f"{frames}; compared on {_list(found['compared_frames'])}"),
         ("operations that round", ", ".join(found["requantised"]) or "none: only the weights were rounded"),
     ]
-    return html.table(["check", "result"], rows) + _neurons(found["layers"]) + _convolutions(found["convolutions"])
+    layers = _neurons(found["layers"], main) + _convolutions(found["convolutions"])
+    return html.table(["check", "result"], rows) + layers
 
 
 def _list(frames: Sequence[int]) -> str:
     return ", ".join(str(f) for f in frames) or "none"
 
 
-def _neurons(layers: Sequence[Json]) -> str:
+def _neurons(layers: Sequence[Json], main: str) -> str:
     if not layers:
         return ""
-    blocks = _by_block(layers)
+    blocks = _by_block(row for row in layers if row["phase"] == main)
     rates = [b[0] for b in blocks.values()], [b[1] for b in blocks.values()]
     axis = "spikes that differ from the float64 tracker, %"
     svg = pictures.two_rates(list(blocks), *rates, ("teacher-forced", "free-running"), axis, "Mismatch per block")
     caption = (
-        "Spikes (0..4) that differ from the float64 tracker's on the compared frames, per block of the search phase. "
-        "Teacher-forced: each layer reads the tracker's own spikes. Free-running: differences accumulate."
+        "Spikes (0..4) that differ from the float64 tracker's on the compared frames, per block of the phase "
+        f"{main}. Teacher-forced: each layer reads the tracker's own spikes. Free-running: differences accumulate."
     )
     head = ["phase", "neurons", "compared", "teacher-forced", "free-running"]
     table = html.table(head, [_neuron_row(r) for r in layers if r["spikes"]], sortable=True, scroll=True)
     return html.figure(svg, caption) + "<h3>Neurons</h3>" + table
 
 
-def _by_block(layers: Sequence[Json]) -> dict[str, tuple[float, float]]:
+def _by_block(layers: Iterable[Json]) -> dict[str, tuple[float, float]]:
     sums: dict[str, list[float]] = {}
     for row in layers:
-        if row["phase"] != "search":
-            continue
         total = sums.setdefault(row["block"], [0.0, 0.0, 0.0])
         total[0] += row["forced_mismatches"]
         total[1] += row["free_mismatches"]

@@ -95,7 +95,7 @@ def stacked_bands(
 def over_frames(
     frames: Sequence[int], series: Mapping[str, tuple[str, Sequence[float]]], updates: Sequence[int], title: str
 ) -> str:
-    """One row a series (name -> (axis label, value per frame)), template updates as vertical lines."""
+    """One row a series (name -> (axis label, value per frame)), updates as vertical lines."""
     figure, axes = _axes(9.0, 0.5 + 1.35 * len(series), len(series))
     for ax, (name, (label, values)) in zip(axes, series.items()):
         ax.plot(
@@ -105,7 +105,7 @@ def over_frames(
         ax.margins(y=0.15)
         for frame in updates:
             ax.axvline(frame, color="#e69f00", linewidth=1.0)
-    axes[-1].set_xlabel("frame" + (" (orange: template update)" if updates else ""), fontsize=9)
+    axes[-1].set_xlabel("frame" + (" (orange: an update followed)" if updates else ""), fontsize=9)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     return _svg(figure, title)
 

@@ -5,8 +5,10 @@ This module decides words and which caveat must never be missing. It must not co
 
 from __future__ import annotations
 
+from spiketrack_deploy.energy.compare import priced
+from spiketrack_deploy.energy.report import EnergyReport
 from spiketrack_deploy.report import chip_section
-from spiketrack_deploy.report.data import Json, ReportData, joules, percent
+from spiketrack_deploy.report.data import Json, ReportData, how_often, joules, percent
 
 _NAMED = 3
 
@@ -14,27 +16,29 @@ _NAMED = 3
 def sentences(data: ReportData) -> list[str]:
     """Cost, exactness, faithfulness, dominant assumption, and what is not answered."""
     said = [_cost(data.energy), _exactness(data.parity), _faithfulness(data)]
-    top = data.energy["per_frame"]["dominant"]
+    top = data.energy.main.dominant
     if top:
         said.append(
-            f"The figure hangs most on one price, '{top['price']}': {percent(top['share'])} of it, "
-            f"known as '{top['tag']}' ({top['source']})."
+            f"The figure hangs most on one price, '{top.name}': {percent(top.share)} of it, "
+            f"known as '{top.price.tag}' ({top.price.source})."
         )
     if data.chips:
         said.append(chip_section.sentence(data.chips[0]))
         said.append("Not answered here: what the host, moving frames to the chip, and the board beside the chips add.")
-    elif data.energy["profile"]["kind"] != "convention":
+    elif data.energy.profile.kind != "convention":
         said.append(
             "Not answered here: how many chips it needs and how fast it runs (mapping), hence its static energy."
         )
     return said
 
 
-def _cost(energy: Json) -> str:
-    cost = joules(energy["per_frame"]["dynamic_nj"])
+def _cost(energy: EnergyReport) -> str:
+    if not priced(energy):
+        return f"Nothing that happened has a price on {energy.profile.title}: the energy is unknown, which is not 0 J."
+    often = ", ".join(f"{phase.name} {how_often(phase.per_result, energy.result)}" for phase in energy.phases)
     return (
-        f"A search frame costs {cost} dynamic on {energy['profile']['title']}: "
-        f"mean over {energy['frames']} frames, template updates amortised, an estimate from exact counts."
+        f"A {energy.result} costs {joules(energy.dynamic)} dynamic on {energy.profile.title}: {often}; "
+        f"mean over {energy.main.runs} runs, an estimate from exact counts."
     )
 
 
@@ -55,7 +59,7 @@ def _faithfulness(data: ReportData) -> str:
     forced = sum(row["forced_mismatches"] for row in rows)
     said = f"Fed with the float64 tracker's spikes, its layers change {percent(forced / max(spikes, 1))} of them"
     boxes = data.parity["boxes"]
-    if data.model.get("remark"):
+    if data.remark:
         return f"{said}; its boxes are not judged, because the weights are drawn and not trained."
     return (
         f"{said}; left alone, its boxes overlap the tracker's by {percent(boxes['mean_iou'])} on average and "
@@ -66,21 +70,17 @@ def _faithfulness(data: ReportData) -> str:
 def remarks(data: ReportData) -> list[str]:
     """Warnings that stand beside the verdict."""
     found = []
-    if data.model.get("remark"):
-        found.append(f"{data.model['name']}: {data.model['remark']}.")
+    if data.remark:
+        found.append(f"{data.model}: {data.remark}.")
     if set(data.parity["calibration_frames"]) & set(data.parity["compared_frames"]):
         found.append("The clip was too short to compare on other frames than those the exponents were chosen on.")
-    counted = [item["name"] for item in data.energy["unpriced"] if item["count"]]
+    counted = [item.name for item in data.energy.unpriced if item.count]
     if counted:
         found.append(f"In no total, because they have no price: {', '.join(dict.fromkeys(counted))}.")
-    silent = [row["name"] for row in data.energy["layers"] if row["phase"] == "search" and _silent(row)]
-    if silent:
-        more = ", ..." if len(silent) > _NAMED else ""
-        found.append(
-            f"{len(silent)} neuron populations of the search phase never spiked: {', '.join(silent[:_NAMED])}{more}."
-        )
+    for phase in data.energy.phases:
+        silent = [row.name for row in phase.counts if row.kind == "ni_lif" and not row["neuron_spiking"]]
+        if silent:
+            more = ", ..." if len(silent) > _NAMED else ""
+            names = ", ".join(silent[:_NAMED])
+            found.append(f"{len(silent)} neuron populations of phase {phase.name} never spiked: {names}{more}.")
     return found
-
-
-def _silent(row: Json) -> bool:
-    return row["kind"] == "ni_lif" and not row["counts"].get("neuron_spiking")

@@ -81,6 +81,13 @@ class ProgramNetwork:
         """Share of spiking neurons of every counted search frame."""
         return [spike_activity(counts) for counts in self.counts[SEARCH]]
 
+    def drain(self) -> dict[str, list[Mapping[str, OpCounts]]]:
+        """Counts of every run since the last call, by phase; a long video has too many frames to keep them all."""
+        found = {phase: list(runs) for phase, runs in self.counts.items()}
+        for runs in self.counts.values():
+            runs.clear()
+        return found
+
     def set_templates(self, crops: Sequence[Image]) -> None:
         """Run the template phase on T crops (uint8 ``[r,r,3]``) and keep its memories."""
         if len(crops) != self._config.templates:

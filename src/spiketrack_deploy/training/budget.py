@@ -1,238 +1,165 @@
-"""What a configuration needs of a chip, before anything is trained: slots, relays, words, cores, multiply-accumulates.
+"""What a configuration needs of a target, before anything is trained: neurons, relays, words, cores, MACs.
 
-This module decides how a search phase is counted against a chip's limits; the limits come from a hardware profile. The
-network is walked with shapes only, so that the count cannot drift from the tracker. Rules:
-docs/training.md, docs/loihi.md. It must not know weights nor where a core lies (``mapping``).
+This module decides what is stated and which layouts a search tries. Cores are the mapper's: the configuration is
+compiled, with drawn weights where there are none yet, and its main phase is split by ``mapping.split`` within the
+limits that ``spiketrack map`` uses. Weights decide one thing alone: whether a stream is rounded behind an upsampling,
+which takes a population of its own. This module must not know where a core lies.
 
-    slots   one per output of every NI-LIF neuron call of a search frame
-    relays  one per element of every residual sum ``x + f(x)``, where a stream is passed on as graded neurons
-    words   64-bit words, kh kw C_in ceil((C_out_of_the_core b + h) / 64) of a convolution, b = 9 and h = 10 bits
-            (weight plus one, as measured rows suggest), and a template's matrix as the synapses of both its queries
-    cores   greedy in execution order: a core is filled with positions of one operation after the other while neurons,
-            words and neuron groups last; every core that holds part of a convolution holds its own copy of the words
-    alone   cores if no two operations and no relays shared one: the fewest (channel x position) slices of each
+    neurons, relays, matrix   neurons of cores: every output of a NI-LIF neuron, stream accumulators that pass their
+                              value on, entries of matrices that are written while the phase runs
+    words                     64-bit words of synaptic memory, one copy of every kernel; with copies: as the cores hold
+                              them
+    cores alone               cores if no two populations shared one
+    MACs                      dense, padding counted, products with matrices included
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
-from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.energy.layers import main_phase, runs_per_result
+from spiketrack_deploy.frontends.compile import compile
+from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource
+from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.limits import core_limits
+from spiketrack_deploy.mapping.memory import SynapseMemory
+from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.split import split
+from spiketrack_deploy.mapping.types import CoreLimits, PopulationGraph
+from spiketrack_deploy.program.ops import OP_TABLE
+from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, REQUIRED_STAGES, TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.trackers.spiketrack.neuron import NILIF
 
-WEIGHT_BITS, ROW_BITS, WORD_BITS = 9, 10, 64
 FREE_SHARE = 0.15
-"""Share of the slots to keep free for what a real mapping adds (docs/training.md)."""
+"""Share of the slots that a layout of the search keeps free: a vendor's compiler splits less densely."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """One chip: cores, and of a core its neurons, its 64-bit synapse words and its neuron groups."""
+class Room:
+    """What a target offers: so many chips (of a chip family: one) with so many cores each."""
 
-    cores: int
-    neurons: int
-    words: int
-    groups: int
+    name: str
+    limits: CoreLimits
+    chips: int
+
+    @classmethod
+    def of(cls, target: Target) -> Room:
+        """ProfileError where nothing can be mapped to the target."""
+        return cls(target.name, core_limits(target.profile), target.profile.chips or 1)
+
+    @property
+    def cores(self) -> int:
+        """Cores of all chips."""
+        return self.chips * self.limits.cores_per_chip
 
     @property
     def slots(self) -> int:
-        """Neurons of the whole chip."""
-        return self.cores * self.neurons
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """Something whose outputs are neurons of cores: ``rows`` synapse rows that each reach ``fan`` outputs at one
-    position."""
-
-    name: str
-    channels: int
-    positions: int
-    rows: int
-    fan: int
-
-    def words(self, channels: int) -> int:
-        """Words of a core that holds ``channels`` output channels."""
-        reached = min(self.fan, channels)
-        rows = self.rows if self.fan > 1 else math.ceil(self.rows * channels / self.channels)
-        return rows * math.ceil((reached * WEIGHT_BITS + ROW_BITS) / WORD_BITS)
-
-    def split(self, limits: Limits) -> tuple[int, int]:
-        """(cores for this operation alone, channels of a core)."""
-        best: tuple[int, int] | None = None
-        for slices in range(1, self.channels + 1):
-            channels = math.ceil(self.channels / slices)
-            fits = limits.neurons // channels
-            if fits == 0 or self.words(channels) > limits.words:
-                continue
-            cores = math.ceil(self.channels / channels) * math.ceil(self.positions / fits)
-            if best is None or cores < best[0]:
-                best = (cores, channels)
-        if best is None:
-            raise InputError(
-                f"{self.name}: one output channel alone needs {self.words(1)} words, a core has {limits.words}"
-            )
-        return best
+        """Neurons of all chips."""
+        return self.cores * self.limits.neurons
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The counts of one search phase. ``macs``: dense, padding counted, products with key-value matrices included."""
+    """The counts of one configuration's main phase. ``over``: names of layers of which a single row exceeds a core."""
 
     name: str
-    slots: int
+    neurons: int
     relays: int
+    matrix: int
     words: int
     words_with_copies: int
     cores: int
     cores_alone: int
     macs: int
     parameters: int
+    over: tuple[str, ...]
 
-    def free(self, limits: Limits) -> float:
-        """Share of the chip's slots that stays free behind neurons and relays."""
-        return 1 - (self.slots + self.relays) / limits.slots
+    @property
+    def slots(self) -> int:
+        """Neurons of cores that it takes, of every kind."""
+        return self.neurons + self.relays + self.matrix
 
-    def fits(self, limits: Limits) -> bool:
-        """Whether neurons and relays are within one chip, neighbours sharing cores."""
-        return self.cores <= limits.cores
+    def free(self, room: Room) -> float:
+        """Share of the slots that stays free."""
+        return 1 - self.slots / room.slots
+
+    def fits(self, room: Room) -> bool:
+        """Whether the target holds it, neighbours sharing cores."""
+        return self.cores <= room.cores and not self.over
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return {**asdict(self), "slots": self.slots}
 
 
-def chip_limits(profile: str = "loihi2") -> Limits:
-    """Limits of a hardware profile; :class:`InputError` where it has none (``cpu``)."""
-    found = load_profile(profile).limits
-    names = ("cores_per_chip", "neurons_per_core_compiler", "synaptic_words_per_core", "neuron_groups_per_core")
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise InputError(f"profile {profile} has no limit {', '.join(missing)}, so nothing can be counted against it")
-    cores, neurons, words, groups = (int(found[name].value) for name in names)
-    return Limits(cores, neurons, words, groups)
-
-
-class _Walk:
-    """Watches a search frame of shapes."""
-
-    def __init__(self, config: TrackerConfig) -> None:
-        self.slots, self.macs, self.called = 0, 0, 0
-        self.operations: list[Operation] = []
-        with torch.device("meta"):
-            self.model = SpikeTrack(config).eval()
-        self._calls: dict[str, int] = {}
-        for path, module in self.model.named_modules():
-            if isinstance(module, NILIF):
-                module.tap = self._neuron(path)
-            elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
-                module.register_forward_hook(self._conv(path))
-        self._run(config)
-
-    def _run(self, config: TrackerConfig) -> None:
-        with torch.no_grad(), torch.device("meta"):
-            side = config.resolution
-            memories = {}
-            for stage in config.walk:
-                if stage.startswith("mrm."):
-                    width = config.width(stage)
-                    d = width // config.heads
-                    shape = (config.templates, 1, config.heads, d, config.value_ratio * d)
-                    memories[int(stage[4:])] = torch.zeros(shape)
-            self.model.search_branch(torch.zeros(1, 1, 3, side, side), memories)
-
-    def _neuron(self, path: str) -> Any:
-        def tap(spikes: Tensor) -> None:
-            self.slots += spikes.numel()
-            self._calls[path] = self._calls.get(path, 0) + 1
-            second = path.endswith("retriever.q_spike") and self._calls[path] == 2
-            if second or path.endswith("attn_spike"):
-                self._product(path, spikes, memory="retriever" in path)
-
-        return tap
-
-    def _product(self, path: str, spikes: Tensor, memory: bool) -> None:
-        """``q M``, and for attention of a frame with itself ``k^T v`` as well: channels times d per position."""
-        channels, positions = spikes.shape[2], spikes.shape[3:].numel() * spikes.shape[0]
-        d = self._head_width(path)
-        self.macs += channels * positions * d * (1 if memory else 2)
-        heads = self.model.config.heads
-        rows = d * heads if memory else 0
-        self.operations.append(Operation(path, channels, positions, rows, channels // heads))
-
-    def _head_width(self, path: str) -> int:
-        stage = ".".join(path.split(".")[1:3])
-        return self.model.config.width(stage) // self.model.config.heads
-
-    def _conv(self, path: str) -> Any:
-        def count(conv: nn.Conv2d, _: object, out: Tensor) -> None:
-            taps = math.prod(conv.kernel_size)
-            positions = out.shape[2:].numel() * out.shape[0]
-            self.macs += conv.out_channels * positions * taps * conv.in_channels // conv.groups
-            fan = conv.out_channels // conv.groups
-            self.operations.append(Operation(path, conv.out_channels, positions, taps * conv.in_channels, fan))
-
-        return count
-
-
-def budget(config: TrackerConfig, limits: Limits) -> Budget:
-    """Count the search phase of ``config`` against one chip of ``limits``."""
-    walk = _Walk(config)
-    relays = [
-        Operation(f"{s} relay", config.width(s), config.side(s) ** 2, 0, 1)
-        for s in config.walk
-        for _ in range(_sums(s))
-    ]
-    together = [*walk.operations, *relays]
-    cores, copies = pack(together, limits)
+def budget(config: TrackerConfig, room: Room, weights: Path | None = None) -> Budget:
+    """Count the main phase of ``config`` against a target. ``weights``: its checkpoint, where it has one."""
+    program = compile(weights or _drawn(config)).program
+    phase = main_phase(runs_per_result(program))
+    graph = populations(program, phase)
+    parts = split(graph, room.limits)
     return Budget(
-        config.name,
-        walk.slots,
-        sum(op.channels * op.positions for op in relays),
-        sum(op.words(op.channels) for op in walk.operations),
-        copies,
-        cores,
-        sum(op.split(limits)[0] for op in together),
-        walk.macs,
-        sum(p.numel() for p in walk.model.parameters()),
+        name=config.name,
+        neurons=graph.slots.get("neurons", 0),
+        relays=graph.slots.get("relay", 0),
+        matrix=graph.slots.get("memory", 0),
+        words=_words(graph, room.limits),
+        words_with_copies=int(parts.words.sum()),
+        cores=parts.cores,
+        cores_alone=split(graph, replace(room.limits, groups=1)).cores,
+        macs=_dense_macs(program, phase),
+        parameters=_parameters(config),
+        over=tuple(dict.fromkeys(graph.populations[o.population].name for o in parts.overflows)),
     )
 
 
-def pack(operations: Sequence[Operation], limits: Limits) -> tuple[int, int]:
-    """(cores, words with copies) of the greedy rule: neighbours share what a core has left."""
-    cores, copies = 1, 0
-    neurons, words, groups = limits.neurons, limits.words, limits.groups
-    for op in operations:
-        channels = op.split(limits)[1]
-        for first in range(0, op.channels, channels):
-            width = min(channels, op.channels - first)
-            need, left = op.words(width), op.positions
-            while left:
-                here = min(left, neurons // width) if groups and words >= need else 0
-                if here == 0:
-                    cores += 1
-                    neurons, words, groups = limits.neurons, limits.words, limits.groups
-                    continue
-                neurons, words, groups, left = neurons - here * width, words - need, groups - 1, left - here
-                copies += need
-    return cores, copies
+def _drawn(config: TrackerConfig) -> SpikeTrackSource:
+    """A tracker of this configuration with drawn weights."""
+    with torch.device("meta"):
+        model = SpikeTrack(config)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    state = {key: torch.as_tensor(value) for key, value in draw_state(config.name, shapes).items()}
+    model.load_state_dict(state, assign=True)
+    return SpikeTrackSource(model.eval())
 
 
-def _sums(stage: str) -> int:
-    """Residual sums of a stage."""
-    if stage.startswith(("ConvBlock", "mrm.")):
-        return 2
-    return 3 if stage.startswith("block") else 0
+def _parameters(config: TrackerConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in SpikeTrack(config).parameters())
+
+
+def _words(graph: PopulationGraph, limits: CoreLimits) -> int:
+    """Words of every kernel once, as if a core held all channels of its population."""
+    memory = SynapseMemory.of(limits)
+    return sum(
+        memory.words(s, graph.populations[s.source], target, [(0, target.channels)])
+        for s in graph.synapses
+        for target in [graph.populations[s.target]]
+        if target.on_chip
+    )
+
+
+def _dense_macs(program: Program, phase: str) -> int:
+    """By the program's own counting rules, which for dense multiply-accumulates ask for shapes alone."""
+    ops = program.phases[phase]
+
+    def nothing(name: str) -> Any:
+        return np.broadcast_to(np.int64(0), ops.spec(name).shape)
+
+    counts = (
+        OP_TABLE[op.kind].count(op, program.op_arrays(op), [nothing(name) for name in op.inputs], nothing(op.name))
+        for op in ops.ops
+    )
+    return sum(count.dense_macs for count in counts)
 
 
 OPTIONAL_SETS: tuple[tuple[str, ...], ...] = (
@@ -279,17 +206,17 @@ def candidates(base: TrackerConfig) -> Iterator[TrackerConfig]:
         )
 
 
-def search(base: TrackerConfig, limits: Limits, told: Callable[[int], None] = lambda done: None) -> list[Budget]:
+def search(base: TrackerConfig, room: Room, told: Callable[[int], None] = lambda done: None) -> list[Budget]:
     """Of every side and set of retrievers and blocks the fitting candidate with most multiply-accumulates, most first.
 
-    Fitting: one chip, relays included, and neurons alone leave :data:`FREE_SHARE` of it free. ``told`` gets the number
-    of candidates counted so far.
+    Fitting: the target holds all of it, and neurons alone leave :data:`FREE_SHARE` of its slots free. ``told`` gets the
+    number of candidates counted so far.
     """
     best: dict[tuple[int, tuple[str, ...]], Budget] = {}
     for done, candidate in enumerate(candidates(base), start=1):
-        found = budget(candidate, limits)
+        found = budget(candidate, room)
         told(done)
-        if not found.fits(limits) or found.slots > (1 - FREE_SHARE) * limits.slots:
+        if not found.fits(room) or found.neurons > (1 - FREE_SHARE) * room.slots:
             continue
         kind = candidate.resolution, tuple(s for s in candidate.walk if s.startswith(("mrm.", "block")))
         if kind not in best or found.macs > best[kind].macs:
