@@ -36,7 +36,7 @@ def test_float_then_integer_training(tmp_path: Path, config: Path) -> None:
     found = json.loads(result.stdout)
     assert set(found) == set(TrainResult.__annotations__)
     assert found["last"]["validation"]["pair_iou"] > 0 and (tmp_path / "float" / "curves.png").stat().st_size > 5000
-    start = ("--phase", "integer", "--start", found["model"], "--synop-penalty", 0.01)
+    start = ("--stage", "integer", "--start", found["model"], "--synop-penalty", 0.01)
     result = call(train, config, "-o", tmp_path / "integer", *common, *start)
     assert "validation: pair IoU" in result.stderr and "wrote" in result.stdout
     model, stored = load_checkpoint(tmp_path / "integer" / "model.safetensors")
@@ -51,7 +51,7 @@ def test_bad_requests_end_with_one_sentence(tmp_path: Path, config: Path) -> Non
         call(train, config, "--data", empty, "-o", tmp_path / "a")
     with pytest.raises(UsageError, match="NAME=VALUE"):
         call(train, config, "--data", data, "-o", tmp_path / "b", "--set", "video")
-    with pytest.raises(InputError, match="unknown keys: vidoe"):
+    with pytest.raises(InputError, match=r"vidoe is no known entry; known are stage, .*video"):
         call(train, config, "--data", data, "-o", tmp_path / "c", "--set", "vidoe=0.3")
     with pytest.raises(InputError, match="cannot be read"):
         call(train, tmp_path / "nothing.json", "--data", data, "-o", tmp_path / "d")

@@ -17,7 +17,7 @@ from spiketrack_deploy.training.integer_model import IntegerModel, rounded
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.pairs import Sample
 from spiketrack_deploy.training.penalty import SynopMeter
-from spiketrack_deploy.training.phases import IntegerPhase
+from spiketrack_deploy.training.stages import IntegerStage
 from spiketrack_deploy.training.surrogate import learn
 from spiketrack_deploy.training.trainer import new_model
 from spiketrack_deploy.training.units import lowered
@@ -126,14 +126,14 @@ def test_the_meter_counts_what_the_program_counts(trained: IntegerModel) -> None
 
 
 def test_penalty_reduces_synops() -> None:
-    phase = IntegerPhase(lively_model(), [sample(3)])
-    meter = SynopMeter(phase.convolutions())
-    optimiser = torch.optim.Adam(phase.module.parameters(), lr=3e-3)
+    stage = IntegerStage(lively_model(), [sample(3)])
+    meter = SynopMeter(stage.convolutions())
+    optimiser = torch.optim.Adam(stage.module.parameters(), lr=3e-3)
     shown = sample(5)
     crops = torch.from_numpy(shown.templates)[None], torch.from_numpy(shown.searches)
     counts = []
     for _ in range(12):
-        phase.maps(*crops, 2)
+        stage.maps(*crops, 2)
         total = meter.total()
         assert total is not None
         counts.append(float(total.detach()))

@@ -44,14 +44,14 @@ class _Stop(Exception):
     """Stands in for a crash in the middle of a run."""
 
 
-@pytest.mark.parametrize("phase", ["float", "integer"])
+@pytest.mark.parametrize("stage", ["float", "integer"])
 def test_an_interrupted_run_resumes_to_the_same_curve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     from spiketrack_deploy.training import trainer
 
     monkeypatch.setattr(trainer, "REFRESH_STEPS", 4)
-    recipe = replace(RECIPE, phase=phase)
+    recipe = replace(RECIPE, stage=stage)
     whole = train(request(tmp_path, "whole", recipe=recipe, report_every=3))
     original = trainer.Trainer._step
 

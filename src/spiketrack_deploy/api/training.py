@@ -16,6 +16,7 @@ from spiketrack_deploy.api.results import TrainResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
+from spiketrack_deploy.inputs.untrusted import read_json
 
 if TYPE_CHECKING:
     from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
@@ -43,7 +44,7 @@ def train(
     """
     from spiketrack_deploy.report.training_curves import draw_curves
     from spiketrack_deploy.training.recipe import Recipe
-    from spiketrack_deploy.training.runs import HISTORY_FILE
+    from spiketrack_deploy.training.runs import HISTORY_FILE, STATE_FILE
     from spiketrack_deploy.training.session import Request
     from spiketrack_deploy.training.session import train as run
 
@@ -55,6 +56,10 @@ def train(
     request = Request(find_config(config), chosen, folders, folder, tuple(hold_out), as_path(start), grow)
     try:
         model = run(request, tell or (lambda what, done, total: None))
+    except (KeyboardInterrupt, SystemExit) as stop:
+        saved = "what was trained is saved" if (folder / STATE_FILE).exists() else "nothing was trained yet"
+        stop.args = (f"interrupted; {saved}, the same command goes on from there",)
+        raise
     finally:
         history = _history(folder / HISTORY_FILE)
         if history:
@@ -83,9 +88,7 @@ def find_config(given: Place | None) -> TrackerConfig:
 def _recipe_entries(recipe: Place | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if recipe is None or isinstance(recipe, Mapping):
         return recipe or {}
-    from spiketrack_deploy.inputs.documents import read_object
-
-    return read_object(Path(recipe), "recipe")
+    return read_json(Path(recipe), remedy="a recipe is a small JSON object").table()
 
 
 def _history(file: Path) -> list[dict[str, Any]]:

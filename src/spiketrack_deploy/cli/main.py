@@ -44,8 +44,8 @@ def _start(attribute: str, name: str, argv: Sequence[str] | None) -> int:
     _end_tidily()
     try:
         from spiketrack_deploy.cli import commands
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", EXIT_INTERRUPTED, False)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return _fail("interrupted; nothing was written", getattr(stop, "code", EXIT_INTERRUPTED), False)
     command: click.Command = getattr(commands, attribute)
     return run(command, name, argv)
 
@@ -83,11 +83,12 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
         return _fail(_usage_sentence(error), UsageError.exit_code, as_json)
     except SpiketrackError as error:
         return _fail(_gone() or str(error), error.exit_code, as_json, error)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; nothing half-written is left", EXIT_INTERRUPTED, as_json)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        return _fail(_told(stop) or "interrupted; nothing half-written is left", EXIT_INTERRUPTED, as_json)
     except SystemExit as stop:  # a signal that ends a process, see _end_tidily
         code = stop.code if isinstance(stop.code, int) else EXIT_BUG
-        return _fail("terminated; nothing half-written is left", code, as_json) if code > 128 else code
+        told = _told(stop) or "terminated; nothing half-written is left"
+        return _fail(told, code, as_json) if code > 128 else code
     except MemoryError as error:
         return _fail("there is not enough memory for this input", InputError.exit_code, as_json, error)
     except OSError as error:
@@ -104,6 +105,11 @@ def _check_text(args: Sequence[str]) -> None:
         except UnicodeEncodeError:
             said = f"{streams.shown(arg)}: holds bytes that are no UTF-8; rename the file or folder"
             raise UsageError(said) from None
+
+
+def _told(stop: BaseException) -> str:
+    """What the interrupted command said of what it leaves."""
+    return next((told for told in stop.args if isinstance(told, str)), "")
 
 
 def _system(error: OSError, as_json: bool) -> int:

@@ -48,7 +48,7 @@ _PATH = click.Path(path_type=Path)
     help="One recipe entry, e.g. --set video=0.3; goes before --recipe.",
 )
 @click.option(
-    "--phase",
+    "--stage",
     type=click.Choice(["float", "integer"]),
     help="integer: the forward pass is the integer program's arithmetic.",
 )
@@ -168,6 +168,6 @@ def _entries(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set takes NAME=VALUE, not {pair!r}")
         try:
             values[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = text
     return values

@@ -1,43 +1,23 @@
-"""Small documents that a user wrote: JSON objects, and the sentence about what is wrong in one.
+"""What pydantic finds wrong with a document, as one sentence.
 
-This module decides how a document is opened and how pydantic's findings are worded. It must not know what a document
-means.
+This module decides the wording. It must not know what a document means, nor how files are read (:mod:`untrusted`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from spiketrack_deploy.errors import InputError
 
-MAX_BYTES = 1 << 20
 SHOWN = 8
 """How many faults a sentence lists."""
 _KINDS = ((str, "a text"), ((list, tuple), "a list"), (Mapping, "an object"))
-_REPHRASED = {"missing": "is missing", "unexpected_keyword_argument": "is no known entry"}
+_UNKNOWN = "unexpected_keyword_argument"
+_REPHRASED = {"missing": "is missing", _UNKNOWN: "is no known entry"}
 T = TypeVar("T")
-
-
-def read_object(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object of a file; ``what`` ("recipe") begins the sentence of every :class:`InputError`."""
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{what} {path} is no ordinary file")
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{what} {path} is larger than {MAX_BYTES >> 20} MiB; that is no {what}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} {path} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{what} {path} must be a JSON object, not {shown(found)}")
-    return found
 
 
 def shown(value: object) -> str:
@@ -51,8 +31,8 @@ def shown(value: object) -> str:
     return next((name for kind, name in _KINDS if isinstance(value, kind)), type(value).__name__)
 
 
-def checked(make: Callable[[Any], T], data: object, what: str) -> T:
-    """``make(data)``, with pydantic's findings as one :class:`InputError`: ``what: entry, what is wrong, ...``."""
+def checked(make: Callable[[Any], T], data: object, what: str, known: Iterable[str]) -> T:
+    """``make(data)``, with pydantic's findings as one :class:`InputError`; ``known``: the entries that there are."""
     try:
         return make(data)
     except ValidationError as error:
@@ -60,7 +40,8 @@ def checked(make: Callable[[Any], T], data: object, what: str) -> T:
         faults = {item["loc"][:1]: item for item in reversed(error.errors(include_url=False))}
         sentences = [_sentence(item) for item in reversed(faults.values())]
         more = f" (and {len(sentences) - SHOWN} more)" if len(sentences) > SHOWN else ""
-        raise InputError(f"{what}: {'; '.join(sentences[:SHOWN])}{more}") from error
+        hint = f"; known are {', '.join(known)}" if any(_UNKNOWN == item["type"] for item in faults.values()) else ""
+        raise InputError(f"{what}: {'; '.join(sentences[:SHOWN])}{more}{hint}") from error
 
 
 def _sentence(item: Any) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.untrusted import check_ordinary
 from spiketrack_deploy.trackers.inert_pickle import BrokenPickle, Call, Name, Reference, read_pickle
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -72,9 +73,8 @@ def open_tensors(path: Path) -> TensorFile:
 
     Raises :class:`InputError` for a missing, empty, truncated, foreign or hostile file. Values are read on demand.
     """
+    check_ordinary(path, "give the file with the weights")
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"checkpoint {path} is no ordinary file; give the file with the weights")
         size = path.stat().st_size
         with path.open("rb") as stream:
             start = stream.read(64)

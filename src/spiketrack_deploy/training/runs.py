@@ -21,6 +21,7 @@ import torch
 
 from spiketrack_deploy.datasets.catalogue import Catalogue
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.untrusted import read_json
 from spiketrack_deploy.inputs.whole_file import whole, write_whole
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.training.recipe import Recipe
@@ -76,10 +77,9 @@ def open_run(folder: Path, wanted: dict[str, Any]) -> RunState | None:
             raise InputError(f"folder {folder} is not empty and holds no training run; choose another one for the run")
         write_json(file, wanted)
         return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read: {error}; choose another folder for the run") from error
+    found = read_json(file, remedy="choose another folder for the run").table()
+    if isinstance(recipe := found.get("recipe"), dict):
+        found["recipe"] = Recipe.from_dict(recipe).to_dict()  # entries that are newer than the run have their defaults
     difference = _difference(found, wanted)
     if difference:
         raise InputError(
@@ -88,9 +88,7 @@ def open_run(folder: Path, wanted: dict[str, Any]) -> RunState | None:
     return _load_state(folder / STATE_FILE)
 
 
-def _difference(found: Any, wanted: dict[str, Any]) -> str:
-    if not isinstance(found, dict):
-        return f"{RUN_FILE} is no JSON object"
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     for part, mine in wanted.items():
         theirs = found.get(part)
         if isinstance(mine, dict) and isinstance(theirs, dict):

@@ -5,21 +5,25 @@ This module decides what a session needs and leaves behind. It must not know how
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from spiketrack_deploy.datasets.catalogue import FrameStore
 from spiketrack_deploy.datasets.layouts import read_folders
+from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.pairs import Sampler
-from spiketrack_deploy.training.phases import FloatPhase, IntegerPhase, Phase
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import data_digest, open_run, settings
+from spiketrack_deploy.training.stages import FloatStage, IntegerStage, Stage
 from spiketrack_deploy.training.trainer import CALIBRATION_SAMPLES, Job, Trainer, new_model
 from spiketrack_deploy.training.widen import widened
 from spiketrack_deploy.training.workers import Crew, lead
@@ -27,6 +31,8 @@ from spiketrack_deploy.training.workers import Crew, lead
 MODEL_FILE = "model.safetensors"
 _SKIPPED = 20
 """What cannot be used of the data, one by one."""
+PROCESS_BYTES = 150 << 20
+"""What a worker takes before it has done anything: Python and PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,29 @@ def _silent(what: str, done: int, total: int) -> None:
 def train(request: Request, tell: Tell = _silent) -> Path:
     """Run or resume a training; returns the file of the trained network inside the run folder.
 
-    Raises :class:`InputError` for unusable data, a run folder of other settings and weights of another configuration.
+    Raises :class:`InputError` for unusable data, a run folder of other settings, weights of another configuration, and
+    a step that cannot fit this machine's memory.
     """
+    _check_memory(request.config, request.recipe)
     return Path(
         lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell)))
     )
+
+
+def _check_memory(config: TrackerConfig, recipe: Recipe) -> None:
+    """Refuse what is hopeless; the count is from below: every crop, and 2 bytes for each output of each stage."""
+    values = sum(config.width(stage) * config.side(stage) ** 2 for stage in config.walk)
+    crops = recipe.templates_per_step * (config.templates + recipe.searches)
+    needed = crops * (3 * config.resolution**2 + 2 * values) + recipe.workers * PROCESS_BYTES
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if torch.cuda.is_available():
+        memory += torch.cuda.get_device_properties(0).total_memory
+    if needed > memory:
+        raise InputError(
+            f"recipe: a step of {recipe.templates_per_step} templates with {recipe.searches} searches each, by "
+            f"{recipe.workers} workers, needs {needed / 1e9:,.0f} GB or more, this machine has {memory / 1e9:,.0f} GB; "
+            "lower templates_per_step, searches or workers"
+        )
 
 
 class _LeaderOnly:
@@ -102,13 +126,13 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
             request.validate_every,
             request.report_every,
         )
-        phase = _phase(model, request.recipe, sampler)
-        trained = Trainer(job, crew, phase, sampler, held_out, store, saved, tell if crew.leads else _silent).run()
+        stage = _stage(model, request.recipe, sampler)
+        trained = Trainer(job, crew, stage, sampler, held_out, store, saved, tell if crew.leads else _silent).run()
     finally:
         store.close()
     out = request.folder / MODEL_FILE
     if crew.leads:
-        save_model(trained, request.config, out, compact=request.recipe.phase == "integer")
+        save_model(trained, request.config, out, compact=request.recipe.stage == "integer")
     return str(out)
 
 
@@ -128,7 +152,7 @@ def _start(file: Path, config: TrackerConfig, fresh: SpikeTrack | None) -> Spike
     return load_checkpoint(file, config)[0]
 
 
-def _phase(model: SpikeTrack, recipe: Recipe, sampler: Sampler) -> Phase:
-    if recipe.phase == "float":
-        return FloatPhase(model)
-    return IntegerPhase(model, [sampler.draw(0, i) for i in range(CALIBRATION_SAMPLES)])
+def _stage(model: SpikeTrack, recipe: Recipe, sampler: Sampler) -> Stage:
+    if recipe.stage == "float":
+        return FloatStage(model)
+    return IntegerStage(model, [sampler.draw(0, i) for i in range(CALIBRATION_SAMPLES)])

@@ -1,7 +1,7 @@
 """The training loop: samples in, weights out, resumable at any step.
 
 This module decides the order of a step, the schedule, the averaged weights and when to validate and save. It must not
-know layouts, losses or the arithmetic of a phase: those are handed in or imported as functions.
+know layouts, losses or the arithmetic of a stage: those are handed in or imported as functions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
@@ -28,15 +29,17 @@ from spiketrack_deploy.training.joint import float_maps, init_weights
 from spiketrack_deploy.training.losses import Losses, tracking_loss
 from spiketrack_deploy.training.pairs import Sample, Sampler
 from spiketrack_deploy.training.penalty import SynopMeter
-from spiketrack_deploy.training.phases import Phase
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import RunState, save_run
+from spiketrack_deploy.training.stages import Stage
 from spiketrack_deploy.training.validate import Validation, validate
-from spiketrack_deploy.training.workers import Crew
+from spiketrack_deploy.training.workers import SIGNALS, Crew
 
 REFRESH_STEPS = 200
 """Steps after which exponents and stream units follow the weights again."""
 CALIBRATION_SAMPLES = 4
+PATIENCE_S = 5.0
+"""A signal that comes so long after the first one no longer waits for the end of the step."""
 COUNT_STEPS = 10
 """Without a penalty synaptic operations are counted only now and then, for the report."""
 
@@ -116,23 +119,23 @@ def new_model(config: TrackerConfig, seed: int) -> SpikeTrack:
 
 
 class Trainer:
-    """One worker's share of a run. ``phase`` carries the starting weights; ``saved`` those of an earlier part."""
+    """One worker's share of a run. ``stage`` carries the starting weights; ``saved`` those of an earlier part."""
 
     def __init__(
         self,
         job: Job,
         crew: Crew,
-        phase: Phase,
+        stage: Stage,
         sampler: Sampler,
         held_out: Sequence[VideoSequence],
         store: FrameStore,
         saved: RunState | None,
         tell: Tell,
     ) -> None:
-        self.job, self.crew, self.phase, self.sampler, self.held_out = job, crew, phase, sampler, held_out
+        self.job, self.crew, self.stage, self.sampler, self.held_out = job, crew, stage, sampler, held_out
         self.store, self.tell = store, tell
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = phase.module.to(self.device)
+        self.model = stage.module.to(self.device)
         self.optimiser = new_optimiser(self.model, job.recipe)
         self.state = saved or RunState()
         if saved is not None:
@@ -140,8 +143,8 @@ class Trainer:
             self.optimiser.load_state_dict(saved.optimiser)
         average = {k: v.to(self.device) for k, v in saved.average.items()} if saved else None
         self.average = Averaged(self.model, job.recipe.ema, average)
-        self.meter = SynopMeter(phase.convolutions())
-        self._interrupted = False
+        self.meter = SynopMeter(stage.convolutions())
+        self._signal = 0
 
     def progress(self) -> float:
         """0..1 by steps, or by the clock where the recipe has a budget of minutes."""
@@ -153,14 +156,17 @@ class Trainer:
     def run(self) -> SpikeTrack:
         """Train to the end; returns the averaged network (rank 0's).
 
-        Ctrl-C and SIGTERM end the step at hand, save and raise KeyboardInterrupt.
+        A signal ends the step at hand and saves; Ctrl-C then raises KeyboardInterrupt, another one SystemExit.
         """
-        with self._deferred_interrupts():
+        with self._deferred_signals():
             self._steps()
-        if self.crew.leads:
-            self._validate()
-            self.save()
-        return self.phase.deployed(self.average.state)
+            if self.crew.leads and not self._signal:
+                self._validate()
+            if self.crew.leads:
+                self.save()
+        if self._signal:
+            raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
+        return self.stage.deployed(self.average.state)
 
     def _steps(self) -> None:
         started, before = time.monotonic(), self.state.seconds
@@ -169,32 +175,44 @@ class Trainer:
         while progress < 1:
             self._step(progress)
             self.state.seconds = before + time.monotonic() - started
-            # Everybody stops where the leader stops; 2 says that it was interrupted.
-            progress = self.crew.average((), 2.0 if self._interrupted else self.progress())
+            # Everybody stops where the leader stops; 2 says that it was told to.
+            progress = self.crew.average((), 2.0 if self._signal else self.progress())
             now = time.monotonic()
-            if self.crew.leads:
-                if self.state.step % self.job.report_every == 0:
-                    self._report(progress)
-                if now - last_validation > self.job.validate_every:
-                    self._validate()
-                    last_validation = time.monotonic()
-                if now - last_save > self.job.save_every or progress > 1:
-                    self.save()
-                    last_save = now
-            if progress > 1:
-                raise KeyboardInterrupt
+            if self.crew.leads and self.state.step % self.job.report_every == 0:
+                self._report()
+            if not self.crew.leads or progress > 1:
+                continue
+            if now - last_validation > self.job.validate_every:
+                self._validate()
+                last_validation = time.monotonic()
+            if now - last_save > self.job.save_every:
+                self.save()
+                last_save = now
 
     @contextmanager
-    def _deferred_interrupts(self) -> Iterator[None]:
-        """A signal in the middle of a step would leave half an update; it is noted and obeyed behind the step."""
-        if threading.current_thread() is not threading.main_thread():
+    def _deferred_signals(self) -> Iterator[None]:
+        """A signal in the middle of a step would leave half an update; it is noted and obeyed behind the step.
+
+        One that comes :data:`PATIENCE_S` later ends everything at once. Followers never hear any.
+        """
+        if not self.crew.leads or threading.current_thread() is not threading.main_thread():
             yield
             return
+        since = 0.0
 
-        def note(signum: int, frame: object) -> None:
-            self._interrupted = True
+        def note(number: int, frame: FrameType | None) -> None:
+            nonlocal since
+            if not self._signal:
+                self._signal, since = number, time.monotonic()
+            elif time.monotonic() - since > PATIENCE_S:
+                raise KeyboardInterrupt
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number in SIGNALS:
+            if before[number] in (signal.SIG_IGN, None):  # a job in the background asks to be left alone
+                del before[number]
+            else:
+                signal.signal(number, note)
         try:
             yield
         finally:
@@ -207,11 +225,11 @@ class Trainer:
         first = crew.rank * share
         samples = [self.sampler.draw(self.state.step, first + i) for i in range(share)]
         if self.state.step and self.state.step % REFRESH_STEPS == 0:
-            self.phase.refresh([self.sampler.draw(self.state.step, i) for i in range(CALIBRATION_SAMPLES)])
-        self.phase.prepare()
+            self.stage.refresh([self.sampler.draw(self.state.step, i) for i in range(CALIBRATION_SAMPLES)])
+        self.stage.prepare()
         self.meter.active = recipe.synop_penalty > 0 or self.state.step % COUNT_STEPS == 0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half_precision and not self.phase.exact):
-            maps = self.phase.maps(*self._crops(samples), recipe.searches)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half_precision and not self.stage.exact):
+            maps = self.stage.maps(*self._crops(samples), recipe.searches)
         boxes = torch.from_numpy(np.concatenate([s.boxes for s in samples])).to(self.device)
         losses = tracking_loss(float_maps(maps), boxes, recipe)
         synops = self.meter.total()
@@ -241,8 +259,8 @@ class Trainer:
             total, count = self.state.sums.get(name, (0.0, 0))
             self.state.sums[name] = (total + float(value.detach()), count + 1)
 
-    def _report(self, progress: float) -> None:
-        recipe = self.job.recipe
+    def _report(self) -> None:
+        recipe, progress = self.job.recipe, self.progress()
         means = {name: total / count for name, (total, count) in self.state.sums.items()}
         self.state.sums = {}
         row = {"step": self.state.step, "seconds": self.state.seconds, "lr": learning_rate(recipe, progress), **means}
@@ -258,7 +276,7 @@ class Trainer:
     def _validate(self) -> None:
         if not self.held_out:
             return
-        result: Validation = validate(self.phase.deployed(self.average.state), self.held_out, self.store)
+        result: Validation = validate(self.stage.deployed(self.average.state), self.held_out, self.store)
         self.state.history.append(
             {"step": self.state.step, "seconds": self.state.seconds, "validation": asdict(result)}
         )

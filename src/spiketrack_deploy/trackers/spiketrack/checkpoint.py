@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.inputs.documents import read_object
+from spiketrack_deploy.inputs.untrusted import parse_json, read_json
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors, shown
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
@@ -83,7 +83,7 @@ def _halved(value: Tensor) -> Tensor:
 
 def read_config(path: str | os.PathLike[str]) -> TrackerConfig:
     """A configuration file (JSON object, see :meth:`TrackerConfig.to_dict`)."""
-    return _parsed_config(str(path), read_object(Path(path), "configuration"))
+    return _parsed_config(str(path), read_json(Path(path)).table())
 
 
 def _configuration(file: Path, found: TensorFile) -> TrackerConfig:
@@ -96,10 +96,7 @@ def _configuration(file: Path, found: TensorFile) -> TrackerConfig:
 
 
 def _parsed_config(source: str, stored: object) -> TrackerConfig:
-    try:
-        data: Any = json.loads(stored) if isinstance(stored, str) else stored
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"configuration {source} is no JSON: {error}") from error
+    data: Any = parse_json(stored, source).value if isinstance(stored, str) else stored
     try:
         return TrackerConfig.from_dict(data)
     except InputError as error:

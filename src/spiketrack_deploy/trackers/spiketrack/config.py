@@ -92,7 +92,7 @@ class TrackerConfig:
     @model_validator(mode="wrap")
     @classmethod
     def _legal(cls, data: Any, handler: Callable[[Any], TrackerConfig]) -> TrackerConfig:
-        config = checked(handler, data, "tracker configuration")
+        config = checked(handler, data, "tracker configuration", (field.name for field in fields(cls)))
         if fault := _name_fault(config) or _walk_fault(config) or _width_fault(config) or _size_fault(config):
             raise InputError(f"tracker configuration {shown(config.name)[1:-1]}: {fault}")
         return config

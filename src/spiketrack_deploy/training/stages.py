@@ -1,6 +1,6 @@
-"""The two phases of training: real weights with batch norm, then the integer program's arithmetic.
+"""The two stages of training: real weights with batch norm, then the integer program's arithmetic.
 
-This module decides what a phase trains, feeds and delivers. It must not know the order of a step, schedules nor files.
+This module decides what a stage trains, feeds and delivers. It must not know the order of a step, schedules nor files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spiketrack_deploy.training.pairs import Sample
 from spiketrack_deploy.training.surrogate import learn
 
 
-class Phase(Protocol):
+class Stage(Protocol):
     """``module`` holds what is trained, saved and averaged; ``exact`` forbids half precision."""
 
     @property
@@ -46,7 +46,7 @@ class Phase(Protocol):
         """Called now and then with a few samples, for what has to follow the weights."""
 
 
-class FloatPhase:
+class FloatStage:
     """NI-LIF surrogate on real weights.
 
     At T = 1 every norm learns, on both branches at once. At T > 1 the branches differ in time steps: norms that both
@@ -63,17 +63,17 @@ class FloatPhase:
         self.module: SpikeTrack = model
 
     def maps(self, templates: Tensor, searches: Tensor, each: int) -> Maps:
-        """See :class:`Phase`."""
+        """See :class:`Stage`."""
         s = normalised(searches)
         t = normalised(templates.flatten(0, 1)).unflatten(0, templates.shape[:2])
         return joint_pass(self.module, t[0], s, each) if self.joint else branch_pass(self.module, t, s, each)
 
     def convolutions(self) -> Mapping[str, nn.Module]:
-        """See :class:`Phase`."""
+        """See :class:`Stage`."""
         return _convolutions(self.module)
 
     def deployed(self, state: Mapping[str, Tensor]) -> SpikeTrack:
-        """See :class:`Phase`."""
+        """See :class:`Stage`."""
         out = SpikeTrack(self.module.config)  # a copy would carry whatever watches the one in training
         if self.joint:
             thaw_norms(out)
@@ -89,7 +89,7 @@ class FloatPhase:
         """Nothing follows the weights."""
 
 
-class IntegerPhase:
+class IntegerStage:
     """The program's arithmetic, exact in float32."""
 
     exact = True
@@ -98,17 +98,17 @@ class IntegerPhase:
         self.module: IntegerModel = IntegerModel(model, samples)
 
     def maps(self, templates: Tensor, searches: Tensor, each: int) -> Maps:
-        """See :class:`Phase`."""
+        """See :class:`Stage`."""
         t, s = (crops.to(torch.float32).movedim(-1, -3) for crops in (templates, searches))
         maps: Maps = self.module(t[0] if self.module.config.templates == 1 else t, s, each)
         return maps
 
     def convolutions(self) -> Mapping[str, nn.Module]:
-        """See :class:`Phase`."""
+        """See :class:`Stage`."""
         return _convolutions(self.module.net)
 
     def deployed(self, state: Mapping[str, Tensor]) -> SpikeTrack:
-        """See :class:`Phase`."""
+        """See :class:`Stage`."""
         out = copy.deepcopy(self.module).cpu()
         out.load_state_dict({key: value.detach().cpu() for key, value in state.items()})
         return out.deployed()
