@@ -70,3 +70,16 @@ def refuse(
     assert not missing, f"{missing} not in {sentence!r}"
     assert contents(cwd) == before, f"files changed: {sorted(contents(cwd).keys() ^ before.keys())}"
     return sentence
+
+
+def processes(session: int) -> list[int]:
+    """Living processes of a session, by /proc; none where there is no /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found

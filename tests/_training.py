@@ -3,19 +3,25 @@ training."""
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.norm import freeze_norms, thaw_norms
+from spiketrack_deploy.training.integer_model import IntegerModel
 from spiketrack_deploy.training.joint import joint_pass, normalised
 from spiketrack_deploy.training.pairs import Sample
 from spiketrack_deploy.training.trainer import new_model
+from spiketrack_deploy.training.workers import Crew
 
 WALK = (
     "downsample1_1",
@@ -95,10 +101,36 @@ def write_data(folder: Path) -> Path:
 SIDE = 32
 
 
+def crew_work(crew: Crew, how: str) -> list[tuple[list[float], float]]:
+    """What a worker does in the tests of :mod:`training.workers`; the leader's gradients and what it was told."""
+    if how == "refuse" and not crew.leads:
+        raise InputError("frame 7 of the follower is no image")
+    layers = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(5))]
+    seen = []
+    for step in range(3):
+        if how == "die" and not crew.leads and step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        layers[0].grad = torch.arange(6.0).reshape(2, 3) * (crew.rank + 1) + step
+        told = crew.average(layers, 10.0 * step + crew.rank)
+        seen.append((layers[0].grad.flatten().tolist(), told))
+        if crew.average((), 1.0) != 1.0:
+            raise AssertionError("a meeting without gradients")
+    return seen
+
+
 def sample(seed: int) -> Sample:
     template = noise(seed, SIDE, SIDE)[None]
     searches = np.stack([noise(seed + 50, SIDE, SIDE), noise(seed + 51, SIDE, SIDE)])
     return Sample(template, searches, np.full((2, 4), 0.4, dtype=np.float32))
+
+
+def materialised(trained: IntegerModel) -> SpikeTrack:
+    """A network of raw pixels that holds the program's numbers as parameters: what ``IntegerModel.forward`` runs."""
+    net = copy.deepcopy(trained.net)
+    for key, value in trained.effective().items():
+        owner, _, leaf = key.rpartition(".")
+        setattr(net.get_submodule(owner), leaf, torch.nn.Parameter(value.detach().float()))
+    return net.eval()
 
 
 def lively_model() -> SpikeTrack:

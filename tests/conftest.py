@@ -1,11 +1,33 @@
-"""Fixtures that several test files share: a tiny checkpoint, and one whole bundle made by the real command."""
+"""What all test files share: time limits, a tiny checkpoint, and one whole bundle made by the real command."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+SLOW_SECONDS = 1800
+# As the command line does: OpenMP threads that wait in a loop make the suite six times slower on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests get a time limit of their own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+@pytest.fixture
+def heeds_sigint() -> Iterator[None]:
+    """For tests that send SIGINT: a suite in the background of a script ignores it, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _cli import command, environment, refuse, succeed
+from _cli import command, environment, processes, refuse, succeed
 
 from spiketrack_deploy.bundle import layout as bundles
 from spiketrack_deploy.errors import InputError, UsageError
@@ -182,20 +182,8 @@ def test_full_disk(tmp_path: Path, tiny_checkpoint: Path, limit: int) -> None:
     refuse(tmp_path, 3, ("out", "cannot be written", "free some space"), *args, preexec_fn=confine)
 
 
-def session_members(session: int) -> list[int]:
-    """Processes of a session, by /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
+@pytest.mark.usefixtures("heeds_sigint")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_the_middle(tmp_path: Path, tiny_checkpoint: Path, number: int, code: int) -> None:
     args = command("export", tiny_checkpoint, "-o", "out")
@@ -218,4 +206,4 @@ def test_interrupted_in_the_middle(tmp_path: Path, tiny_checkpoint: Path, number
         _, err = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in err, err
     assert left(tmp_path) == []
-    assert session_members(process.pid) == []
+    assert processes(session=process.pid) == []

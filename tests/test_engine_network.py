@@ -12,11 +12,11 @@ from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
-from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
 from spiketrack_deploy.tracking.loop import Tracker
 from spiketrack_deploy.tracking.program_network import ProgramNetwork, spike_activity
 
 from _models import calibration_of, lower_graph, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
+from _twin import dequantised_twin  # isort: skip
 
 
 @functools.lru_cache(maxsize=4)

@@ -211,6 +211,7 @@ def test_a_task_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> None
 ENDS = [(signal.SIGKILL, -signal.SIGKILL, ""), (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 
 
+@pytest.mark.usefixtures("heeds_sigint")
 @pytest.mark.parametrize(("number", "code", "word"), ENDS)
 def test_a_run_that_ended_goes_on(tmp_path: Path, number: int, code: int, word: str) -> None:
     data = dataset(tmp_path / "data")

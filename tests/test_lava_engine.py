@@ -259,6 +259,7 @@ print(engine.process_group, flush=True)
 """
 
 
+@pytest.mark.usefixtures("heeds_sigint")
 @pytest.mark.parametrize(
     "then, end",
     [

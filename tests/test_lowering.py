@@ -21,9 +21,9 @@ from spiketrack_deploy.nir_graph.graph import Graph, Node
 from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.store import content_hash
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
-from spiketrack_deploy.trackers.spiketrack.twin import dequantised_twin
 
 from _models import FULL_WALK, calibration_of, lower_graph, picture, tiny_config, tiny_graph, tiny_model, tiny_runs  # isort: skip
+from _twin import dequantised_twin  # isort: skip
 
 HERE = Path(__file__).parent
 VARIANTS = {

@@ -57,7 +57,6 @@ def test_sizes_follow_the_stage_table() -> None:
         360,
     ]
     assert (config.grid, config.final_width, config.memory_indices) == (24, 360, (0, 1, 2, 3, 4, 5))
-    assert config.attention_factor(360) == pytest.approx(2 * 45**-0.5)
 
 
 def test_walk_without_downsample4_ends_at_d2() -> None:

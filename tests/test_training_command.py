@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from _cli import command, environment, processes
 from _training import small_config, write_data
 from click.testing import CliRunner
 
@@ -56,10 +61,30 @@ def test_bad_requests_end_with_one_sentence(tmp_path: Path, config: Path) -> Non
     with pytest.raises(InputError, match="cannot be read"):
         call(train, tmp_path / "nothing.json", "--data", data, "-o", tmp_path / "d")
     recipe = tmp_path / "recipe.json"
-    recipe.write_text("[1]")
-    with pytest.raises(InputError, match="must be a JSON object"):
+    hostile = {
+        "[1]": "must be an object, is a list",
+        "[" * 100_000: "nested too deeply",
+        '{"clip": ' + "9" * 5000 + "}": "a number of 5000 digits",
+        '{"clip": 1e400}': "beyond all numbers",
+        '{"templates_per_step": 1000000000}': "templates_per_step should be less than or equal to 65536",
+        '{"templates_per_step": 65536, "searches": 1024}': "65536 templates .* lower templates_per_step",
+    }
+    for text, says in hostile.items():
+        recipe.write_text(text)
+        with pytest.raises(InputError, match=f"recipe.*{says}"):
+            call(train, "s256_t1", "--data", data, "-o", tmp_path / "e", "--recipe", recipe)
+    recipe.unlink()
+    os.mkfifo(recipe)
+    with pytest.raises(InputError, match="it is a pipe"):
         call(train, config, "--data", data, "-o", tmp_path / "e", "--recipe", recipe)
+    wide = tmp_path / "wide.json"
+    wide.write_text(json.dumps({**small_config().to_dict(), "dims": [8192] * 4, "resolution": 4096}))
+    for arguments in ((train, wide, "--data", data, "-o", tmp_path / "e"), (budget, wide)):
+        with pytest.raises(InputError, match="million weights"):
+            call(*arguments)
+    assert not (tmp_path / "e").exists()
     assert call(train, config, "-o", tmp_path / "f").exit_code == 2
+    assert call(train, config, "--data", data, "-o", tmp_path / "f", "--phase", "float").exit_code == 2
     with pytest.raises(UsageError, match="--grow needs --start"):
         call(train, config, "--data", data, "-o", tmp_path / "g", "--grow")
     assert not (tmp_path / "g").exists()
@@ -71,3 +96,30 @@ def test_budget_prints_counts(config: Path) -> None:
     assert row["slots"] > 0 and row["fits"] is True and found["cores"] == 128
     text = call(budget, config).stdout
     assert "of 524,160 slots" in text and text.count("\n") == 4 and "| yes |" in text
+
+
+@pytest.mark.usefixtures("heeds_sigint")
+@pytest.mark.parametrize(
+    ("number", "group", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -signal.SIGKILL)],
+)
+def test_a_signal_ends_all_workers(tmp_path: Path, config: Path, number: int, group: bool, code: int) -> None:
+    """To the whole process group, as a terminal sends it, or to the leader alone."""
+    data = write_data(tmp_path / "data")
+    size = ("--workers", 2, "--set", "templates_per_step=2", "--set", "searches=1", "--steps", 10**6)
+    with subprocess.Popen(
+        command("train", config, "--data", data, "-o", "run", *size), cwd=tmp_path, env=environment(),
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as leader:  # fmt: skip
+        assert leader.stderr is not None
+        reported = leader.stderr.readline()
+        assert "step 50" in reported, reported
+        (os.killpg if group else os.kill)(leader.pid, number)
+        said = leader.stderr.read()  # until every process that could write to it is gone
+    assert leader.returncode == code, said
+    assert processes(session=leader.pid) == []
+    if number != signal.SIGKILL:
+        *_, sentence = said.splitlines()
+        assert sentence == "interrupted; what was trained is saved, the same command goes on from there"
+        assert "Traceback" not in said
+        assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] >= 50

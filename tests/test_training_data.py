@@ -17,6 +17,7 @@ from spiketrack_deploy.datasets.catalogue import Catalogue, FrameStore, Picture,
 from spiketrack_deploy.datasets.files import FrameRef
 from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.inputs.resources import models_dir
 from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.tracking.boxes import overlaps, success_curve, visible
 from spiketrack_deploy.tracking.crop import sample_target
@@ -195,6 +196,45 @@ def test_recipe_refuses_what_it_does_not_know() -> None:
         Recipe(video=0.8, paste=0.5)
     with pytest.raises(InputError, match="shared by 5 workers"):
         Recipe(templates_per_step=24, workers=5)
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"stage": "penalty"}, "stage should be 'float' or 'integer', not 'penalty'"),
+        ({"stage": ["float"]}, "stage should be .*, not a list"),
+        ({"steps": 0}, "steps should be greater than or equal to 1, not 0"),
+        ({"steps": 2.5}, "steps should be a valid integer, not 2.5"),
+        ({"steps": True}, "steps should be a valid integer, not True"),
+        ({"seed": -1}, "seed should be"),
+        ({"seed": 10**5000}, "seed should be .*, not an integer of 16,610 bits"),
+        ({"learning_rate": 0}, "learning_rate should be greater than 0"),
+        ({"learning_rate": 10**400}, "learning_rate should be a valid number, not an integer of 1,329 bits"),
+        ({"clip": float("inf")}, "clip should be a finite number"),
+        ({"flip": 1.5}, "flip should be less than or equal to 1"),
+        ({"half_precision": 1}, "half_precision should be a valid boolean, not 1"),
+        ({"templates_per_step": 10**9}, "templates_per_step should be less than or equal to 65536, not 1000000000"),
+        ({"searches": 10**9}, "searches should be less than"),
+        ({"workers": 10**9}, "workers should be less than"),
+        ({"template_scale": 1e6}, "template_scale should be less than or equal to 2"),
+    ],
+)
+def test_illegal_recipes_say_why(entries: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=f"^recipe: {says}"):
+        Recipe.from_dict(entries)
+
+
+def test_recorded_recipes_load() -> None:
+    files = sorted(models_dir().glob("*/recipe-*.json"))
+    assert len(files) >= 8
+    for file in files:
+        found = json.loads(file.read_text())
+        recipe = Recipe.from_dict(found)
+        assert recipe.to_dict() == {**Recipe().to_dict(), **found}, file
+        former = {"phase" if key == "stage" else key: value for key, value in found.items()}
+        assert Recipe.from_dict(former) == recipe, "the name of earlier versions"
+    with pytest.raises(InputError, match="phase is no known entry"):
+        Recipe.from_dict({"stage": "float", "phase": "integer"})
 
 
 def test_overlap_by_hand() -> None:

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from _training import lively_model, sample, small_config
+from _training import lively_model, materialised, sample, small_config
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.run import run_phase
@@ -70,7 +70,7 @@ def unit(program: Program, public: str) -> np.ndarray:
 
 def test_the_forward_pass_equals_the_program_spike_by_spike(trained: IntegerModel) -> None:
     program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
-    net = trained.materialised()
+    net = materialised(trained)
     for seed in (20, 21, 22):
         shown = sample(seed)
         expected, logits, _ = program_spikes(program, shown)
@@ -97,7 +97,7 @@ def test_the_batched_training_pass_gives_the_same_logits(trained: IntegerModel) 
     shown = sample(30)
     with torch.inference_mode():
         trained_maps = trained(pixels(shown.templates), pixels(shown.searches), 2)
-        net = trained.materialised()
+        net = materialised(trained)
         maps = branch_pass(net, pixels(shown.templates).unsqueeze(0), pixels(shown.searches), 2)
     assert torch.equal(trained_maps.ctr_logits, maps.ctr_logits) and torch.equal(trained_maps.offset, maps.offset)
 
@@ -113,7 +113,7 @@ def test_every_master_receives_a_gradient(trained: IntegerModel) -> None:
 
 def test_the_meter_counts_what_the_program_counts(trained: IntegerModel) -> None:
     program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
-    net, shown = trained.materialised(), sample(40)
+    net, shown = materialised(trained), sample(40)
     meter = SynopMeter({p: m for p, m in net.named_modules() if isinstance(m, (torch.nn.Conv1d, torch.nn.Conv2d))})
     _, _, expected = program_spikes(program, shown)
     with torch.no_grad():
@@ -121,7 +121,6 @@ def test_the_meter_counts_what_the_program_counts(trained: IntegerModel) -> None
         meter.total()  # the template's own operations are not the search frame's
         net.search_branch(pixels(shown.searches[:1]).unsqueeze(0), memories)
     total = meter.total()
-    meter.close()
     assert total is not None and total.item() == expected > 0
 
 
@@ -140,7 +139,6 @@ def test_penalty_reduces_synops() -> None:
         optimiser.zero_grad()
         (total / counts[0]).backward()
         optimiser.step()
-    meter.close()
     assert counts[-1] < 0.9 * counts[0], f"synops went from {counts[0]:.0f} to {counts[-1]:.0f}"
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from _training import WALK, lively_model, small_config, write_data
+from _training import WALK, crew_work, lively_model, small_config, write_data
 
-from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
@@ -19,6 +20,7 @@ from spiketrack_deploy.training.grow import grown
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.session import Request, train
 from spiketrack_deploy.training.trainer import new_model, new_optimiser, set_rate
+from spiketrack_deploy.training.workers import lead
 
 RECIPE = Recipe(steps=9, templates_per_step=2, searches=2, half_precision=False)
 
@@ -83,6 +85,32 @@ def test_the_seed_decides_the_network(tmp_path: Path) -> None:
 def test_two_workers_train_one_network(tmp_path: Path) -> None:
     file = train(request(tmp_path, "crew", recipe=replace(RECIPE, steps=2, workers=2)))
     assert all(bool(torch.isfinite(v).all()) for v in weights(file).values())
+
+
+def test_gradients_meet_in_the_middle() -> None:
+    seen = lead(3, crew_work, ("average",))
+    expected = [([2.0 * i + step for i in range(6)], 10.0 * step) for step in range(3)]
+    assert seen == expected, "the mean of all workers, and what the leader told"
+
+
+def test_a_follower_that_refuses_or_dies_is_told_apart() -> None:
+    with pytest.raises(InputError, match="frame 7 of the follower is no image"):
+        lead(2, crew_work, ("refuse",))
+    with pytest.raises(EngineError, match="a training worker died"):
+        lead(2, crew_work, ("die",))
+    assert not multiprocessing.active_children()
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "run", recipe=replace(RECIPE, steps=1))
+    train(wanted)
+    file = tmp_path / "run" / "run.json"
+    kept = json.loads(file.read_text())
+    kept["recipe"]["phase"] = kept["recipe"].pop("stage")
+    file.write_text(json.dumps(kept))
+    train(replace(wanted, recipe=replace(RECIPE, steps=2)))
+    with pytest.raises(InputError, match=r"its recipe\.stage is 'float', not 'integer'"):
+        train(replace(wanted, recipe=replace(RECIPE, stage="integer")))
 
 
 def test_a_run_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
@@ -160,6 +188,7 @@ def test_more_templates_cannot_start_from_another_layout(tmp_path: Path) -> None
         train(request(tmp_path, "three", config=small_config(templates=3, head_width=32), start=start))
 
 
+@pytest.mark.usefixtures("heeds_sigint")
 def test_an_interrupt_ends_the_step_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from spiketrack_deploy.training import trainer
 

@@ -34,9 +34,8 @@ from spiketrack_deploy.training.units import Units, lowered, units_of
 
 FIRST = "encoder.downsample1_1.encode_conv"
 IDENTITY_SCALE = 2.0**20
-"""A norm of this weight and of its square as variance is exactly 1: 2^40 + 1e-5 is 2^40 in float64. A variance of 1
-- 1e-5
-would leave a factor of 1 + 1e-8, and dyadic membranes often lie exactly on a threshold."""
+"""A norm of this weight and of its square as variance is exactly 1: 2^40 + 1e-5 is 2^40 in float64. A variance of
+1 - 1e-5 would leave a factor of 1 + 1e-8, and dyadic membranes often lie exactly on a threshold."""
 _RESAMPLING = ("mrm.0", "mrm.1")
 
 
@@ -131,14 +130,6 @@ class IntegerModel(nn.Module):
             mean.expand(1, 3, side, side), weight.double(), None, first.stride, cast(tuple[int, int], first.padding)
         )
         return bias.double()[:, None, None] - share[0]
-
-    def materialised(self) -> SpikeTrack:
-        """A network of raw pixels that holds the program's numbers as parameters: what ``forward`` runs."""
-        net = copy.deepcopy(self.net)
-        for key, value in self.effective().items():
-            owner, _, leaf = key.rpartition(".")
-            setattr(net.get_submodule(owner), leaf, nn.Parameter(value.detach().float()))
-        return net.eval()
 
     def forward(self, templates: Tensor, searches: Tensor, each: int) -> Maps:
         """Maps of templates ``[N,3,r,r]`` (or ``[T,N,3,r,r]``) and searches ``[N K,3,r,r]``, raw pixels as float32."""

@@ -6,7 +6,6 @@ share one set of weights at deployment (docs/training.md). The layers are the tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -73,9 +72,6 @@ def branch_pass(model: SpikeTrack, templates: Tensor, searches: Tensor, searches
     memories = model.template_branch(templates)
     repeated = {i: memory.repeat_interleave(searches_each, 1) for i, memory in memories.items()}
     return model.search_branch(searches.unsqueeze(0), repeated)
-
-
-Pass = Callable[[SpikeTrack, Tensor, Tensor, int], Maps]
 
 
 def float_maps(maps: Maps) -> Maps:

@@ -28,7 +28,8 @@ class SynopMeter:
         self.active = True
         self._parts: dict[str, Tensor] = {}
         counted = {p: c for p, c in convolutions.items() if _FIRST not in p and not any(w in p for w in _WRITES)}
-        self._handles = [conv.register_forward_pre_hook(self._hook(path)) for path, conv in counted.items()]
+        for path, conv in counted.items():
+            conv.register_forward_pre_hook(self._hook(path))
 
     def _hook(self, path: str) -> Any:
         def watch(conv: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -52,11 +53,6 @@ class SynopMeter:
         out = torch.stack(list(self._parts.values())).sum()
         self._parts = {}
         return out
-
-    def close(self) -> None:
-        """Stop watching."""
-        for handle in self._handles:
-            handle.remove()
 
 
 def fan_out(conv: nn.Conv2d | nn.Conv1d, shape: tuple[int, ...]) -> Tensor:

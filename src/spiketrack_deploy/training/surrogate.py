@@ -50,9 +50,8 @@ class LearningNILIF(NILIF):
         return torch.stack(spikes)
 
 
-def learn(model: nn.Module, on: bool = True) -> None:
-    """Turn every neuron of a model into its training form, or back (``on`` False)."""
-    old, new = (NILIF, LearningNILIF) if on else (LearningNILIF, NILIF)
+def learn(model: nn.Module) -> None:
+    """Turn every neuron of a model into its training form."""
     for module in model.modules():
-        if type(module) is old:
-            module.__class__ = new
+        if type(module) is NILIF:
+            module.__class__ = LearningNILIF

@@ -152,12 +152,6 @@ class TrackerConfig:
         """Spatial side in cells behind ``stage`` (a walk name)."""
         return self.resolution // _STRIDE[_last_downsample(stage)]
 
-    def attention_factor(self, width: int) -> float:
-        """Factor after q (k^T v) for attention over ``width`` channels: the gain, else 2 (width / heads)^-1/2."""
-        if self.attention_gain is not None:
-            return self.attention_gain
-        return 2.0 * float(width // self.heads) ** -0.5
-
 
 def _last_downsample(stage: str) -> str:
     if stage not in OFFICIAL_WALK:
