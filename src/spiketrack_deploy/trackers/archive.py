@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.inputs.untrusted import check_ordinary
+from spiketrack_deploy.inputs import untrusted
 from spiketrack_deploy.trackers.inert_pickle import BrokenPickle, Call, Name, Reference, read_pickle
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -64,8 +64,7 @@ class TensorFile:
 def shown(key: object) -> str:
     """A name out of an untrusted file, fit for a message: short, one line, printable."""
     text = str(key)
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return text if text.isprintable() else ascii(text)
+    return untrusted.shown(text if len(text) <= 80 else text[:77] + "...")
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -73,7 +72,7 @@ def open_tensors(path: Path) -> TensorFile:
 
     Raises :class:`InputError` for a missing, empty, truncated, foreign or hostile file. Values are read on demand.
     """
-    check_ordinary(path, "give the file with the weights")
+    untrusted.check_ordinary(path, "give the file with the weights")
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
