@@ -58,7 +58,7 @@ def train(
         model = run(request, tell or (lambda what, done, total: None))
     except (KeyboardInterrupt, SystemExit) as stop:
         saved = "what was trained is saved" if (folder / STATE_FILE).exists() else "nothing was trained yet"
-        stop.args = (f"interrupted; {saved}, the same command goes on from there",)
+        stop.args = (f"interrupted; {saved}, the same command goes on from there",)  # the sentence that is printed
         raise
     finally:
         history = _history(folder / HISTORY_FILE)
