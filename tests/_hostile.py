@@ -47,16 +47,23 @@ def refused(folder: Path, words: tuple[str, ...], *args: object, code: int = 3) 
     assert not missing, f"{missing} not in {sentence!r}"
 
 
-def canonical(data: Any) -> bytes:
-    """As the program's files are hashed; written again here, because what is changed may not be readable."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+def program_hash(data: Any) -> str:
+    """As a program is hashed; written again here, because what is changed may not be readable."""
+
+    def hashed(value: Any) -> Any:
+        beside = ("schema", "meta", "cadence", "block", "scale")
+        if isinstance(value, dict):
+            return {key: hashed(item) for key, item in value.items() if key not in beside}
+        return [hashed(item) for item in value] if isinstance(value, list) else value
+
+    return hashlib.sha256(json.dumps(hashed(data), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sign(bundle: Path) -> None:
     """Make every digest of the bundle fit what is there now."""
     digest = "0" * 64
     with contextlib.suppress(ValueError, RecursionError):
-        digest = hashlib.sha256(canonical(json.loads((bundle / PROGRAM).read_text()))).hexdigest()
+        digest = program_hash(json.loads((bundle / PROGRAM).read_text()))
     with contextlib.suppress(ValueError, RecursionError, TypeError):
         expected = json.loads((bundle / EXPECTED).read_text())
         (bundle / EXPECTED).write_text(json.dumps(expected | {"program": digest}, allow_nan=False), encoding="utf-8")

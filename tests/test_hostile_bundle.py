@@ -81,7 +81,7 @@ PROGRAMS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "name that moves the cursor": (lambda d: op(d, "conv").update(name="\x1b[2J"), ("name must be printable",)),
     "attribute 1.5": (lambda d: op(d, "conv")["attrs"].update(stride_h=1.5), ("stride_h must be an integer", "1.5")),
     "attribute true": (lambda d: op(d, "conv")["attrs"].update(stride_h=True), ("stride_h", "is true or false")),
-    "padding of 30,000": (lambda d: op(d, "conv")["attrs"].update(padding_h=30_000, padding_w=30_000), ("pads",)),
+    "padding of 30,000": (lambda d: op(d, "conv")["attrs"].update(padding_h=30_000, padding_w=30_000), ("padding_h",)),
     "value of 2^40 elements": (lambda d: op(d, "add")["value"].update(shape=[1, 2**20, 2**10, 2**10]), ("elements",)),
     "scale of 1e300": (lambda d: op(d, "add")["value"].update(scale=1e300), ("scale",)),
     "shape of 10^400": (lambda d: op(d, "add")["value"].update(shape=[HUGE, 1, 1, 1]), ("digits",)),
@@ -103,9 +103,9 @@ PROGRAMS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
     "ctr that is the image": (lambda d: search(d)["outputs"].update(ctr="image"), ("nothing computes",)),
     "ctr that is a stream": (lambda d: search(d)["outputs"].update(ctr=op(d, "conv")["name"]), ("its ctr is",)),
     "ctr twice": (lambda d: search(d)["outputs"].update(size=search(d)["outputs"]["offset"]), ("one of two names",)),
-    "no search": (lambda d: d["phases"].pop("search"), ("no search phase",)),
-    "no template": (lambda d: d["phases"].pop("template"), ("no template phase writes",)),
-    "no phases": (lambda d: d.update(phases={}), ("no search phase",)),
+    "no search": (lambda d: d["phases"].pop("search"), ("memory.0",)),
+    "no template": (lambda d: d["phases"].pop("template"), ("memory.0",)),
+    "no phases": (lambda d: d.update(phases={}), ("memory.0",)),
 }
 
 
@@ -117,7 +117,7 @@ def test_signed_programs_that_no_tracker_can_run(bundle: Path, case: str) -> Non
     for command in (("verify", "bundle"), ("inspect", "bundle"), ("track", "bundle", "-o", "out")):
         code, sentence = ended(bundle.parent, *command)
         assert (code, sentence.count("\n")) == (3, 0), f"{command[0]} ended with {code}: {sentence}"
-        assert all(any(part in sentence for part in word.split("|")) for word in words), sentence
+        assert all(word in sentence for word in words), sentence
     assert time.perf_counter() - start < 10
     assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
 

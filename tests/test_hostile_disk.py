@@ -52,6 +52,15 @@ def test_a_failed_read_is_no_failed_write(tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interruption_inside_a_library_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    """As Python below 3.12 tells one that falls into the making of a class."""
+    for stop, code in ((KeyboardInterrupt(), 130), (SystemExit(143), 143)):
+        error = RuntimeError("Error calling __set_name__")
+        error.__cause__ = stop
+        assert entry.run(fails(error), "spiketrack", []) == code
+        assert capsys.readouterr().err.endswith("; nothing half-written is left\n")
+
+
 def test_a_folder_of_a_model_is_a_model(tmp_path: Path, tiny_checkpoint: Path) -> None:
     (tmp_path / "mine.v2").mkdir()
     (tmp_path / "mine.v2" / "model.safetensors").write_bytes(tiny_checkpoint.read_bytes())

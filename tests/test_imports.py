@@ -78,7 +78,6 @@ themselves."""
 # Single modules that join two rooms, and why.
 MAY_ALSO_KNOW = {
     "report.doctor": ("engines", "inputs"),  # what is installed
-    "cli.main": ("bundle",),  # the sentence of a failed write
     "cli.printing": ("hardware",),  # which prices a cause has
 }
 

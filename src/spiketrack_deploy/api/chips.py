@@ -65,11 +65,11 @@ def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[Lay
     path = Path(subject)
     if is_bundle(path):
         from spiketrack_deploy.bundle import layout
-        from spiketrack_deploy.bundle.contents import read_program
+        from spiketrack_deploy.bundle.contents import read_alone
         from spiketrack_deploy.bundle.recorded import recorded_counts
 
         layout.check_bundle(path)
-        return read_program(path)[0], recorded_counts(path / layout.ENERGY).counts
+        return read_alone(path), recorded_counts(path / layout.ENERGY).counts
     from spiketrack_deploy.frontends.compile import compile
 
     return compile(find_source(subject).path).program, {}

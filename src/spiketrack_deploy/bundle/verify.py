@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.bundle import answers, layout
-from spiketrack_deploy.bundle.contents import read_program
+from spiketrack_deploy.bundle.contents import read_alone
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.errors import VerificationError
 from spiketrack_deploy.inputs.progress import Tell
@@ -29,7 +29,7 @@ def verify_bundle(folder: Path, tell: Tell | None = None) -> dict[str, Any]:
     for path in manifest.files:
         if not (folder / path).is_file():
             layout.changed_files(folder, manifest)
-    program, _ = read_program(folder)
+    program = read_alone(folder)
     found = content_hash(program)
     if found != manifest.program_hash:
         raise VerificationError(

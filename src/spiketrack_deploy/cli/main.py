@@ -83,18 +83,36 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
         return _fail(_usage_sentence(error), UsageError.exit_code, as_json)
     except SpiketrackError as error:
         return _fail(_gone() or str(error), error.exit_code, as_json, error)
-    except (KeyboardInterrupt, click.Abort) as stop:
-        return _fail(_told(stop) or "interrupted; nothing half-written is left", EXIT_INTERRUPTED, as_json)
-    except SystemExit as stop:  # a signal that ends a process, see _end_tidily
-        code = stop.code if isinstance(stop.code, int) else EXIT_BUG
-        told = _told(stop) or "terminated; nothing half-written is left"
-        return _fail(told, code, as_json) if code > 128 else code
+    except click.Abort:
+        return _stopped(EXIT_INTERRUPTED, as_json)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return _stopped(_signal_behind(stop) or EXIT_BUG, as_json, _told(stop))
     except MemoryError as error:
         return _fail("there is not enough memory for this input", InputError.exit_code, as_json, error)
     except OSError as error:
         return _system(error, as_json)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug still ends with one sentence
-        return _bug(error, as_json)
+        code = _signal_behind(error)
+        return _bug(error, as_json) if code is None else _stopped(code, as_json)
+
+
+def _signal_behind(error: BaseException | None) -> int | None:
+    """Exit code of the signal that an exception is or came from, see :func:`_end_tidily`: Python below 3.12 turns an
+    interruption that falls into the making of a class into a RuntimeError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return EXIT_INTERRUPTED
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else None
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _stopped(code: int, as_json: bool, told: str = "") -> int:
+    """The sentence of a signal, that of the command where it ``told`` one; another exit code that some library chose
+    stays without one."""
+    what = "interrupted" if code == EXIT_INTERRUPTED else "terminated"
+    return _fail((told or f"{what}; nothing half-written is left") if code > 128 else "", code, as_json)
 
 
 def _check_text(args: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ computes; its session keeps the memories. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +28,20 @@ def spike_activity(counts: Mapping[str, OpCounts]) -> float | None:
     return sum(c.neuron_spiking for c in counts.values()) / updates if updates else None
 
 
-def check_tracks(program: Program, config: Settings) -> None:
+class Sizes(Protocol):
+    """What a program's shapes must agree with; a tracker's configuration has these."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def grid(self) -> int: ...
+    @property
+    def templates(self) -> int: ...
+
+
+def check_tracks(program: Program, config: Sizes) -> None:
     """InputError unless the program has what the loop needs in ``config``'s sizes: a search phase of one image, three
     maps of logits as outputs, and its memories, if any, written by a template phase of T images."""
     side, cells = config.resolution, config.grid
