@@ -38,7 +38,7 @@ def test_stock_runtime_executes_the_file_to_the_same_integers(tmp_path: Path, ph
 def test_file_is_standard_and_says_where_it_comes_from(tmp_path: Path) -> None:
     program = random_program(1)
     path = tmp_path / "model.onnx"
-    export_onnx(program, path)
+    export_onnx(program, path, "search")
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(str(path))
     assert model.ir_version == IR_VERSION
@@ -54,7 +54,7 @@ def test_file_is_standard_and_says_where_it_comes_from(tmp_path: Path) -> None:
 def test_weights_are_stored_as_int8(tmp_path: Path) -> None:
     program = random_program(1)
     path = tmp_path / "model.onnx"
-    export_onnx(program, path)
+    export_onnx(program, path, "search")
     stored = {item.name: item for item in onnx.load(str(path)).graph.initializer}
     for op in program.phases["search"].ops:
         if "weight" in op.arrays:
@@ -67,7 +67,7 @@ def test_weights_are_stored_as_int8(tmp_path: Path) -> None:
 def test_same_program_same_bytes(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a", "b", "c")]
     for path, seed in zip(files, (1, 1, 4), strict=True):
-        export_onnx(random_program(seed), path)
+        export_onnx(random_program(seed), path, "search")
     first, again, other = (path.read_bytes() for path in files)
     assert first == again and first != other
 
@@ -78,4 +78,4 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
         export_onnx(program, tmp_path / "x.onnx", "sideways")
     (tmp_path / "file").write_text("in the way of a folder")
     with pytest.raises(InputError, match="cannot be written"):
-        export_onnx(program, tmp_path / "file" / "x.onnx")
+        export_onnx(program, tmp_path / "file" / "x.onnx", "search")

@@ -198,7 +198,7 @@ def run_program(
 def _write_onnx(program: Program, path: Path) -> None:
     from spiketrack_deploy.engines.onnx_export import export_onnx
 
-    export_onnx(program, path)
+    export_onnx(program, path, "search")
 
 
 def write_boxes(path: Path, clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[Interval] | None) -> None:

@@ -309,7 +309,7 @@ def build_model(program: Program, branch_name: str, all_outputs: bool = False) -
     return model
 
 
-def export_onnx(program: Program, path: Path, phase: str = "search", all_outputs: bool = False) -> None:
+def export_onnx(program: Program, path: Path, phase: str, all_outputs: bool = False) -> None:
     """Write one phase (see :func:`build_model`) to ``path``; the same program gives the same bytes."""
     model = build_model(program, phase, all_outputs)
     write_whole(path, model.SerializeToString(deterministic=True))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 PACKAGES = (
-    "numpy", "torch", "numba", "nir", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic",
+    "numpy", "torch", "numba", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic",
     "click", "rich", "matplotlib", "safetensors",
 )  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Everything that knows how SpikeTrack is spelled in NIR: export, recogniser, names of its blocks."""
+"""Everything that knows how SpikeTrack is spelled in NIR: writing it, recognising it, the names of its blocks."""

@@ -98,7 +98,7 @@ class GraphBuilder:
         return self.add(name, "AvgPool2d", window, [source])
 
     def ni_lif(
-        self, branch: str, path: str, inputs: Sequence[str], embeds: Sequence[FloatArray] | None = None, call: int = 1
+        self, phase: str, path: str, inputs: Sequence[str], embeds: Sequence[FloatArray] | None = None, call: int = 1
     ) -> list[str]:
         """One call of the NI-LIF ``path`` over the steps ``inputs``; returns the spike node of every step.
 
@@ -106,7 +106,7 @@ class GraphBuilder:
         embedding ``embeds[t]`` of each step ([C,H,W]) accumulates to e[t] = embed[t] + sigma[t-1] * e[t-1].
         """
         sigma = self.weights.decays(path) if len(inputs) > 1 else np.zeros(0)
-        base = f"{branch}.{path}" + (f"#{call}" if call > 1 else "")
+        base = f"{phase}.{path}" + (f"#{call}" if call > 1 else "")
         membrane, spikes, offset = inputs[0], list[str](), None
         for t, source in enumerate(inputs):
             name = f"{base}@t{t}"
@@ -157,7 +157,7 @@ class GraphBuilder:
         return self.shapes[CUT_PREFIX + writer.id]
 
     def _fold(self, conv: str, norm: str | None) -> tuple[FloatArray, FloatArray]:
-        # Steps and branches share one array object each: the writer stores it once.
+        # Steps and phases share one array object each: the writer stores it once.
         if (conv, norm) not in self._folded:
             weight, bias = self.weights.fold(conv, norm)
             self._folded[conv, norm] = (weight[..., None] if weight.ndim == 3 else weight, bias)

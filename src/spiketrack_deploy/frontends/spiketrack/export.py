@@ -1,4 +1,4 @@
-"""The tracker as one graph: which layer follows which, in the template branch and in the search branch.
+"""The tracker as one graph: which layer follows which, in the template phase and in the search phase.
 
 Decides the walk from a state dict and a configuration to nodes and cuts. Must not know HDF5, PyTorch or the
 tracker's modules: the state-dict keys are the contract. Source: SpikeTrack, CVPR 2026 (arXiv
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.frontends.spiketrack.builder import CONVENTION, SCHEMA, GraphBuilder
 from spiketrack_deploy.frontends.spiketrack.fold import Weights
+from spiketrack_deploy.frontends.spiketrack.names import MAPS, SEARCH, TEMPLATE
 from spiketrack_deploy.nir_graph.cuts import TRANSPOSE
 from spiketrack_deploy.nir_graph.graph import Cut, FloatArray, Graph, canonical_json
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
@@ -35,14 +36,14 @@ def build_graph(state: Mapping[str, npt.ArrayLike], config: TrackerConfig) -> tu
     that is missing, misshaped or not finite.
     """
     builder = GraphBuilder(Weights(state))
-    _Branch(builder, config, "template", config.templates).template()
-    _Branch(builder, config, "search", 1).search()
+    _Phase(builder, config, TEMPLATE, config.templates).template()
+    _Phase(builder, config, SEARCH, 1).search()
     metadata = {"schema": SCHEMA, "config": canonical_json(config.to_dict()), "convention": CONVENTION}
     return builder.graph(metadata), builder.cuts
 
 
-class _Branch:
-    """One branch while it is written down; every method takes and returns one node per step."""
+class _Phase:
+    """One phase while it is written down; every method takes and returns one node per step."""
 
     def __init__(self, builder: GraphBuilder, config: TrackerConfig, name: str, steps: int) -> None:
         self.b, self.config, self.name, self.steps = builder, config, name, steps
@@ -92,10 +93,10 @@ class _Branch:
     def _spike(self, path: str, x: Sequence[str], embeds: Sequence[FloatArray] | None = None, call: int = 1) -> Steps:
         return self.b.ni_lif(self.name, path, x, embeds, call)
 
-    def _sum(self, path: str, what: str, x: Sequence[str], branch: Sequence[str]) -> Steps:
+    def _sum(self, path: str, what: str, x: Sequence[str], added: Sequence[str]) -> Steps:
         return [
             self.b.junction(f"{self.name}.{path}.sum_{what}@t{t}", [first, second])
-            for t, (first, second) in enumerate(zip(x, branch))
+            for t, (first, second) in enumerate(zip(x, added))
         ]
 
     def _downsample(self, stage: str, path: str, x: Steps) -> Steps:
@@ -131,7 +132,7 @@ class _Branch:
     def _embeds(self, path: str, x: Steps) -> list[FloatArray]:
         """The positional embedding of every step, as [C,P,P]; position n = row * P + column."""
         keys = [
-            f"{path}.t_pos_embeds.{min(t, LAST_EMBED)}" if self.name == "template" else f"{path}.s_pos_embed"
+            f"{path}.t_pos_embeds.{min(t, LAST_EMBED)}" if self.name == TEMPLATE else f"{path}.s_pos_embed"
             for t in range(self.steps)
         ]
         shape = self.b.shapes[x[0]]
@@ -231,7 +232,7 @@ class _Branch:
     def _head(self, x: Steps) -> None:
         shared = self._spike("decoder.spike", x)
         logits = []
-        for part in ("ctr", "offset", "size"):
+        for part in MAPS:
             y = shared
             for layer in range(1, 5):
                 y = self._conv_norm(f"decoder.conv{layer}_{part}", y)

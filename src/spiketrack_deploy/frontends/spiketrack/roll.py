@@ -71,7 +71,8 @@ def _reads(stem: str, entries: Sequence[Step], widths: Mapping[str, int]) -> tup
         half = len(refs) // 2
         columns, readers = [refs[:half], refs[half:]], [entries[0]] * half
     else:
-        columns, readers = list(zip(*(e.inputs for e in entries), strict=True)), list(entries)
+        read = [sorted(e.inputs) if e.kind == "add" else e.inputs for e in entries]  # a sum has no order
+        columns, readers = list(zip(*read, strict=True)), list(entries)
     for column in columns:
         name = column[0][0]
         single = widths.get(name) == 1 and entries[0].kind in _BROADCAST
