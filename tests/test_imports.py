@@ -62,7 +62,8 @@ MAY_KNOW = {
         "tracking",
     ),
     "training": (
-        "datasets", "frontends", "hardware", "inputs", "lowering", "mapping", "program", "trackers", "tracking",
+        "datasets", "energy", "frontends", "hardware", "inputs", "lowering", "mapping", "program", "trackers",
+        "tracking",
     ),
     "api": (
         "bundle", "energy", "engines", "evaluation", "frontends", "hardware", "inputs", "lowering", "mapping",
