@@ -101,7 +101,11 @@ def test_budget_prints_counts(config: Path) -> None:
 @pytest.mark.usefixtures("heeds_sigint")
 @pytest.mark.parametrize(
     ("number", "group", "code"),
-    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -signal.SIGKILL)],
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGTERM, False, 143),
+        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_all_workers(tmp_path: Path, config: Path, number: int, group: bool, code: int) -> None:
     """To the whole process group, as a terminal sends it, or to the leader alone."""
