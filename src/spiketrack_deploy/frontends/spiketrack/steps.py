@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.frontends.spiketrack.fold import STRICT_THRESHOLDS, shifted_threshold
+from spiketrack_deploy.frontends.spiketrack.fold import STRICT_THRESHOLDS
 from spiketrack_deploy.frontends.spiketrack.names import IMAGE, MAPS, Ref, parse, refusal, state_name
 from spiketrack_deploy.nir_graph.graph import (
     CUT_PREFIX,
@@ -253,21 +253,20 @@ def _read_scale(reader: PhaseReader, name: str, fields: Fields) -> None:
 def _offset(name: str, thresholds: Sequence[FloatArray]) -> FloatArray | None:
     """What is added to the membrane before the comparison with the levels of a NI-LIF neuron; None for nothing.
 
-    An offset moved into a threshold is exact for a range of offsets; the four ranges must meet.
+    Every threshold is its level less that offset, to the last few bits: moving an offset into a threshold rounds once.
     """
     held = [compact(array) for array in thresholds]
     values = [constant_value(array) for array in held]
     if values == list(STRICT_THRESHOLDS):
         return None
     small = [array if v is None else np.full((1,) * array.ndim, v) for array, v in zip(held, values, strict=True)]
-    low, high = np.array(-np.inf), np.array(np.inf)
-    for theta, array in zip(STRICT_THRESHOLDS, small, strict=True):
-        below = np.nextafter(shifted_threshold(theta, np.nextafter(array, np.inf)), np.inf)
-        low, high = np.maximum(low, below), np.minimum(high, shifted_threshold(theta, array))
-    if np.any(low > high):
-        at = tuple(int(i) for i in np.argwhere(low > high)[0])
-        raise refusal(name, f"has thresholds (field 'threshold' of .k1 to .k4) that no NI-LIF neuron has, at {at}")
     offset = STRICT_THRESHOLDS[0] - small[0]
+    rounding = 16 * np.spacing(np.abs(offset) + STRICT_THRESHOLDS[-1])
+    for theta, array in zip(STRICT_THRESHOLDS, small, strict=True):
+        far = np.abs(theta - array - offset) > rounding
+        if far.any():
+            at = tuple(int(i) for i in np.argwhere(far)[0])
+            raise refusal(name, f"has thresholds (field 'threshold' of .k1 to .k4) that no NI-LIF neuron has, at {at}")
     return np.broadcast_to(offset, thresholds[0].shape) if np.any(offset) else None
 
 
