@@ -65,7 +65,7 @@ def test_a_calibrated_source_has_one_hash(checkpoint: Path, clip: ClipSource, tm
 
 def test_an_uncalibrated_source_has_one_hash(checkpoint: Path) -> None:
     """As `map`, training and the benchmarks compile it."""
-    mapped, _ = program_and_counts(str(checkpoint), None)
+    mapped, _ = program_and_counts(str(checkpoint))
     plain = compile(checkpoint)
     assert plain.run is None and all(c.sqnr_db is None for c in plain.report.convolutions)
     assert len({content_hash(p) for p in (mapped, lowered(tiny_model(CONFIG)), plain.program)}) == 1

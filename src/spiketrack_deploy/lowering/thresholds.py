@@ -2,7 +2,7 @@
 
 This module decides at which integer a spike grows by one: ``n = round_half_even(clamp(v, 0, 4))`` of a real value
 that is an integer times a unit. It must not know where the integer comes from. Exact rational arithmetic throughout;
-for the official gain ``2 / sqrt(d)`` both sides are squared (docs/spiketrack.md, "Exactness").
+for the gain ``2 / sqrt(d)``, which may be irrational, both sides are squared (docs/spiketrack.md, "Exactness").
 """
 
 from __future__ import annotations
@@ -60,5 +60,5 @@ def gain_thresholds(gain: float | None, head_dim: int, bits: int) -> AnyArray:
 
 
 def gain_value(gain: float | None, head_dim: int) -> float:
-    """The gain as float64, the official one as the tracker computes it: ``d**-0.5 * 2``."""
+    """The gain as float64; None is ``d**-0.5 * 2`` in this order, whose last bit another order would change."""
     return head_dim**-0.5 * 2.0 if gain is None else gain
