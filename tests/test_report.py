@@ -106,6 +106,7 @@ def test_verdict_never_gives_a_bare_number(data: ReportData) -> None:
 )
 def test_how_often_a_phase_runs_is_said_in_words(data: ReportData, share: float, words: str) -> None:
     search, template = data.energy.phases
+    assert (search.name, template.name) == ("search", "template"), "what runs most often comes first"
     energy = replace(data.energy, phases=(search, replace(template, per_result=share)))
     assert f"template {words}" in sentences(replace(data, energy=energy))[0]
 

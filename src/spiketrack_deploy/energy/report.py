@@ -196,7 +196,8 @@ class Static:
 class EnergyReport:
     """What a workload costs on one profile. Energies in nanojoules, always with band.
 
-    ``result``: what one result of the workload is called (``frame``). ``phases``: those that ran.
+    ``result``: what one result of the workload is called (``frame``). ``phases``: those that ran, the one that runs
+    most often for a result first.
     """
 
     profile: Profile
@@ -212,8 +213,8 @@ class EnergyReport:
 
     @property
     def main(self) -> PhaseEnergy:
-        """The phase that runs most often for a result (of several, the first)."""
-        return max(self.phases, key=lambda phase: phase.per_result)
+        """The phase that runs most often for a result."""
+        return self.phases[0]
 
     @property
     def static(self) -> Static | None:
@@ -275,7 +276,7 @@ def assess(
     _check(counts, per_result, frame_period_s)
     fp32, int8 = fp32 or load_profile("cmos45_fp32"), int8 or load_profile("cmos45_int8")
     phases, listed = [], []
-    for name, share in per_result.items():
+    for name, share in sorted(per_result.items(), key=lambda item: -item[1]):
         layers = tuple(counts.get(name, ()))
         if layers:
             runs = (apart or {}).get(name, ())
