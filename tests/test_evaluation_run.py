@@ -18,12 +18,15 @@ import pytest
 from spiketrack_deploy.datasets.sequences import open_dataset
 from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import pool
+from spiketrack_deploy.evaluation.cost import counts_of
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
 from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import Subject
+from spiketrack_deploy.evaluation.tally import Tally
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
+from spiketrack_deploy.program.counts import OpCounts
 
 sys.path.append(str(Path(__file__).parent))
 from _evaluation import SIDE, boxes, command, dataset, lines, picture, sequence, shell, wait_for
@@ -295,6 +298,21 @@ def test_a_folder_belongs_to_its_sequences(tmp_path: Path) -> None:
     assert [p.name for p in other.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_of_the_former_schema_is_told_so(tmp_path: Path) -> None:
+    data, out = dataset(tmp_path / "data", ["a"]), tmp_path / "out"
+    static_run(data, out)
+    former = "spiketrack-evaluation/1"
+    for name in ("run.json", "results.json"):
+        text = (out / name).read_text(encoding="utf-8")
+        assert "spiketrack-evaluation/2" in text
+        (out / name).write_text(text.replace("spiketrack-evaluation/2", former), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"of another version.*--force"):
+        static_run(data, out)
+    with pytest.raises(InputError, match="evaluate again with this version"):
+        evaluate(EvaluationRequest((str(out),), None, out=tmp_path / "compare"))
+    assert static_run(data, out, force=True)["exit_code"] == 0
+
+
 def test_a_label_belongs_to_its_tracker(tmp_path: Path, tiny_checkpoint: Path) -> None:
     data, out, model = dataset(tmp_path / "data", ["a"]), tmp_path / "out", tmp_path / "m.safetensors"
     model.write_bytes(tiny_checkpoint.read_bytes())
@@ -508,6 +526,41 @@ def test_counts_are_those_of_every_frame(tmp_path: Path, exported: Path) -> None
                     expected[key] = expected.get(key, 0) + value
             sums = record["tally"]["phases"][phase]["sums"]
             assert sums.get(op.name, {}) == {k: v for k, v in expected.items() if v}, op.name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tally: tally.update(frames=-1),
+        lambda tally: tally.update(frames=True),
+        lambda tally: tally.update(phases=[]),
+        lambda tally: tally["phases"]["search"].update(runs=1.5),
+        lambda tally: tally["phases"]["search"].pop("sums"),
+        lambda tally: tally["phases"]["search"]["sums"].update(a={"synops": "many"}),
+    ],
+)
+def test_a_record_with_a_damaged_tally_is_no_record(change) -> None:  # type: ignore[no-untyped-def]
+    tally = Tally(3)
+    for _ in range(3):
+        tally.add_run("search", {"a": OpCounts(synops=7, events=0)})
+    data = Record("a", [[0, 0, 1, 1]] * 4, None, [0.0] * 4, 0.0, 0.0, tally).to_dict()
+    assert Record.from_dict(json.loads(json.dumps(data))).tally == tally and tally.phases["search"].sums["a"] == {
+        "synops": 21
+    }
+    change(data["tally"])
+    with pytest.raises(InputError, match="no record of a sequence"):
+        Record.from_dict(data)
+
+
+def test_counts_of_another_program_are_not_priced() -> None:
+    tally = Tally(1)
+    tally.add_run("search", {"a": OpCounts(synops=7)})
+    layers = {"search": [("a", "conv", "block")]}
+    (layer,) = counts_of(tally, layers)["search"]
+    assert (layer["synops"], layer.runs) == (7, 1)
+    for other in ({"search": [("b", "conv", "block")]}, {"look": [("a", "conv", "block")]}):
+        with pytest.raises(InputError, match="not of this program"):
+            counts_of(tally, other)
 
 
 def test_a_bundle_has_no_float_engine(tmp_path: Path, exported: Path) -> None:
