@@ -24,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "mutants"
 PACKAGE = Path("src/spiketrack_deploy")
@@ -57,7 +59,7 @@ def run_tests(tree: Path, files: list[str], limit: float, under: tuple[str, ...]
         try:
             status = child.wait(limit)
         except subprocess.TimeoutExpired:
-            status = -signal.SIGALRM
+            status = -signal.SIGKILL
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -165,19 +167,21 @@ def judge(mutant: dict[str, Any], tree: Path, chosen: dict[str, tuple[int, int]]
 
 
 def pytest_configure() -> None:
-    """A mutant may ask for any amount of memory."""
+    """A mutant may ask for any amount of memory; what a script starts in the background ignores interrupts."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """The chosen tests alone, in their order."""
+    """The chosen tests alone, in their order, each with its time."""
     if CHOSEN:
         items[:] = sorted((item for item in items if item.nodeid in ORDER), key=lambda item: ORDER[item.nodeid])
+        for item in items:
+            item.add_marker(pytest.mark.timeout(ORDER[item.nodeid][1]), append=False)
 
 
 def pytest_runtest_setup(item: Any) -> None:
-    """The alarm of a test that hangs ends the run. What a fixture executes belongs to the whole file."""
-    signal.alarm(ORDER[item.nodeid][1] if CHOSEN else 0)
+    """What a fixture executes belongs to the whole file."""
     _note(item.location[0])
 
 
@@ -208,6 +212,5 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 def pytest_sessionfinish() -> None:
     """Leaves the seconds behind."""
-    signal.alarm(0)
     if RECORD:
         Path(RECORD).write_text(json.dumps(SPENT))

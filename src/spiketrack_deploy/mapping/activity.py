@@ -42,7 +42,8 @@ class Activity:
 
 
 def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
-    """Every NI-LIF spikes with probability ``density``; every stream value is non-zero. InputError: not within 0..1."""
+    """Every NI-LIF, and every input of spikes, spikes with probability ``density``; every stream value and pixel is
+    non-zero. InputError: not within 0..1."""
     if not 0 <= density <= 1:
         raise InputError(f"the assumed spike density is {density}, must be between 0 and 1.")
     share = tuple(fan_in(network, s, arrays) for s in network.synapses)
@@ -50,7 +51,7 @@ def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_D
     synops = np.zeros(len(network.synapses))
     for index, s in enumerate(network.synapses):
         source, target = network.populations[s.source], network.populations[s.target]
-        if source.kind == "neurons" and s.form != "identity":
+        if source.kind in ("neurons", "input") and s.form != "identity":
             rate[index] = density
         synops[index] = rate[index] * share[index].sum()
         if s.form == "product":  # two bundles share the operation: half of its visits each

@@ -164,7 +164,7 @@ def mapped_counts(mapping: ChipMapping, activity: Activity, substeps: int, value
     for index, s in enumerate(network.synapses):
         source = network.populations[s.source]
         streams = s.form in ("identity", "pool", "upsample")
-        key = "macs" if source.kind in ("image", "input") else "relay_synops" if streams else "synops"
+        key = "macs" if source.kind == "image" else "relay_synops" if streams else "synops"
         sums[key] += float(activity.synops[index])
         spikes = source.kind == "neurons" and not streams
         sums["messages" if spikes else "relay_messages"] += float(mapping.messages[index])

@@ -72,11 +72,10 @@ class _Builder:
     def build(self) -> None:
         for name, spec in self.phase.inputs.items():
             steps, *rest = spec.shape
-            kind, shape = "image", (rest[0], rest[1], rest[2])
-            if spec.kind != "image":
-                kind, shape = "input", (rest[0] * rest[1], 1, rest[2])
+            matrix = spec.kind == "memory"  # one row of a head is one channel
+            shape = (rest[0] * rest[1], 1, rest[2]) if matrix else (rest[0], rest[1], rest[2])
             for t in range(steps):
-                self._new(name, name, "", kind, shape, t)
+                self._new(name, name, "", "image" if spec.kind == "image" else "input", shape, t)
         for op in self.phase.ops:
             if op.kind in ("conv", "ni_lif") and op.inputs[0] in self.tokenwise:
                 self.tokenwise.add(op.name)
