@@ -55,18 +55,15 @@ def test_an_interrupted_run_resumes_to_the_same_curve(
     monkeypatch.setattr(trainer, "REFRESH_STEPS", 4)
     recipe = replace(RECIPE, stage=stage)
     whole = train(request(tmp_path, "whole", recipe=recipe, report_every=3))
-    original = trainer.Trainer._step
 
-    def failing(self, progress: float) -> None:
-        if self.state.step == 5:
-            self.save()  # as the periodic save would have
+    def failing(what: str, done: int, total: int) -> None:
+        if done == 6:
             raise _Stop
-        original(self, progress)
 
-    monkeypatch.setattr(trainer.Trainer, "_step", failing)
     with pytest.raises(_Stop):
-        train(request(tmp_path, "parts", recipe=recipe, report_every=3))
-    monkeypatch.setattr(trainer.Trainer, "_step", original)
+        train(request(tmp_path, "parts", recipe=recipe, report_every=3, save_every=-1.0), failing)
+    saved = torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"]
+    assert saved == 5, "saved behind every step, and the sixth ended in its report"
     resumed = train(request(tmp_path, "parts", recipe=recipe, report_every=3))
     assert history(tmp_path / "parts") == history(tmp_path / "whole")
     a, b = weights(whole), weights(resumed)
@@ -189,21 +186,14 @@ def test_more_templates_cannot_start_from_another_layout(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("heeds_sigint")
-def test_an_interrupt_ends_the_step_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spiketrack_deploy.training import trainer
-
-    original = trainer.Trainer._step
-
-    def interrupted(self, progress: float) -> None:
-        if self.state.step == 3:
+def test_an_interrupt_ends_the_step_and_saves(tmp_path: Path) -> None:
+    def interrupted(what: str, done: int, total: int) -> None:
+        if done == 3:
             signal.raise_signal(signal.SIGINT)
-        original(self, progress)
 
-    monkeypatch.setattr(trainer.Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(request(tmp_path, "parts"))
+        train(request(tmp_path, "parts", report_every=1), interrupted)
     assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 4
-    monkeypatch.setattr(trainer.Trainer, "_step", original)
     a, b = weights(train(request(tmp_path, "parts"))), weights(train(request(tmp_path, "whole")))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
