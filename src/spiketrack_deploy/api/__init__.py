@@ -16,12 +16,10 @@ from spiketrack_deploy.api.bundles import (
     inspect,
     require_engine,
     simulate,
-    target,
-    targets,
     track,
     verify,
 )
-from spiketrack_deploy.api.chips import budget, map
+from spiketrack_deploy.api.chips import budget, map, target, targets
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import train
 from spiketrack_deploy.inputs.progress import Tell

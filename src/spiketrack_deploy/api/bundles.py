@@ -16,7 +16,6 @@ from spiketrack_deploy.api.results import (
     ExportResult,
     InspectResult,
     SimulateResult,
-    TargetsResult,
     TrackResult,
     VerifyResult,
 )
@@ -342,34 +341,6 @@ def _inspect_bundle(folder: Path) -> InspectResult:
         "ranges": range_margins(program),
         "nir": summary(graph, cuts),
     }
-
-
-def targets() -> TargetsResult:
-    """Every bundled target, and the names that stand for one of them."""
-    from spiketrack_deploy.hardware.profiles import list_profiles
-    from spiketrack_deploy.hardware.targets import ALIASES
-
-    listed = [
-        {
-            "name": p.name,
-            "title": p.title,
-            "kind": p.kind,
-            "family": p.family,
-            "chips": p.chips,
-            "prices": len(p.prices),
-            "limits": len(p.limits),
-        }
-        for p in list_profiles()
-    ]
-    return {"aliases": dict(ALIASES), "targets": listed}
-
-
-def target(name: str) -> dict[str, Any]:
-    """One target (by name, or a TOML file) with every value, unit, tag and source."""
-    from spiketrack_deploy.hardware.targets import resolve_target
-
-    found: dict[str, Any] = resolve_target(name).profile.model_dump(by_alias=True)
-    return found
 
 
 def doctor() -> DoctorResult:

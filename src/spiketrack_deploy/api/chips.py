@@ -1,4 +1,4 @@
-"""Networks on chips: mapped to cores, and counted before they are trained.
+"""Chips, and networks on them: listed, mapped to cores, and counted before anything is trained.
 
 This module decides which program and which counts are mapped. It must not print; heavy parts are imported when a verb
 runs.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from spiketrack_deploy.api.bundles import Place
-from spiketrack_deploy.api.results import BudgetResult, MapResult
+from spiketrack_deploy.api.results import BudgetResult, MapResult, TargetsResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
@@ -19,6 +19,34 @@ from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.program.types import Program
+
+
+def targets() -> TargetsResult:
+    """Every bundled target, and the names that stand for one of them."""
+    from spiketrack_deploy.hardware.profiles import list_profiles
+    from spiketrack_deploy.hardware.targets import ALIASES
+
+    listed = [
+        {
+            "name": p.name,
+            "title": p.title,
+            "kind": p.kind,
+            "family": p.family,
+            "chips": p.chips,
+            "prices": len(p.prices),
+            "limits": len(p.limits),
+        }
+        for p in list_profiles()
+    ]
+    return {"aliases": dict(ALIASES), "targets": listed}
+
+
+def target(name: str) -> dict[str, Any]:
+    """One target (by name, or a TOML file) with every value, unit, tag and source."""
+    from spiketrack_deploy.hardware.targets import resolve_target
+
+    found: dict[str, Any] = resolve_target(name).profile.model_dump(by_alias=True)
+    return found
 
 
 def map(
