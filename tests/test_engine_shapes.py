@@ -158,17 +158,20 @@ def test_compiled_sums_are_those_of_numpy(shape: tuple[int, int, int, int], seed
     rows, cols = (rng.permutation(np.arange(n) % k) for n, k in zip((height, width), parts))
     fan = rng.integers(0, 2**17, (3, int(rng.choice([1, steps])), *parts, channels)).astype(np.uint32)
     reach = fan[:, :, rows][:, :, :, cols].astype(np.int64)
-    expected = [[((x > 0) * one).sum(), (x * one).sum()] for one in reach]
+    expected = [[((x > 0) * one).sum(), (x * one).sum()] for one in (np.ones(1, dtype=int), *reach)]
     memory = (rng.integers(0, 3, (steps, channels, 7))).astype(np.float32)
     visits = [(memory != 0).sum(axis=2)[:, None, None] * n for n in (x > 0, x.astype(np.int64))]
     tokens = x.reshape(-1, channels), x[..., ::-1].reshape(-1, channels).repeat(2, axis=1)
     assert sim_sums.adders() is not sim_sums.PLAIN, "this environment has numba, so the loops must be compiled"
     for adders in (sim_sums.adders(), sim_sums.PLAIN):
-        found, classes = adders.by_class(x, rows, cols, fan)
+        found = np.zeros((4, 2), dtype=np.int64)
+        classes = adders.by_class(x, rows, cols, fan, found)
         assert found.tolist() == expected
         assert classes.sum(axis=(2, 3)).tolist() == [(x > 0).sum(axis=(1, 2)).tolist(), x.sum(axis=(1, 2)).tolist()]
-        assert adders.reads(memory, classes).tolist() == [v.sum() for v in visits]
-        assert adders.pairs(*tokens) == sum(np.count_nonzero(k) * np.count_nonzero(v) for k, v in zip(*tokens))
+        assert adders.reads(memory, classes) == tuple(v.sum() for v in visits)
+        assert adders.pairs(*tokens) == tuple(
+            sum(f(k) * f(v) for k, v in zip(*tokens)) for f in (np.count_nonzero, np.sum)
+        )
         assert adders.nonzero(x.reshape(-1).astype(np.float32)) == np.count_nonzero(x)
 
 

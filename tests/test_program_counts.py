@@ -61,8 +61,11 @@ def census(program, phase, x):
     from spiketrack_deploy.engines.sim_census import Census
 
     tensor = torch.from_numpy(x.astype(np.uint8)).contiguous(memory_format=torch.channels_last)
-    sums = Census(program, phase, ["x"]).take("x", tensor)
-    return (sums.events, *sums.visits["layer"])
+    found = Census(program, phase, ["x"])
+    table = found.table()
+    found.take("x", tensor, table)
+    sums = found.sums(table)
+    return (sums["x"][0], *sums["layer"])
 
 
 @pytest.mark.parametrize("seed", range(LAYERS))

@@ -24,7 +24,7 @@ from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, IntArray, Op, P
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spiketrack_deploy.engines.sim_census import Census, Sums
+    from spiketrack_deploy.engines.sim_census import Census
     from spiketrack_deploy.engines.sim_conv import Kernel
     from spiketrack_deploy.engines.sim_counts import Counter, Finish
     from spiketrack_deploy.engines.sim_tensors import Held
@@ -33,7 +33,7 @@ KERNEL_CHOICES = ("auto", "float32")
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class Node:
     """One operation: its kernel on its own, its counter, and whether its sum may overwrite its second input."""
 
     op: Op
@@ -43,24 +43,26 @@ class _Node:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """One operation, or two (convolution or query, NI-LIF) with their fused kernel; and the values that end here."""
 
-    nodes: tuple[_Node, ...]
+    nodes: tuple[Node, ...]
     fused: Kernel | None
     ending: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """A compiled phase. ``counted``: values that the census takes. ``finish``: how each operation's counts are made,
+class Plan:
+    """A compiled phase. ``counted``: values that the census takes, ``by_class``: those whose sums by class are kept.
+    ``finish``: how each operation's counts are made,
     in the order of the phase."""
 
     phase: Phase
     held: Mapping[str, Held]
-    steps: tuple[_Step, ...]
+    steps: tuple[Step, ...]
     census: Census
     counted: frozenset[str]
+    by_class: frozenset[str]
     finish: Mapping[str, Finish]
 
 
@@ -75,9 +77,9 @@ def _in_place(phase: Phase, index: int, held: Mapping[str, Held], readers: Mappi
     return one_unit and fresh and readers[op.inputs[1]] == 1 and second.spec.shape == out.spec.shape
 
 
-def _compile_phase(program: Program, phase: Phase, int8: bool) -> _Plan:
+def _compile_phase(program: Program, phase: Phase, int8: bool) -> Plan:
     from spiketrack_deploy.engines.sim_census import Census
-    from spiketrack_deploy.engines.sim_counts import COUNTERS
+    from spiketrack_deploy.engines.sim_counts import BY_CLASS, COUNTERS
     from spiketrack_deploy.engines.sim_kernels import KERNELS
     from spiketrack_deploy.engines.sim_tensors import hold
 
@@ -96,13 +98,14 @@ def _compile_phase(program: Program, phase: Phase, int8: bool) -> _Plan:
         kernel = KERNELS[op.kind](op, arrays, inputs, held[op.name], int8)
         weight = arrays["weight"].shape if "weight" in arrays else ()
         counter = COUNTERS[op.kind](op, [h.spec for h in inputs], held[op.name].spec, weight)
-        nodes.append(_Node(op, kernel, counter, _in_place(phase, index, held, readers)))
+        nodes.append(Node(op, kernel, counter, _in_place(phase, index, held, readers)))
 
     pairs = _fused_pairs(program, phase, held, readers, int8)
     steps = _steps(phase, nodes, pairs)
     counted = [name for name, one in held.items() if one.spec.kind in ("image", "spikes")]
+    by_class = frozenset(op.inputs[0] for op in phase.ops if op.kind in BY_CLASS)
     finish = {node.op.name: node.counter.finish for node in nodes}
-    return _Plan(phase, held, steps, Census(program, phase, counted), frozenset(counted), finish)
+    return Plan(phase, held, steps, Census(program, phase, counted), frozenset(counted), by_class, finish)
 
 
 def _fused_pairs(
@@ -125,10 +128,10 @@ def _fused_pairs(
     return pairs
 
 
-def _steps(phase: Phase, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int, Kernel]]) -> tuple[_Step, ...]:
+def _steps(phase: Phase, nodes: Sequence[Node], pairs: Mapping[int, tuple[int, Kernel]]) -> tuple[Step, ...]:
     """Steps in execution order; a fused NI-LIF runs where its convolution stood."""
     second = {index for index, _ in pairs.values()}
-    groups: list[tuple[tuple[_Node, ...], Kernel | None]] = []
+    groups: list[tuple[tuple[Node, ...], Kernel | None]] = []
     for index, node in enumerate(nodes):
         if index in pairs:
             neuron, kernel = pairs[index]
@@ -143,7 +146,7 @@ def _steps(phase: Phase, nodes: Sequence[_Node], pairs: Mapping[int, tuple[int, 
     for name, number in last.items():
         if name not in phase.outputs.values():
             ending[number].append(name)
-    return tuple(_Step(members, kernel, tuple(ends)) for (members, kernel), ends in zip(groups, ending, strict=True))
+    return tuple(Step(members, kernel, tuple(ends)) for (members, kernel), ends in zip(groups, ending, strict=True))
 
 
 class SimEngine(BaseEngine):
@@ -181,7 +184,7 @@ class SimEngine(BaseEngine):
                     )
         self.threads = threads
         self.int8 = kernels == "auto" and int8_available()
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Plan] = {}
 
     def run(
         self, phase: str, inputs: Mapping[str, AnyArray], *, count: bool = True, watch: Watch | None = None
@@ -193,10 +196,14 @@ class SimEngine(BaseEngine):
         import torch
 
         with threads(self.threads), torch.inference_mode():
-            if phase not in self._plans:
-                self._plans[phase] = _compile_phase(self.program, self.program.phases[phase], self.int8)
             given = self.proof.inputs(self.program.phases[phase], inputs)
-            return _Run(self._plans[phase], given, count, watch).result()
+            return _Run(self.plan(phase), given, count, watch).result()
+
+    def plan(self, phase: str) -> Plan:
+        """The compiled phase; it is compiled on first use."""
+        if phase not in self._plans:
+            self._plans[phase] = _compile_phase(self.program, self.program.phases[phase], self.int8)
+        return self._plans[phase]
 
     def close(self) -> None:
         """Drop the compiled phases; the next run compiles again."""
@@ -206,14 +213,15 @@ class SimEngine(BaseEngine):
 class _Run:
     """One execution of a plan: live values, and what their counters saw."""
 
-    def __init__(self, plan: _Plan, inputs: Mapping[str, AnyArray], count: bool, watch: Watch | None) -> None:
+    def __init__(self, plan: Plan, inputs: Mapping[str, AnyArray], count: bool, watch: Watch | None) -> None:
         from spiketrack_deploy.engines.sim_tensors import to_tensor
 
         self.plan = plan
         self.watch = watch
         self.count = count
         self.seen: dict[str, Any] = {}
-        self.sums: dict[str, Sums] = {}
+        self.table = plan.census.table()
+        self.by_class: dict[str, AnyArray] = {}
         self.emitted: dict[str, tuple[int, int]] = {}
         self.shown: dict[str, IntArray] = {}
         self.values: dict[str, Tensor] = {}
@@ -241,33 +249,35 @@ class _Run:
 
         return to_integers(self.values[name], self.plan.held[name])
 
-    def _arguments(self, node: _Node) -> list[Tensor]:
+    def _arguments(self, node: Node) -> list[Tensor]:
         return [self.values[name] for name in node.op.inputs]
 
     def _keep(self, name: str, value: Tensor) -> None:
         self.values[name] = value
         if self.count and name in self.plan.counted:
-            self.sums[name] = self.plan.census.take(name, value)
+            found = self.plan.census.take(name, value, self.table)
+            if name in self.plan.by_class:
+                self.by_class[name] = found
 
-    def _observe(self, node: _Node, arguments: Sequence[Tensor], result: Tensor) -> None:
+    def _observe(self, node: Node, arguments: Sequence[Tensor]) -> None:
         if self.count and node.counter.observe is not None:
-            self.seen[node.op.name] = node.counter.observe(arguments, result, self.sums)
+            self.seen[node.op.name] = node.counter.observe(arguments, self.by_class)
 
-    def _single(self, node: _Node) -> None:
+    def _single(self, node: Node) -> None:
         arguments = self._arguments(node)
         # Even in place: what is overwritten is the second operand of an addition, and its counter reads the first.
         result = arguments[1].add_(arguments[0]) if node.in_place else node.kernel(*arguments)
-        self._observe(node, arguments, result)
+        self._observe(node, arguments)
         self._keep(node.op.name, result)
 
-    def _fused(self, step: _Step, kernel: Kernel) -> None:
+    def _fused(self, step: Step, kernel: Kernel) -> None:
         first, neuron = step.nodes
         arguments = self._arguments(first)
         result = kernel(*arguments)
-        self._observe(first, arguments, result)
+        self._observe(first, arguments)
         self._keep(neuron.op.name, result)
 
-    def _watched(self, step: _Step, watch: Watch) -> None:
+    def _watched(self, step: Step, watch: Watch) -> None:
         forced = False
         for node in step.nodes:
             arguments = self._arguments(node)
@@ -275,7 +285,7 @@ class _Run:
                 value = step.fused(*self._arguments(step.nodes[0]))
             else:
                 value = node.kernel(*arguments)
-            self._observe(node, arguments, value)
+            self._observe(node, arguments)
             replacement = self._show(node.op, value, watch)
             forced = replacement is not None
             if replacement is not None and node.op.kind == "ni_lif":
@@ -295,7 +305,8 @@ class _Run:
 
     def _counts(self) -> dict[str, OpCounts]:
         """In the order of the phase. Where a watch replaced spikes, what the neurons emitted themselves is counted."""
-        counts = {name: finish(self.seen.get(name), self.sums) for name, finish in self.plan.finish.items()}
+        sums = self.plan.census.sums(self.table)
+        counts = {name: finish(self.seen.get(name), sums) for name, finish in self.plan.finish.items()}
         for name, (spiking, total) in self.emitted.items():
             counts[name] = replace(counts[name], neuron_spiking=spiking, output_sum=total)
         return counts

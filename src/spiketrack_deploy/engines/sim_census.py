@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -23,26 +22,18 @@ _ROW = 4096
 """Bytes of a row where its length is free."""
 
 
-class Sums(NamedTuple):
-    """What is known of one tensor: non-zero spikes, sum of spikes, per reader ``(synaptic operations, unit
-    operations)``; ``classes`` uint32 ``[2,T,R,Q,C]``: non-zero spikes and sum of spikes by step, class, channel."""
-
-    events: int
-    total: int
-    visits: Mapping[str, tuple[int, int]]
-    classes: AnyArray
+Sums = Mapping[str, "list[int]"]
+"""Of a tensor: number of non-zero spikes, sum of spikes. Of a convolution: its synaptic and unit operations."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """``shape`` ``[T,H,W,C]`` and the class of each row and column; fan-outs uint32 ``[1 + readers, 1 or T, R, Q, C]``,
-    the first all ones; names of the readers."""
+    """``shape`` ``[T,H,W,C]`` and the class of each row and column; fan-outs uint32 ``[readers, 1 or T, R, Q, C]``."""
 
     shape: tuple[int, int, int, int]
     rows: AnyArray
     cols: AnyArray
     fan: AnyArray
-    readers: tuple[str, ...]
 
 
 def _valid_taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> AnyArray:
@@ -66,40 +57,52 @@ def _layout(spec: TensorSpec, readers: Sequence[tuple[Op, AnyArray]]) -> _Layout
         for size, taps in ((height, valid[0]), (width, valid[1]))
     )
     shared = max((len(weight) for _, weight in readers), default=1)
-    fan = np.ones((1 + len(readers), shared, len(rows[0]), len(cols[0]), count), dtype=np.uint32)
+    fan = np.zeros((len(readers), shared, len(rows[0]), len(cols[0]), count), dtype=np.uint32)
     for index, (op, weight) in enumerate(readers):
         shared, outputs, fan_in, kh, kw = weight.shape
         groups = op.attrs["groups"]
         taps = (weight.reshape(shared, groups, outputs // groups, fan_in, kh, kw) != 0).sum(axis=2)
         one = taps.reshape(shared, count, kh, kw)
-        fan[1 + index] = np.einsum("tckx,kr,xq->trqc", one, valid[0][index][:, rows[0]], valid[1][index][:, cols[0]])
-    names = tuple(op.name for op, _ in readers)
+        fan[index] = np.einsum("tckx,kr,xq->trqc", one, valid[0][index][:, rows[0]], valid[1][index][:, cols[0]])
     if fan.shape[2] * fan.shape[3] > 1:
-        return _Layout((steps, height, width, count), rows[1].reshape(-1), cols[1].reshape(-1), fan, names)
+        return _Layout((steps, height, width, count), rows[1].reshape(-1), cols[1].reshape(-1), fan)
     # One class: any rows will do. These are long enough for the vector unit and short enough for the first-level cache.
     width = max(n for n in range(1, height * width + 1) if height * width % n == 0 and (n == 1 or n * count <= _ROW))
     height = height * spec.shape[3] // width
-    return _Layout((steps, height, width, count), np.zeros(height, np.int64), np.zeros(width, np.int64), fan, names)
+    return _Layout((steps, height, width, count), np.zeros(height, np.int64), np.zeros(width, np.int64), fan)
 
 
 class Census:
-    """Sums of every spike and image tensor of a phase; it keeps nothing between two calls."""
+    """Which sums a phase needs; it keeps nothing of a run. ``names``: what each row of a run's table holds."""
 
-    def __init__(self, program: Program, phase: Phase, names: Sequence[str]) -> None:
-        readers: dict[str, list[tuple[Op, AnyArray]]] = {}
+    def __init__(self, program: Program, phase: Phase, tensors: Sequence[str]) -> None:
+        """``tensors``: spikes and images of the phase."""
+        readers: dict[str, list[tuple[Op, AnyArray]]] = {name: [] for name in tensors}
         for op in phase.ops:
             if "weight" in op.arrays:
-                readers.setdefault(op.inputs[0], []).append((op, program.arrays[op.arrays["weight"]]))
-        self._layouts = {name: _layout(phase.spec(name), readers.get(name, ())) for name in names}
+                readers[op.inputs[0]].append((op, program.arrays[op.arrays["weight"]]))
+        self._layouts = {name: _layout(phase.spec(name), mine) for name, mine in readers.items()}
         # Pixels count as non-zero or not, and their sums would not fit a byte.
-        self._images = frozenset(name for name in names if phase.spec(name).kind == "image")
+        self._images = frozenset(name for name in tensors if phase.spec(name).kind == "image")
+        self._rows: dict[str, slice] = {}
+        self.names: list[str] = []
+        for name, mine in readers.items():
+            self._rows[name] = slice(len(self.names), len(self.names) + 1 + len(mine))
+            self.names += [name, *(op.name for op, _ in mine)]
 
-    def take(self, name: str, value: Tensor) -> Sums:
-        """Sums of one tensor (uint8 ``[T,C,H,W]``); of an image, the sums are those of its non-zero pixels."""
+    def table(self) -> AnyArray:
+        """Room for the sums of a run: int64 ``[names, 2]``."""
+        return np.zeros((len(self.names), 2), dtype=np.int64)
+
+    def take(self, name: str, value: Tensor, table: AnyArray) -> AnyArray:
+        """Write the sums of one tensor (uint8 ``[T,C,H,W]``; of an image, those of its non-zero pixels) into ``table``;
+        returns uint32 ``[2,T,R,Q,C]``, non-zero spikes and sum of spikes by step, class and channel."""
         layout = self._layouts[name]
         spikes = np.ascontiguousarray(value.numpy().transpose(0, 2, 3, 1)).reshape(layout.shape)
         if name in self._images:
             spikes = (spikes != 0).view(np.uint8)
-        found, classes = adders().by_class(spikes, layout.rows, layout.cols, layout.fan)
-        (events, total), *visits = found.tolist()
-        return Sums(events, total, dict(zip(layout.readers, visits)), classes)
+        return adders().by_class(spikes, layout.rows, layout.cols, layout.fan, table[self._rows[name]])
+
+    def sums(self, table: AnyArray) -> Sums:
+        """A run's table once every tensor has been taken."""
+        return dict(zip(self.names, table.tolist()))

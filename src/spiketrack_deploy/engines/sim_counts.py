@@ -22,9 +22,11 @@ from spiketrack_deploy.engines.sim_tensors import nhwc
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import AnyArray, Op, TensorSpec
 
-Observe = Callable[[Sequence[Tensor], Tensor, Mapping[str, Sums]], Any]
-"""From the operation's inputs, its output (of a fused pair: what the pair writes) and the sums known so far."""
-Finish = Callable[[Any, Mapping[str, Sums]], OpCounts]
+BY_CLASS = ("query",)
+"""Kinds whose counter needs the sums of their first input by class while they are observed."""
+Observe = Callable[[Sequence[Tensor], Mapping[str, AnyArray]], Any]
+"""From the operation's inputs, and the sums by class of those tensors that :data:`BY_CLASS` names."""
+Finish = Callable[[Any, Sums], OpCounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,11 @@ def _conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[i
     source, name = op.inputs[0], op.name
     dense, size = int(np.prod(weight[2:])) * out.size, inputs[0].size
 
-    def finish(observed: Any, sums: Mapping[str, Sums]) -> OpCounts:
-        s = sums[source]
-        synops, unit_ops = s.visits[name]
+    def finish(observed: Any, sums: Sums) -> OpCounts:
+        events, total = sums[source]
+        synops, unit_ops = sums[name]
         return OpCounts(
-            events=s.events, synops=synops, unit_ops=unit_ops, dense_macs=dense, input_sum=s.total, input_size=size
+            events=events, synops=synops, unit_ops=unit_ops, dense_macs=dense, input_sum=total, input_size=size
         )
 
     return Counter(finish)
@@ -52,26 +54,22 @@ def _conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[i
 def _image_conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     source, name = op.inputs[0], op.name
     dense = int(np.prod(weight[2:])) * out.size
-    return Counter(
-        lambda observed, sums: OpCounts(events=sums[source].events, macs=sums[source].visits[name][0], dense_macs=dense)
-    )
+    return Counter(lambda observed, sums: OpCounts(events=sums[source][0], macs=sums[name][0], dense_macs=dense))
 
 
 def _ni_lif(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     name, size = op.name, out.size
     return Counter(
-        lambda observed, sums: OpCounts(
-            neuron_updates=size, neuron_spiking=sums[name].events, output_sum=sums[name].total
-        )
+        lambda observed, sums: OpCounts(neuron_updates=size, neuron_spiking=sums[name][0], output_sum=sums[name][1])
     )
 
 
 def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     copies = out.shape[0] // inputs[0].shape[0] if op.kind == "add" else 1
 
-    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> int:
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> int:
         """Non-zero stream values."""
-        return copies * adders().nonzero(nhwc(values[0]).view(-1).numpy())
+        return copies * adders().nonzero(np.ascontiguousarray(values[0].numpy().transpose(0, 2, 3, 1)).reshape(-1))
 
     return Counter(lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed), observe)
 
@@ -81,7 +79,7 @@ def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tup
     rows, cols = ((interpolation(n, op.attrs["factor"]) != 0).sum(dim=0) for n in (height, width))
     reach = torch.outer(rows, cols)
 
-    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> tuple[int, int]:
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
         per_position = (nhwc(values[0]) != 0).sum(dim=(0, 3))
         return int(per_position.sum()), int((per_position * reach).sum())
 
@@ -95,20 +93,20 @@ def _key_value(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tu
     words, size = out.size, inputs[0].size + inputs[1].size
     depths = [spec.shape[1] // heads for spec in inputs]
 
-    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> tuple[int, int]:
-        """Products of sums are sums of products: the entries of the matrix itself add up to the unit operations."""
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
+        """Every token's outer product, head by head."""
         k, v = (nhwc(x).view(-1, depth).numpy() for x, depth in zip(values, depths))
-        return adders().pairs(k, v), int(result.sum(dtype=torch.float64))
+        return adders().pairs(k, v)
 
-    def finish(seen: tuple[int, int], sums: Mapping[str, Sums]) -> OpCounts:
-        k, v = sums[key], sums[value]
+    def finish(seen: tuple[int, int], sums: Sums) -> OpCounts:
+        (events_k, sum_k), (events_v, sum_v) = sums[key], sums[value]
         return OpCounts(
-            events=k.events + v.events,
+            events=events_k + events_v,
             synops=seen[0],
             unit_ops=seen[1],
             dense_macs=dense,
             memory_writes=words,
-            input_sum=k.total + v.total,
+            input_sum=sum_k + sum_v,
             input_size=size,
         )
 
@@ -120,19 +118,19 @@ def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[
     steps, heads, depth, wide = inputs[1].shape
     dense, size = depth * out.size, inputs[0].size
 
-    def observe(values: Sequence[Tensor], result: Tensor, sums: Mapping[str, Sums]) -> AnyArray:
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
         """A spike of q visits the non-zero entries of its row of the matrices ``[T, heads*d, dv]``."""
-        return adders().reads(values[1].reshape(steps, heads * depth, wide).numpy(), sums[source].classes)
+        return adders().reads(values[1].reshape(steps, heads * depth, wide).numpy(), by_class[source])
 
-    def finish(seen: AnyArray, sums: Mapping[str, Sums]) -> OpCounts:
-        s = sums[source]
+    def finish(seen: tuple[int, int], sums: Sums) -> OpCounts:
+        events, total = sums[source]
         return OpCounts(
-            events=s.events,
-            synops=int(seen[0]),
-            unit_ops=int(seen[1]),
+            events=events,
+            synops=seen[0],
+            unit_ops=seen[1],
             dense_macs=dense,
-            memory_reads=s.events * wide,
-            input_sum=s.total,
+            memory_reads=events * wide,
+            input_sum=total,
             input_size=size,
         )
 
@@ -142,9 +140,9 @@ def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[
 def _gate(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
     source, host, size = op.inputs[1], inputs[0].size + inputs[1].size, inputs[1].size
 
-    def finish(observed: Any, sums: Mapping[str, Sums]) -> OpCounts:
-        s = sums[source]
-        return OpCounts(events=s.events, host_ops=host, input_sum=s.total, input_size=size)
+    def finish(observed: Any, sums: Sums) -> OpCounts:
+        events, total = sums[source]
+        return OpCounts(events=events, host_ops=host, input_sum=total, input_size=size)
 
     return Counter(finish)
 

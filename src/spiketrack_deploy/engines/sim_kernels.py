@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spiketrack_deploy.engines.sim_conv import Kernel, conv_kernel, spiking_conv_kernel
 from spiketrack_deploy.engines.sim_levels import level_gains, rounding_bits
-from spiketrack_deploy.engines.sim_membrane import membrane_loop
+from spiketrack_deploy.engines.sim_membrane import Fire, membrane_loop
 from spiketrack_deploy.engines.sim_tensors import LAST, Held, channels, nchw, nhwc, spikes_of
 from spiketrack_deploy.program.types import (
     DECAY_BITS,
@@ -75,7 +75,8 @@ def ni_lif_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int
             return _membrane_kernel(arrays, offset, bits, steps)
 
         def run(x: Tensor) -> Tensor:
-            spikes = loop(nhwc(x).numpy().reshape(-1, 1, height * width, count))
+            spikes = np.empty((steps, height * width, 1, count), dtype=np.uint8)
+            loop(nhwc(x).flatten(1, 2).numpy(), spikes, 0)
             return nchw(torch.from_numpy(spikes).view(steps, height, width, count))
 
         return run
@@ -83,17 +84,13 @@ def ni_lif_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int
     return fire if offset is None else lambda x: fire(x + offset)
 
 
-def _membrane_loop(
-    arrays: Arrays, offset: Tensor | None, bits: IntArray, count: int
-) -> Callable[[AnyArray], AnyArray] | None:
+def _membrane_loop(arrays: Arrays, offset: Tensor | None, bits: IntArray, count: int) -> Fire | None:
     """The compiled loop, where rounding is firing and ``v - n * reset`` stays below 2**24 (four resets below 2**23)."""
     top = arrays["thresholds"].shape[1]
-    if top * int(arrays["reset"].max()) > INT24_MAX:
-        return None
     gains = level_gains(np.broadcast_to(arrays["thresholds"].astype(np.int64), (len(bits), top)), bits)
-    if gains is None:
+    if gains is None or top * int(arrays["reset"].max()) > INT24_MAX:
         return None
-    added = None if offset is None else nhwc(offset).flatten(1, 2)[:, None].numpy()
+    added = None if offset is None else nhwc(offset).flatten(1, 2).numpy()
     return membrane_loop(count, gains, arrays["reset"].astype(np.float64), arrays["decay"], bits, added)
 
 
@@ -237,7 +234,7 @@ def gate_transpose_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: H
 
 
 def gate_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
-    """Softmax table over the steps; the weighted sum stays below 2**24."""
+    """Softmax table over the steps; every partial sum of ``weight * (n - 2)``, the -2 first, stays below 2**24."""
     scale = channels(2.0 ** inputs[0].bits)
     table = torch.from_numpy(arrays["table"].astype(np.float32))
     shift, last = op.attrs["shift"], table.numel() - 1
@@ -246,9 +243,11 @@ def gate_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8:
     def run(logits: Tensor, spikes: Tensor) -> Tensor:
         level = (logits.to(torch.float64) * scale).to(torch.int64).reshape(logits.shape[0], -1)
         index = ((level.amax(dim=0, keepdim=True) - level) >> shift).clamp_(max=last)
-        weights = table[index][:, None, None, :]
-        total = (nhwc(spikes).to(torch.float32).sub_(2) * weights).sum(dim=0, keepdim=True)
-        return _rescale(nchw(total), factor)
+        weights = table[index]
+        total = weights.sum(dim=0).mul_(-2)
+        for n, weight in zip(nhwc(spikes), weights):
+            total = torch.addcmul(total, n.to(torch.float32), weight)
+        return _rescale(nchw(total[None]), factor)
 
     return run
 
@@ -287,17 +286,34 @@ def fused_kernel(
     alike = thresholds.shape[0] == 1 and neuron_arrays.get("reset", thresholds).shape[0] == 1
     if op.kind != "query" or not alike or (out.bits != out.bits[0]).any():
         return None
-    bits = out.bits[:1]
-    product, layout = _query_parts(op, out.spec, 2.0 ** (op.attrs["shift"] - float(bits[0])))
-    currents, count, height, width = out.spec.shape
-    loop = None if steps == 1 else _membrane_loop(neuron_arrays, None, bits, count // op.attrs["heads"])
+    bits, factor = out.bits[:1], 2.0 ** (op.attrs["shift"] - float(out.bits[0]))
+    loop = None if steps == 1 else _membrane_loop(neuron_arrays, None, bits, out.spec.shape[1] // op.attrs["heads"])
+    if loop is not None:
+        return _reading_kernel(op, out.spec, steps, factor, loop)
+    product, layout = _query_parts(op, out.spec, factor)
     fire = fire_kernel(thresholds, bits) if steps == 1 else _membrane_kernel(neuron_arrays, None, bits, steps)
 
     def run(q: Tensor, memory: Tensor) -> Tensor:
         y = product(q, memory)
-        if loop is None:
-            return layout(fire(y.view(currents, -1, *y.shape[1:])).flatten(0, 1))
-        spikes = loop(y.view(currents, -1, *y.shape[1:]).numpy())
+        return layout(fire(y.view(out.spec.shape[0], -1, *y.shape[1:])).flatten(0, 1))
+
+    return run
+
+
+def _reading_kernel(op: Op, spec: TensorSpec, steps: int, factor: float, loop: Fire) -> Kernel:
+    """Query and neurons head by head, so that a product is still in the cache when its neurons fire."""
+    heads = op.attrs["heads"]
+    currents, count, height, width = spec.shape
+    tokens, wide = height * width, count // heads
+
+    def run(q: Tensor, memory: Tensor) -> Tensor:
+        asked = nhwc(q).to(torch.float32).view(currents, tokens, heads, -1)
+        scaled = memory if factor == 1.0 else memory * factor
+        spikes = np.empty((steps, tokens, heads, wide), dtype=np.uint8)
+        product = torch.empty(currents, tokens, wide)
+        for head in range(heads):
+            torch.bmm(asked[:, :, head], scaled[:, head], out=product)
+            loop(product.numpy(), spikes, head)
         return nchw(torch.from_numpy(spikes).view(steps, height, width, count))
 
     return run
