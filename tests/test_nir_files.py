@@ -163,8 +163,9 @@ def test_the_writer_refuses_what_the_reader_would(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             write_graph(graph, tmp_path / "bad.nir")
     assert not (tmp_path / "bad.nir").exists()
+    (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="cannot be written"):
-        write_graph(graph_of(SINGLE)[0], tmp_path / "no" / "folder.nir")
+        write_graph(graph_of(SINGLE)[0], tmp_path / "file" / "folder.nir")
 
 
 # Hostile files: each function damages an open file; the message must name the place.
