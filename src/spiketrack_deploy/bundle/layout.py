@@ -141,7 +141,9 @@ def check_output(out: Path, force: bool, marker: str = MANIFEST) -> None:
     try:
         place = out.resolve()
         str(place).encode("utf-8")  # encoders of video take no other names
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        if any(path.is_symlink() for path in (place, *place.parents)):
+            raise RuntimeError  # what a circle of links gives before Python 3.13
+    except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its links run in a circle"
         raise UsageError(f"{out}: cannot be a place to write ({reason}); choose another with -o") from None
     except UnicodeEncodeError:

@@ -124,7 +124,7 @@ def read_toml(path: Path, limit: int = TOML_BYTES, remedy: str = _REMEDY) -> dic
         data: dict[str, Any] = tomllib.loads(text)
         _check(data)
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).split("; use sys.")[0]
         raise InputError(f"{path}: is not valid TOML ({reason}); {remedy}") from None
     return data
 
