@@ -172,3 +172,35 @@ def test_every_change_is_seen(templates: int) -> None:
     before = seen(graph, cuts)
     problems = [problem for change in every_change(graph, cuts) if (problem := silent(change, before))]
     assert problems == []
+
+
+def torn(graph: Graph, cuts: list[Cut], draw: random.Random) -> tuple[Graph, list[Cut]]:
+    """Two structural changes at once: an edge moved, a node gone, two nodes exchanged, a cut's ends or step changed."""
+    nodes, edges, cuts, names = dict(graph.nodes), list(graph.edges), list(cuts), list(graph.nodes)
+    for _ in range(2):
+        index, cut, one, other = draw.randrange(len(edges)), draw.randrange(len(cuts)), *draw.sample(names, 2)
+        kind = draw.randrange(5)
+        if kind == 0:
+            edges[index] = (one, edges[index][1]) if draw.random() < 0.5 else (edges[index][0], one)
+        elif kind == 1:
+            nodes.pop(one, None)
+            edges = [edge for edge in edges if one not in edge]
+        elif kind == 2 and one in nodes and other in nodes:
+            nodes[one], nodes[other] = nodes[other], nodes[one]
+        elif kind == 3:
+            cuts[cut] = dataclasses.replace(cuts[cut], inputs=draw.choice(cuts).inputs)
+        elif kind == 4:
+            cuts[cut] = dataclasses.replace(cuts[cut], id=cuts[cut].id.replace("@t0", "@t2"))
+    return Graph(nodes, edges, graph.metadata), cuts
+
+
+def test_a_torn_graph_is_refused_or_unharmed() -> None:
+    """Nothing but a refusal, and no program other than the whole graph's."""
+    graph, cuts = whole(3)
+    before, refused = seen(graph, cuts), 0
+    for seed in range(60):
+        try:
+            assert seen(*torn(graph, cuts, random.Random(seed))) == before, f"seed {seed}: another program"
+        except (InputError, FitError):
+            refused += 1
+    assert refused > 50

@@ -176,8 +176,10 @@ def check_id(cut: Cut) -> None:
     """Refuse an id that does not end in the operation, and a memory or step other than the one of the id."""
     reference = CUT_PREFIX + cut.id
     name = parse(reference)
-    if not re.fullmatch(rf"{cut.op}(#\d+)?", name.part):
+    if not re.fullmatch(rf"{re.escape(cut.op)}(#\d+)?", name.part):
         raise refusal(reference, f"its id does not end in the operation, '.{cut.op}'")
+    if cut.op == "decode" and name.step:
+        raise refusal(reference, "its id names a step; the maps have one only")
     if cut.op in ("memory_write", "memory_read"):
         for field, want in (("step", name.step), ("memory", _memory_of(name.stem))):
             if cut.params.get(field) != want:
