@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +74,19 @@ def refuse(
     return sentence
 
 
-def processes(session: int) -> list[int]:
-    """Living processes of a session, by /proc; none where there is no /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
+def processes(session: int, patience: float = 5.0) -> list[int]:
+    """Processes of a session that still live after ``patience`` seconds, by /proc; none where there is no /proc."""
+    end = time.monotonic() + patience
+    while found := [pid for pid, group, state in _states() if group == session and state not in "ZX"]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
     return found
+
+
+def _states() -> Iterator[tuple[int, int, str]]:
+    """Process, session and state of every process."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            yield int(stat.parent.name), int(fields[3]), fields[0]
