@@ -14,6 +14,7 @@ spike.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from _programs import PhaseBuilder, spikes
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.report import map_phase
 from spiketrack_deploy.program.legality import check_program
 from spiketrack_deploy.program.types import Op, Phase, Program, TensorSpec, states_of
@@ -103,6 +105,105 @@ def test_cores_and_loads(tmp_path: Path) -> None:
     assert [(layer["name"], layer["neurons"], layer["cores"]) for layer in report["largest_layers"]] == [
         ("s2", 90, 2), ("stem", 60, 1), ("s1", 60, 1), ("s3", 60, 1), ("out", 30, 1),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "neurons"),
+    [
+        ("neurons_per_core", 300, [300]),
+        ("neurons_per_core", 299, [295, 5]),  # whole rows of one channel
+        ("synaptic_words_per_core", 67, [160, 140]),
+        ("synaptic_words_per_core", 66, [120, 160, 20]),  # grow's kernels take 36 however few channels are there
+        ("input_axons_per_core", 90, [160, 140]),
+        ("input_axons_per_core", 89, [150, 150]),  # row 1 of s2 would read the last row of s1
+        ("neuron_groups_per_core", 3, [160, 140]),
+        ("neuron_groups_per_core", 2, [120, 150, 30]),
+    ],
+)
+def test_a_core_takes_what_its_limits_hold_and_no_more(
+    tmp_path: Path, limit: str, value: int, neurons: list[int]
+) -> None:
+    mapping = map_phase(pencil(), "look", toy(tmp_path, **{limit: value, "cores_per_chip": 4, "tiles_x": 4})).mapping
+    assert mapping.loads.neurons.tolist() == neurons and mapping.fits
+
+
+def test_rows_in_powers_of_two(tmp_path: Path) -> None:
+    """Cores of 40 neurons that no layer shares: of four channels and five columns two rows, of six channels one, of
+    the two maps all three. Input axons: positions of the rows that the kernels of a core read."""
+    target = toy(tmp_path, neurons_per_core=40, cores_per_chip=16, tiles_x=16)
+    loads = map_phase(pencil(), "look", target, rule="power_of_two").mapping.loads
+    assert loads.neurons.tolist() == [40, 20, 40, 20, 30, 30, 30, 40, 20, 30]
+    assert loads.words.tolist() == [27, 27, 4, 4, 36, 36, 36, 10, 10, 4]
+    assert loads.axons_in.tolist() == [40, 30, 10, 5, 10, 15, 10, 20, 10, 15]
+    assert loads.groups.tolist() == [1] * 10
+
+
+@pytest.mark.parametrize(("entries", "breaches"), [(70, []), (69, [("axons_out", "stem", 70, 69)])])
+def test_more_destinations_than_the_axon_map_holds(tmp_path: Path, entries: int, breaches: list) -> None:
+    mapping = map_phase(pencil(), "look", toy(tmp_path, axon_map_per_core=entries)).mapping
+    assert [(b.rule, b.op, b.used, b.limit) for b in mapping.breaches] == breaches
+    assert mapping.fits == (not breaches)
+
+
+def test_axon_slots_of_wide_positions() -> None:
+    slots = [
+        [FAMILIES[name].axon_slots(channels) for channels in (1, 32, 33, 512, 513, 1024, 1025)] for name in FAMILIES
+    ]
+    assert dict(zip(FAMILIES, slots)) == {"loihi1": [1, 1, 2, 2, 4, 4, 6], "loihi2": [1] * 7}
+
+
+def test_pooling_and_interpolation(tmp_path: Path) -> None:
+    """Windows of 3 x 3 and bilinear weights: an output row of the factor 2 reads one source row at either end and two
+    between, so 2 rows are read 6 times and 4 columns 14 times."""
+    b = PhaseBuilder("look", np.random.default_rng(0), {})
+    b.inputs["image"] = TensorSpec("image", (1, 3, 6, 12), top=255)
+    stem = b.conv("stem", "image", 2, "a", kind="image_conv")
+    unit = b.spec(stem).unit
+    assert unit is not None
+    s = b.ni_lif("s", b.up("up", b.pool("pool", stem, 3, "a"), 2, "a", unit), "a")
+    b.outputs["map"] = b.conv("out", s, 1, "a", kind="head_out")
+    for key in ("stem.weight", "out.weight"):
+        b.arrays[key] = np.ones_like(b.arrays[key])
+    phases = {"look": b.finish()}
+    program = Program(phases, b.arrays, states_of(phases))
+    check_program(program)
+    report = map_phase(program, "look", toy(tmp_path, neurons_per_core=300)).to_dict()
+    assert report["neurons"] == {"relay": 144 + 16 + 32, "neurons": 64} and report["cores"] == 1
+    stem_synapses, pooled, interpolated, out = 72 * 3 * 2, 2 * 8 * 9, 2 * 6 * 14, 32 * 2
+    assert report["synapses"] == stem_synapses + pooled + interpolated + out
+    # Words: stem 3 x 1, a window of nine 1-bit weights per channel, 4 x 4 taps of 7 bits per channel, out 2 x 1.
+    assert report["synaptic_words"] == 3 + 2 * 9 + 2 * 16 + 2
+    assert report["loads"]["axons_in"]["max"] == 72 + 72 + 8 + 32
+    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
+    assert lines["stream synapses"] == pytest.approx(pooled + interpolated)
+    assert lines["stream messages, every destination core"] == pytest.approx(144 + 16)
+
+
+def test_a_product_of_two_live_activations(tmp_path: Path) -> None:
+    """Self-attention of 2 heads over 6 positions: 4 channels of q and k, 6 of v; half of each spikes."""
+    b = PhaseBuilder("look", np.random.default_rng(0), {})
+    b.inputs["image"] = TensorSpec("image", (1, 3, 4, 6), top=255)
+    s = b.ni_lif("s", b.conv("stem", "image", 4, "a", 3, 2, 1, kind="image_conv"), "a")
+    q, k, v = (b.ni_lif(f"{n}s", b.conv(n, s, wide, "a"), "a") for n, wide in (("q", 4), ("k", 4), ("v", 6)))
+    found = b.query("find", q, b.key_value("matrix", k, v, 2, "a"), 2, "a", 0)
+    b.outputs["map"] = b.conv("out", b.query_spike("fire", found, "a", 1.0), 2, "a", kind="head_out")
+    for key in b.arrays:
+        if key.endswith(".weight"):
+            b.arrays[key] = np.ones_like(b.arrays[key])
+    phases = {"look": b.finish()}
+    program = Program(phases, b.arrays, states_of(phases))
+    check_program(program)
+    report = map_phase(program, "look", toy(tmp_path)).to_dict()
+    assert report["neurons"] == {"neurons": 24 + 24 + 24 + 36 + 36, "memory": 12, "relay": 12}
+    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
+    # Convolutions 96, 96, 144 and 72 synapses, half visited. Into the matrix go half of the keys with half of the
+    # values: 12 pairs a position. A spike of q (half of 4 x 6) meets the 3 entries of its row.
+    products = 6 * 12 / 4 + 24 / 2 * 3
+    assert lines["synaptic operations"] == pytest.approx((96 + 96 + 144 + 72) / 2 + products)
+    assert lines["stream neuron updates"] == 12 + 12
+    # s 1, q k v 2, matrix 3, fire 4, out 5: the queries wait one step.
+    pipeline = report["pipeline"]
+    assert (pipeline["depth_steps"], pipeline["longest_delay_steps"], pipeline["delay_neurons"]) == (5, 1, 24)
 
 
 def test_a_message_of_the_short_way_waits(tmp_path: Path) -> None:
@@ -351,9 +452,18 @@ def test_measured_spikes_have_a_mean_value(tmp_path: Path) -> None:
 def test_time_steps_are_unrolled(tmp_path: Path) -> None:
     """Two steps: each neuron's second step waits for its first, so s1, s2, s3, out come one level later; the stem's
     messages wait 2 steps in step 0, and 1 (to s1) and 3 (to s3) in step 1: 60 x (2 + 3) relay neurons."""
-    report = map_phase(pencil(steps=2), "look", toy(tmp_path, cores_per_chip=8, tiles_x=8)).to_dict()
+    program, target = pencil(steps=2), toy(tmp_path, cores_per_chip=8, tiles_x=8)
+    report = map_phase(program, "look", target).to_dict()
     assert report["neurons"] == {"relay": 180, "neurons": 420}
     assert report["synapses"] == 2 * 4128 + 210  # a membrane is handed over by one synapse each
+    fading = np.concatenate([program.arrays["back.weight"], 0 * program.arrays["back.weight"]])
+    own = {
+        **program.arrays,
+        "back.weight": fading,
+        "back.shift": np.zeros((2, 4), int),
+        "back.bias": np.zeros((2, 4), int),
+    }
+    assert map_phase(replace(program, arrays=own), "look", target).to_dict()["synapses"] == 2 * 4128 + 210 - 360
     assert report["pipeline"]["depth_steps"] == 6
     assert (report["pipeline"]["longest_delay_steps"], report["pipeline"]["delay_neurons"]) == (3, 300)
     assert report["pipeline"]["stream_messages_beyond_the_counts"] == 2 * 120 + 210
