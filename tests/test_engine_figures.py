@@ -115,9 +115,9 @@ SIGNAL = int((X * X).sum())
 
 
 def recorded(x: np.ndarray, first: np.ndarray, second: np.ndarray) -> Recording:
-    """As a recorder hands spikes over: ``[T, batch, C, H, W]``."""
+    """As a front end hands spikes over: in the program's axes ``[T, C, H, W]``."""
     kept = {"s1": first, "s2": second}
-    return Recording("step", {"x": x}, {name: value[:, None].astype(np.int8) for name, value in kept.items()})
+    return Recording("step", {"x": x}, {name: value.astype(np.int8) for name, value in kept.items()})
 
 
 def test_layers_against_the_float_tracker() -> None:
