@@ -94,7 +94,8 @@ def test_progress_and_clips_that_are_too_short(tmp_path: Path) -> None:
 
 def test_a_clip_of_unknown_length_is_sampled_from_its_beginning(tmp_path: Path) -> None:
     """A video need not state its length: frames 1 to 8 then, as far as they exist."""
-    model, frames = ObservedTracker(tiny_model(tiny_config(1))), replace(open_frames(clip(tmp_path, 5)), frame_count=None)
+    model = ObservedTracker(tiny_model(tiny_config(1)))
+    frames = replace(open_frames(clip(tmp_path, 5)), frame_count=None)
     found = follow_float(model, frames, BOX)
     assert [s.frame for s in found.calibration] == [1, 3] and [s.frame for s in found.held_out] == [2, 4]
     alone = follow_float(model, replace(open_frames(tmp_path, 2), frame_count=None), BOX)
