@@ -16,7 +16,10 @@ import pytest
 
 PACKAGE = "spiketrack_deploy"
 ROOT = Path(__file__).resolve().parents[1] / "src" / PACKAGE
-HEAVY = ("torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors", "pydantic", "numba")
+HEAVY = (
+    "torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors", "pydantic", "numba",
+    "av",
+)  # fmt: skip
 
 # Library -> modules (dotted prefixes below the package) that may import it, wherever in the file.
 MAY_IMPORT = {
@@ -29,6 +32,7 @@ MAY_IMPORT = {
     "lava": ("engines.lava_worker",),
     "matplotlib": ("report", "evaluation"),
     "cv2": ("tracking", "trackers.spiketrack.make_untrained", "report", "training", "evaluation", "datasets"),
+    "av": ("tracking.video",),
     "safetensors": ("trackers", "program"),
     "pydantic": ("hardware", "inputs", "trackers", "training"),
     "click": ("cli",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import cv2
@@ -100,13 +101,34 @@ def test_a_bad_image_in_a_folder_is_named(tmp_path: Path) -> None:
         list(open_frames(tmp_path))
 
 
+def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A limit on file size makes the kernel refuse a write in the middle, as a full disk does."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (64, 96, 3)).astype(np.uint8) for _ in range(40)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"a\.mp4 cannot be written .*disk full"):
+            write_video(tmp_path / "a.mp4", frames, 10.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fps", [1 / 3, 23.976, 29.97, 1000.0])
+def test_any_rate_can_be_written(tmp_path: Path, fps: float) -> None:
+    write_video(tmp_path / "a.mp4", [grey(50)] * 4, fps)
+    source = open_frames(tmp_path / "a.mp4")
+    assert (len(list(source)), source.fps) == (4, pytest.approx(fps, rel=1e-3))
+
+
 def test_a_failed_video_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with pytest.raises(InputError, match="at least one frame"):
         write_video(path, [], 10.0)
     with pytest.raises(InputError, match="the first one had"):
         write_video(path, [grey(1), grey(1, 64, 64)], 10.0)
-    for rate in (float("nan"), 0.0, -1.0):
+    for rate in (float("nan"), 0.0, -1.0, 1e-9):
         with pytest.raises(InputError, match="frames per second"):
             write_video(path, [grey(1)], rate)
     for height, width in ((1, 1), (1, 8), (8, 1)):

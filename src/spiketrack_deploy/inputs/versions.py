@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from importlib import metadata
 
 PACKAGES = (
-    "numpy", "torch", "numba", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "pydantic",
-    "click", "rich", "matplotlib", "safetensors",
+    "numpy", "torch", "numba", "h5py", "onnx", "onnxruntime", "opencv-contrib-python-headless", "av",
+    "pydantic", "click", "rich", "matplotlib", "safetensors",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """Frames in, video out: a video file or a folder of images as one sequence of RGB frames.
 
-This module decides what counts as a usable input and in which order frames come. It must not know the tracker.
+This module decides what counts as a usable input and in which order frames come. It must not know the tracker. OpenCV
+decodes. PyAV encodes, because OpenCV's writer takes no options: its VP9 needs fifteen times as long for a larger file
+of the same quality. Both are imported on use, because start-up must not pay for them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import math
 import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,14 @@ from spiketrack_deploy.tracking.images import IMAGE_SUFFIXES, Image, decode_imag
 DEFAULT_FPS = 25.0
 """Frames per second of a folder of images, which has no clock, and of a video that states none."""
 MAX_IMAGE_BYTES = 2**28
-CODECS = ("avc1", "vp09", "mp4v")
-"""Tried in this order: browsers play the first two; the last is what every OpenCV build can write."""
+CODECS = {
+    "libx264": {"preset": "veryfast", "crf": "20"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0"},
+    "mpeg4": {"qmin": "2", "qmax": "4"},
+}
+"""FFmpeg's encoders with their options, tried in this order: browsers play the first two, every build has the last."""
+RATE_PARTS = 65535
+"""Largest denominator of a frame rate that all of them can write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,53 +96,60 @@ def _check_name(path: Path) -> None:
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[Image], fps: float) -> None:
-    """Write RGB frames of one size as an mp4; H.264 or VP9 where this OpenCV can, else MPEG-4.
+    """Write RGB frames of one size as an mp4; H.264 or VP9 where this PyAV can, else MPEG-4.
 
     The file appears only when it is whole. An odd last row or column is cut, as the codecs need even sides. Raises
     :class:`InputError` for no frames, mixed sizes, an impossible rate, or a path that cannot be written.
     """
     target = Path(path)
-    if not math.isfinite(fps) or fps <= 0:
+    rate = Fraction(fps).limit_denominator(RATE_PARTS) if math.isfinite(fps) else Fraction(0)
+    if rate <= 0:
         raise InputError(f"a video cannot have {fps} frames per second")
     if not target.parent.is_dir():
         raise InputError(f"video {target} cannot be written: folder {target.parent} does not exist")
     _check_name(target.absolute())
     with whole(target) as part:
-        _encode(part, frames, fps, target)
+        _encode(part, frames, rate, target)
 
 
-def _encode(part: Path, frames: Iterable[Image], fps: float, target: Path) -> None:
-    writer, size = None, (0, 0)
+def _encode(part: Path, frames: Iterable[Image], rate: Fraction, target: Path) -> None:
+    import av
+
+    stream, size = None, (0, 0)
     try:
-        for frame in frames:
-            check_frame(frame)
-            height, width = frame.shape[0] & ~1, frame.shape[1] & ~1
-            if writer is None:
-                size, writer = (width, height), _open_writer(part, fps, width, height, target)
-            if (width, height) != size:
-                raise InputError(
-                    f"video {target.name}: a frame has {width}x{height} pixels, the first one had {size[0]}x{size[1]}"
-                )
-            writer.write(np.ascontiguousarray(frame[:height, :width, ::-1]))
-    finally:
-        if writer is not None:
-            writer.release()
-    if writer is None:
-        raise InputError("a video needs at least one frame")
-    if not part.is_file() or not part.stat().st_size:
-        raise InputError(f"video {target} cannot be written; is the disk full or the folder read-only?")
+        with av.open(str(part), "w", format="mp4") as file:
+            for frame in frames:
+                check_frame(frame)
+                height, width = frame.shape[0] & ~1, frame.shape[1] & ~1
+                if stream is None:
+                    size, stream = (width, height), _open_stream(file, rate, width, height)
+                if (width, height) != size:
+                    raise InputError(
+                        f"video {target.name}: a frame has {width}x{height} pixels, the first one had "
+                        f"{size[0]}x{size[1]}"
+                    )
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+                file.mux(stream.encode(picture))
+            if stream is None:
+                raise InputError("a video needs at least one frame")
+            file.mux(stream.encode())
+    except av.FFmpegError as error:
+        raise InputError(
+            f"video {target} cannot be written ({error.strerror}); is the disk full or the folder read-only?"
+        ) from error
 
 
-def _open_writer(part: Path, fps: float, width: int, height: int, target: Path) -> Any:
-    cv2 = opencv()
+def _open_stream(file: Any, rate: Fraction, width: int, height: int) -> Any:
+    import av
+
     if not width or not height:
         raise InputError("a video needs frames of at least 2x2 pixels")
-    for codec in CODECS:
-        writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, (width, height))
-        if writer.isOpened():
-            return writer
-        writer.release()
-    raise InputError(f"video {target} cannot be written: this OpenCV has none of the codecs {', '.join(CODECS)}")
+    for codec, options in CODECS.items():
+        if codec in av.codecs_available:
+            stream = file.add_stream(codec, rate=rate, options=options)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            return stream
+    raise InputError(f"no video can be written: this PyAV has none of the encoders {', '.join(CODECS)}")
 
 
 def _open_folder(folder: Path, max_frames: int | None) -> FrameSource:
