@@ -8,6 +8,8 @@ VENV_FULL  ?= .venv-full
 DEMO       ?= export/demo
 MODEL      ?= spiketrack-nano
 PYTEST     ?= $(PY) -m pytest -q
+# One process per core: most of the suite waits for commands that it runs. PARALLEL= runs it in one process.
+PARALLEL   ?= -n auto --maxprocesses 4
 PY         := $(VENV)/bin/python
 ENV        := VENV="$(VENV)" VENV_LAVA="$(VENV_LAVA)" VENV_FULL="$(VENV_FULL)" NEWEST="$(NEWEST)" sh scripts/env.sh
 
@@ -52,7 +54,7 @@ lint: env
 test: env env-lava
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 test-slow: env env-lava
 	$(PYTEST) -m slow
