@@ -48,7 +48,7 @@ def copy_tree(folder: Path) -> Path:
 def run_tests(tree: Path, files: list[str], limit: float, under: tuple[str, ...] = (), **env: str) -> tuple[int, str]:
     """Exit status and output of the tests in ``tree``; what they started is ended with them."""
     path = os.pathsep.join(str(tree / name) for name in ("src", "scripts"))
-    command = [sys.executable, *under, "-m", "pytest", "-q", "--tb=line", "-rfE", "--hypothesis-seed=0"]
+    command = [sys.executable, *under, "-m", "pytest", "-q", "--tb=line", "-rfE", "--hypothesis-seed=0", "--timeout=0"]
     command += [] if under else ["-x"]
     # One thread of PyTorch: several lose a hundredfold where other jobs hold the processors.
     around = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | env
