@@ -116,8 +116,7 @@ def test_a_signal_ends_all_workers(tmp_path: Path, config: Path, number: int, gr
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as leader:  # fmt: skip
         assert leader.stderr is not None
-        reported = leader.stderr.readline()
-        assert "step 50" in reported, reported
+        assert leader.stderr.readline() == "training from step 0\n"
         (os.killpg if group else os.kill)(leader.pid, number)
         said = leader.stderr.read()  # until every process that could write to it is gone
     assert leader.returncode == code, said
@@ -126,4 +125,4 @@ def test_a_signal_ends_all_workers(tmp_path: Path, config: Path, number: int, gr
         *_, sentence = said.splitlines()
         assert sentence == "interrupted; what was trained is saved, the same command goes on from there"
         assert "Traceback" not in said
-        assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] >= 50
+        assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] >= 1

@@ -145,6 +145,8 @@ class Trainer:
         self.average = Averaged(self.model, job.recipe.ema, average)
         self.meter = SynopMeter(stage.convolutions())
         self._signal = 0
+        self._started = 0.0
+        self._ended = False
 
     def progress(self) -> float:
         """0..1 by steps, or by the clock where the recipe has a budget of minutes."""
@@ -169,20 +171,17 @@ class Trainer:
         return self.stage.deployed(self.average.state)
 
     def _steps(self) -> None:
-        started, before = time.monotonic(), self.state.seconds
-        last_save = last_validation = started
-        progress = self.progress()
-        while progress < 1:
-            self._step(progress)
-            self.state.seconds = before + time.monotonic() - started
-            # Everybody stops where the leader stops; 2 says that it was told to.
-            progress = self.crew.average((), 2.0 if self._signal else self.progress())
-            now = time.monotonic()
-            if self.crew.leads and self.state.step % self.job.report_every == 0:
-                self._report()
-            if not self.crew.leads or progress > 1:
+        self._started = time.monotonic() - self.state.seconds
+        last_save = last_validation = time.monotonic()
+        self.tell(f"training from step {self.state.step}", 0, 0)
+        while self.progress() < 1 and not self._ended:
+            self._step(self.progress())
+            if not self.crew.leads:
                 continue
-            if now - last_validation > self.job.validate_every:
+            if self.state.step % self.job.report_every == 0:
+                self._report()
+            now = time.monotonic()
+            if now - last_validation > self.job.validate_every and not self._ended:
                 self._validate()
                 last_validation = time.monotonic()
             if now - last_save > self.job.save_every:
@@ -237,7 +236,10 @@ class Trainer:
         penalty = 0.0 if synops is None else recipe.synop_penalty * synops / 1e6
         (losses.total + penalty).backward()
         parameters = list(self.model.parameters())
-        crew.average(parameters, 0.0)
+        # Everybody reads the leader's clock, and ends where the leader ends: below 0 says that it was told to.
+        seconds = time.monotonic() - self._started
+        told = crew.average(parameters, -seconds if self._signal else seconds)
+        self.state.seconds, self._ended = abs(told), told < 0
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         set_rate(self.optimiser, learning_rate(recipe, progress))
         self.optimiser.step()
