@@ -211,3 +211,24 @@ def test_a_state_that_grows_without_end_is_not_proved() -> None:
     check_program(program)
     with pytest.raises(VerificationError, match="step sum"):
         demand_ranges(program, "stop")
+
+
+def test_a_map_of_biases_counts_with_its_ends() -> None:
+    """Borders of a normalised image have other biases than its middle: each side of the bound takes the furthest."""
+    arrays = {
+        "weight": np.array([2, -3], np.int8).reshape(1, 2, 1, 1, 1),
+        "shift": np.zeros((1, 2), np.int8),
+        "bias": np.array([[[-7, 5, 11]], [[-20, -4, 9]]], np.int32),
+    }
+    pixels = (np.zeros(1, int), np.array([255]))
+    low, high = bound(Op("c", "image_conv", ("x",), "b", conv_attrs()), arrays, [pixels], [])
+    assert low.tolist() == [-7, -3 * 255 - 20] and high.tolist() == [2 * 255 + 11, 9]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_a_rounding_shift_is_bounded_by_its_own_rounding(shift: int) -> None:
+    ends = np.array([-37, 90])
+    op = Op("r", "requantise", ("x",), "b")
+    low, high = bound(op, {"shift": np.array([shift], np.int8)}, [(ends[:1], ends[1:])], [])
+    got = stream.requantise(ends[None, None, None], np.array([shift], np.int8)).ravel()
+    assert (low.item(), high.item()) == tuple(got.tolist()) == tuple(np.floor(ends / 2**shift + 0.5 * (shift > 0)))

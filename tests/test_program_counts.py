@@ -242,3 +242,7 @@ def test_every_count_of_every_kind_of_operation(phase: str) -> None:
     assert walked > 10
     if phase == "search":
         assert kinds == set(OP_TABLE)
+
+
+def test_nothing_counted_is_zero_everywhere() -> None:
+    assert set(OpCounts().to_dict().values()) == {0}
