@@ -105,6 +105,7 @@ def test_libraries_do_not_speak_beside_the_sentence(bundle: Path, short: bool) -
     refuse(bundle.parent, 3, ("0.png",), "track", "bundle", "clip", *BOX, "-o", "out")
 
 
+@pytest.mark.usefixtures("heeds_sigint")
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
