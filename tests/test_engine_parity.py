@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from spiketrack_deploy.engines import onnx_export, sim_kernels
+from spiketrack_deploy.engines import onnx_export, sim, sim_kernels
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.factory import ENGINES, make_engine
 from spiketrack_deploy.engines.onnx_engine import OnnxEngine
@@ -172,8 +172,9 @@ def two_threads():
 
 
 @pytest.mark.parametrize("inner", [1, 3, None])
-def test_overlapping_runs_leave_the_threads_that_were_set(two_threads, inner: int | None) -> None:
+def test_overlapping_runs_leave_the_threads_that_were_set(monkeypatch, two_threads, inner: int | None) -> None:
     """The first to start ends first, and the second began in a thread that PyTorch did not know."""
+    monkeypatch.setattr(sim, "SMALL_MACS", 0)
     program = random_program(0, 1)
     inputs = random_inputs(program, 0)["search"]
     started, ended = threading.Event(), threading.Event()
@@ -204,6 +205,18 @@ def test_overlapping_runs_leave_the_threads_that_were_set(two_threads, inner: in
     probe.join(60)
     assert seen == {"inside": inner or 2, "after": 2}
     assert fresh == [2] and two_threads.get_num_threads() == 2
+
+
+def test_a_small_program_has_one_thread_unless_more_are_asked_for(monkeypatch) -> None:
+    program = random_program(0, 1)
+    assert (SimEngine(program).threads, SimEngine(program, threads=2).threads) == (1, 2)
+    macs = []
+    for phase, inputs in random_inputs(program, 0).items():
+        counts = SimEngine(program).run(phase, inputs).counts
+        macs.append(sum(counts[op.name].dense_macs for op in program.phases[phase].ops if "weight" in op.arrays))
+    for limit, expected in ((max(macs), None), (max(macs) + 1, 1)):
+        monkeypatch.setattr(sim, "SMALL_MACS", limit)
+        assert SimEngine(program).threads is expected
 
 
 def test_a_run_that_fails_leaves_the_threads_that_were_set(two_threads) -> None:

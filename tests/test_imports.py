@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "matplotlib": ("report", "evaluation"),
     "cv2": ("tracking", "trackers.spiketrack.make_untrained", "report", "training", "evaluation", "datasets"),
     "av": ("tracking.video",),
+    "threadpoolctl": ("lowering.lower",),
     "safetensors": ("trackers", "program"),
     "pydantic": ("hardware", "inputs", "trackers", "training"),
     "click": ("cli",),

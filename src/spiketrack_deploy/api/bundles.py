@@ -172,12 +172,14 @@ def track(
         if source is None:
             steps, costs, remark = _track_bundle(Path(model), frames, clip, engine or "sim", threads, tell)
         else:
+            from spiketrack_deploy.engines.sim_threads import FLOAT_THREADS
+            from spiketrack_deploy.engines.sim_threads import threads as torch_threads
             from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
-            from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork, set_threads
+            from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 
-            set_threads(threads)
-            network = TorchNetwork(load_checkpoint(source.path)[0])
-            steps, costs = follow(network, frames, clip.init, "float tracker", tell), None
+            with torch_threads(threads or FLOAT_THREADS):
+                network = TorchNetwork(load_checkpoint(source.path)[0])
+                steps, costs = follow(network, frames, clip.init, "float tracker", tell), None
         write_boxes(folder / layout.BOXES, clip, steps, costs)
         write_overlay(folder / layout.VIDEO, frames, clip, steps, costs, remark)
     last = steps[-1]

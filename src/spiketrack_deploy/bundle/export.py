@@ -158,10 +158,9 @@ def _options(plan: Plan) -> dict[str, Any]:
 
 def _compile(plan: Plan, folder: Path, clock: Clock) -> tuple[LoweringResult, FloatRun]:
     """Through the files: the lowering sees what was written and nothing else of the tracker but its spikes."""
+    from spiketrack_deploy.engines.sim_threads import FLOAT_THREADS, threads
     from spiketrack_deploy.frontends.compile import Options, compile
-    from spiketrack_deploy.trackers.spiketrack.torch_network import set_threads
 
-    set_threads(plan.threads)
     options = Options(
         clip=plan.clip,
         max_frames=plan.max_frames,
@@ -170,7 +169,8 @@ def _compile(plan: Plan, folder: Path, clock: Clock) -> tuple[LoweringResult, Fl
         tell=clock.tell,
         stage=clock.stage,
     )
-    compiled = compile(plan.source.path, options)
+    with threads(plan.threads or FLOAT_THREADS):
+        compiled = compile(plan.source.path, options)
     if compiled.run is None:
         raise InputError(f"{plan.source.path}: nothing was followed on the clip")
     return compiled.report, compiled.run

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from spiketrack_deploy.engines.sim_tensors import Held
 
 KERNEL_CHOICES = ("auto", "float32")
+SMALL_MACS = 10**9
+"""Dense multiply-accumulates of a phase, below which one thread is faster than several: spiketrack-nano has 0.07 of
+these units in a search frame, s256_t1 3.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +153,20 @@ def _steps(phase: Phase, nodes: Sequence[Node], pairs: Mapping[int, tuple[int, K
     return tuple(Step(members, kernel, tuple(ends)) for (members, kernel), ends in zip(groups, ending, strict=True))
 
 
+def _is_small(program: Program) -> bool:
+    """Whether no phase has enough to do for threads to pay for waiting for one another."""
+    for phase in program.phases.values():
+        weighted = ((program.arrays[op.arrays["weight"]], op) for op in phase.ops if "weight" in op.arrays)
+        if sum(prod(weight.shape[2:]) * phase.values[op.name].size for weight, op in weighted) >= SMALL_MACS:
+            return False
+    return True
+
+
 class SimEngine(BaseEngine):
     """Runs a program exactly and fast.
 
-    ``threads``: PyTorch threads while a phase runs, ``None`` leaves PyTorch's own; results do not depend on it.
+    ``threads``: PyTorch threads while a phase runs; ``None``: one for a small program, else PyTorch's own. Results do
+    not depend on it.
     ``kernels``: ``auto`` takes int8 convolutions where a probe finds them equal to float32 ones, ``float32`` never.
     VerificationError where the range proof fails, EngineError for an operation without a kernel.
     """
@@ -182,7 +196,7 @@ class SimEngine(BaseEngine):
                         f"the sim engine adds up spikes of at most {SPIKE_MAX}, {name} has {spec.top}; use --engine "
                         "reference"
                     )
-        self.threads = threads
+        self.threads = 1 if threads is None and _is_small(program) else threads
         self.int8 = kernels == "auto" and int8_available()
         self._plans: dict[str, Plan] = {}
 

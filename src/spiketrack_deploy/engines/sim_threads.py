@@ -1,8 +1,8 @@
-"""PyTorch's number of threads while an engine runs.
+"""PyTorch's number of threads while an engine or a float tracker runs.
 
 This module decides what the number is inside and that it is as before outside. PyTorch keeps one number for the process
-and one for each thread that has computed, which takes over the former on its first use; so engines that overlap
-share one memory of the number to return to.
+and one for each thread that has computed, which takes over the former on its first use; so runs that overlap share one
+memory of the number to return to.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+FLOAT_THREADS = 1
+"""Of a float64 tracker where nobody asks for more: PyTorch convolves its depthwise layers channel by channel, which is
+too little to share (a frame of spiketrack-nano takes 9 ms with one thread, 19 and more with two)."""
+
 _lock = Lock()
 _inside = 0
 _before = 0
@@ -18,7 +22,7 @@ _before = 0
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """``count`` threads in the calling thread inside the block; ``None``: as many as before any engine ran."""
+    """``count`` threads in the calling thread inside the block; ``None``: as many as before any run."""
     global _inside, _before
     import torch
 

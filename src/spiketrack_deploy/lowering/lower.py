@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from spiketrack_deploy.errors import FitError
 from spiketrack_deploy.lowering.calibrate import (
@@ -170,7 +171,12 @@ def lower(
     network's. FitError: a worst case cannot be held in signed 24 bits.
     """
     check_network(network)
-    x = Lowering(network, calibration, meta or {}, progress)
+    # The products of the measuring are small: BLAS threads that wait for one another take forty times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _lower(Lowering(network, calibration, meta or {}, progress), seen)
+
+
+def _lower(x: Lowering, seen: Callable[[Pass, Lowering], None]) -> LoweringResult:
     _run(PASSES[:TRIED_AGAIN], x, seen)
     for penalty in range(_TRIES):
         x.penalty = penalty

@@ -67,7 +67,6 @@ class TorchNetwork:
         return images.to(self._dtype).unsqueeze(1)
 
 
-def set_threads(threads: int | None) -> None:
-    """Threads of PyTorch in this process; ``None`` leaves its own choice."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+def set_threads(threads: int) -> None:
+    """Threads of PyTorch in this process, which is a worker's own."""
+    torch.set_num_threads(threads)
