@@ -4,9 +4,10 @@
 
 Builds the seeded model of an official configuration, writes it as a NIR graph in memory, lowers that to a program
 (without calibration frames, which change exponents and not speed) and runs everything on the same crops, frame by frame
-in turn, so that a busy machine slows all alike. ONNX Runtime runs the float32 network as PyTorch exports it, once. The
-floor is the program's convolutions alone, with the kernels and the spikes that the simulator gives them: what a frame
-would take if nothing else cost anything. Medians, ratios, the share of counting and the peak memory of the process.
+in drawn turns, so that a busy machine slows all alike and nobody always finds the caches as the same other left them.
+ONNX Runtime runs the float32 network as PyTorch exports it, once. The floor is the program's convolutions alone, with
+the kernels and the spikes that the simulator gives them: what a frame would take if nothing else cost anything.
+Medians, ratios, the share of counting and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ def measure(name: str, threads: int, frames: int, clock: Callable[[], float]) ->
         portable = onnx_search(model, normal[0], float_memories, threads)
         floor = convolutions(engine, {"image": images[0], **memories})
         times: dict[str, list[float]] = {key: [] for key in LABELS}
+        turns = np.random.default_rng(0)
         for index in range(WARM + frames):
             i = index % len(crops)
             inputs = {"image": images[i], **memories}
@@ -146,8 +148,8 @@ def measure(name: str, threads: int, frames: int, clock: Callable[[], float]) ->
                 "sim_uncounted": lambda inputs=inputs: engine.run("search", inputs, count=False),
                 "int8_convolutions": floor,
             }
-            for key, call in calls.items():
-                seconds = timed(call, clock)
+            for key in turns.permutation(list(calls)):
+                seconds = timed(calls[key], clock)
                 if index >= WARM:
                     times[key].append(seconds)
         update = {
