@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spiketrack_deploy.energy.layers import COUNTS
-from spiketrack_deploy.energy.pricing import CAUSES, CHARGES
+from spiketrack_deploy.energy.pricing import BY_WORD, CAUSES, CHARGES
 from spiketrack_deploy.errors import ProfileError, UsageError
 from spiketrack_deploy.hardware.profiles import MAX_BYTES, list_profiles, load_profile
 from spiketrack_deploy.hardware.vocabulary import LIMITS, PRICES, TAGS, UNITS
@@ -68,7 +68,8 @@ def test_the_vocabulary_is_closed_and_consistent() -> None:
     for name, (dimension, meaning) in PRICES.items():
         assert dimension in {known for known, _ in UNITS.values()} and meaning, name
         assert dimension == "energy" or name not in CHARGES, f"{name}: only an energy multiplies a count"
-    assert set(CHARGES) | {"event_total", "state_reset"} == {n for n, (d, _) in PRICES.items() if d == "energy"}
+    energies = {n for n, (d, _) in PRICES.items() if d == "energy"}
+    assert set(CHARGES) | {"event_total", "state_reset", BY_WORD[0]} == energies
     assert {charge.cause for charge in CHARGES.values()} == set(CAUSES)
     assert all(unit and meaning for unit, meaning in LIMITS.values())
     assert COUNTS is COUNT_FIELDS, "the program's counts are the only list of counts"

@@ -21,7 +21,7 @@ from spiketrack_deploy.energy.layers import LayerCounts, Number
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.units import ZERO, Interval, total
 
-CAUSES = ("synops", "neuron", "message", "relay", "memory", "mac")
+CAUSES = ("synops", "neuron", "message", "relay", "memory", "mac", "step")
 """What the energy of a layer is split by."""
 
 
@@ -47,13 +47,21 @@ CHARGES: dict[str, Charge] = {
     "relay_synop": Charge("relay_synops", "relay"),
     "memory_read": Charge("memory_reads", "memory"),
     "memory_write": Charge("memory_writes", "memory"),
+    "slot_native": Charge("slot_steps_native", "neuron"),
+    "slot_microcode": Charge("slot_steps_microcode", "neuron"),
+    "chip_step": Charge("chip_steps", "step"),
     "hop_ew": Charge("hops_ew", "message"),
     "hop_ns": Charge("hops_ns", "message"),
 }
 """Price -> what it multiplies. Prices that are not here are never multiplied by a count (power, time, totals)."""
 
-MAPPED = ("hop_ew", "hop_ns")
+MAPPED = ("slot_native", "slot_microcode", "chip_step", "hop_ew", "hop_ns")
 """Prices whose count only a mapping knows."""
+
+BY_WORD = ("synop_word", "synaptic_words")
+"""Price and count of the other structure that the same measurements allow: all synaptic energy in words of memory read.
+It stands instead of the prices of synaptic operations (:data:`BY_OPERATION`), never beside them."""
+BY_OPERATION = ("synop", "mac", "relay_synop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,28 @@ class Part:
 def bill(counts: Mapping[str, Number], profile: Profile) -> tuple[Part, ...]:
     """Every payable count times its price (nanojoules, band end by end)."""
     return tuple(Part(name, c.cause, count, cost * count) for name, c, cost, count in charged(counts, profile))
+
+
+def bill_by_words(counts: Mapping[str, Number], profile: Profile) -> tuple[Part, ...] | None:
+    """The same counts where synaptic energy is in words of memory read (:data:`BY_WORD`) and not in operations.
+
+    ``None`` where the profile has no price of a word or nobody counted words."""
+    name, count = BY_WORD
+    cost = profile.price(name)
+    if cost is None or count not in counts:
+        return None
+    words = Part(name, "synops", counts[count], cost * counts[count])
+    return (words, *(part for part in bill(counts, profile) if part.price not in BY_OPERATION))
+
+
+def covering(counts: Mapping[str, Number], profile: Profile) -> Interval:
+    """Energy of ``counts``, nanojoules: nominal by operations, the band over both structures."""
+    found = total(part.energy for part in bill(counts, profile))
+    other = bill_by_words(counts, profile)
+    if other is None:
+        return found
+    by_words = total(part.energy for part in other)
+    return Interval(min(found.low, by_words.low), found.nominal, max(found.high, by_words.high))
 
 
 def payable(layer: LayerCounts, substeps: int) -> dict[str, Number]:

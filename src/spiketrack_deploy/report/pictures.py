@@ -16,6 +16,7 @@ CAUSE_COLOURS = {
     "relay": "#cc79a7",
     "memory": "#56b4e9",
     "mac": "#d55e00",
+    "step": "#8c6bb1",
 }
 _OTHER = "#777777"
 _INK, _GRID, _ALERT = "#222222", "#dddddd", "#b00020"

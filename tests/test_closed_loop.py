@@ -1,0 +1,46 @@
+"""One run in flight: the time of a step and the bill of what elapses, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spiketrack_deploy.energy.pricing import BY_WORD, bill, bill_by_words, covering
+from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.mapping.closed_loop import step_time
+
+
+def test_a_step_is_its_busiest_core_and_the_barrier() -> None:
+    """Three cores: one of many operations, one of many words, one of many slots; end by end of the prices."""
+    profile = load_profile("loihi2")
+    synops, words, slots = np.array([9e4, 10.0, 0.0]), np.array([10.0, 2e4, 0.0]), np.array([100, 200, 3000])
+    for end in ("low", "nominal", "high"):
+        ns = {name: getattr(profile.price(name), end) for name in ("t_synop", "t_word", "t_slot_microcode")}
+        cores = [9e4 * ns["t_synop"], 2e4 * ns["t_word"], 3000 * ns["t_slot_microcode"]]
+        one = max(cores) + getattr(profile.price("t_barrier_chip"), end)
+        assert getattr(step_time(profile, synops, words, 0, slots, 1), end) == pytest.approx(one)
+        more = max(cores) + getattr(profile.price("t_barrier_chips"), end)
+        assert getattr(step_time(profile, synops, words, 0, slots, 8), end) == pytest.approx(more)
+    floor = profile.price("t_barrier_chip")
+    assert step_time(profile, 0, 0, 0, 0, 1) == floor, "a step in which nothing happens still takes the floor"
+    hard = step_time(profile, 0, 0, 3000, 0, 1).nominal - floor.nominal
+    assert hard == pytest.approx(3000 * profile.price("t_slot_native").nominal)
+
+
+def test_words_stand_instead_of_operations() -> None:
+    """The two structures share every other part; the band covers both and the nominal is that of operations."""
+    profile = load_profile("loihi2")
+    counts = {"synops": 9e5, "macs": 2e5, "relay_synops": 1e5, BY_WORD[1]: 3e5, "slot_steps_microcode": 1e6}
+    counts |= {"slot_steps_native": 2e6, "chip_steps": 59}
+    one, other = bill(counts, profile), bill_by_words(counts, profile)
+    synaptic = {"synop", "mac", "relay_synop"}
+    assert {p.price for p in one} == synaptic | {"slot_native", "slot_microcode", "chip_step"}
+    assert {p.price for p in other} == {p.price for p in one} - synaptic | {"synop_word"}
+    sums = [sum(p.energy.nominal for p in parts) for parts in (one, other)]
+    rest = 1e6 * profile.price("slot_microcode").nominal + 2e6 * profile.price("slot_native").nominal
+    rest += 59 * profile.price("chip_step").nominal
+    assert sums[1] == pytest.approx(3e5 * profile.price("synop_word").nominal + rest)
+    whole = covering(counts, profile)
+    assert whole.nominal == pytest.approx(sums[0])
+    assert whole.high == pytest.approx(max(sum(p.energy.high for p in parts) for parts in (one, other)))
+    assert bill_by_words(counts, load_profile("loihi1")) is None, "no word of Loihi 1 has a price"
