@@ -112,9 +112,7 @@ def limit(runs: list[Run], frames: int) -> int:
 
 def summary(results: list[ParityResult], runs: list[Run], uncounted: list[float]) -> dict[str, object]:
     """Totals of the runs of one engine."""
-    times = {
-        phase: [r.seconds[phase][1] for r in results if phase in r.seconds] for phase in ("search", "template")
-    }
+    times = {phase: [r.seconds[phase][1] for r in results if phase in r.seconds] for phase in ("search", "template")}
     first = next((r.first for r in results if r.first is not None), None)
     return {
         "search_frames": sum(phase == "search" for phase, _ in runs),

@@ -161,9 +161,7 @@ def messages_per_spike(layout: Layout, found: Sequence[LayerReplay]) -> float:
     return sum(messages(layout, item) for item in found) / sum(item.counts.events for item in found)
 
 
-def with_messages(
-    layout: Layout, found: Sequence[LayerReplay], rows: Sequence[LayerCounts]
-) -> list[LayerCounts]:
+def with_messages(layout: Layout, found: Sequence[LayerReplay], rows: Sequence[LayerCounts]) -> list[LayerCounts]:
     """Counts of ``pilotnet.per_step`` in which every spike is a message to each of its destination cores."""
     sent = {item.layer.name: messages(layout, item) for item in found}
     return [replace(row, counts={**row.counts, "events": sent[row.name]}) if row.name in sent else row for row in rows]

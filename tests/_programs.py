@@ -155,9 +155,7 @@ class PhaseBuilder:
             arrays["decay"] = self.put(
                 f"{name}.decay.{steps}", self.rng.integers(700, 1500, steps - 1).astype(np.uint16)
             )
-        return self.op(
-            name, "ni_lif", [x], block, spikes((steps, *spec.shape[1:])), {"steps": steps}, arrays
-        )
+        return self.op(name, "ni_lif", [x], block, spikes((steps, *spec.shape[1:])), {"steps": steps}, arrays)
 
     def add(self, name: str, a: str, b: str, block: str) -> str:
         first, second = self.spec(a), self.spec(b)

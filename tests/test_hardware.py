@@ -132,7 +132,9 @@ HOSTILE = {
     "no name": ('name = "toy"\n', "", "name"),
     "path for a name": ('name = "toy"', 'name = "../toy"', "name"),
     "unknown family": (
-        'kind = "chip"', 'kind = "chip"\nfamily = "loihi3"', "unknown family 'loihi3'; known are loihi1, loihi2"
+        'kind = "chip"',
+        'kind = "chip"\nfamily = "loihi3"',
+        "unknown family 'loihi3'; known are loihi1, loihi2",
     ),
     "family of a convention": ('kind = "chip"', 'kind = "convention"\nfamily = "loihi2"', "no family"),
     "unknown kind": ('kind = "chip"', 'kind = "brain"', "kind"),

@@ -52,9 +52,7 @@ def program_spikes(program: Program, shown: Sample) -> tuple[dict[str, np.ndarra
 
         return keep
 
-    template = run_phase(
-        program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)}, watch=watch("template")
-    )
+    template = run_phase(program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)}, watch=watch("template"))
     inputs = {"image": shown.searches[:1].transpose(0, 3, 1, 2), **template.outputs}
     search = run_phase(program, "search", inputs, watch=watch("search"))
     kinds = {op.name: op.kind for op in program.phases["search"].ops}

@@ -1,2 +1,1 @@
-"""The folder that an export writes: files and manifest, known answers, verification, where it came from.
-"""
+"""The folder that an export writes: files and manifest, known answers, verification, where it came from."""

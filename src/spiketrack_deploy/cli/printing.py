@@ -242,9 +242,7 @@ def inspect_summary(result: Result) -> None:
     _table(f"{result['kind']} {result['name']}", ["what", "value"], rows)
     nir = result["nir"]
     _table("NIR nodes", ["kind", "nodes"], [(kind, thin(count)) for kind, count in nir["nodes"].items()], right=(1,))
-    cuts = [
-        (name, op, thin(count)) for name, phase in nir["phases"].items() for op, count in phase["cut_ops"].items()
-    ]
+    cuts = [(name, op, thin(count)) for name, phase in nir["phases"].items() for op, count in phase["cut_ops"].items()]
     _table("Cuts: what NIR cannot say (--json lists each)", ["phase", "operation", "cuts"], cuts, right=(2,))
     if result["kind"] == "bundle":
         _margins(result["ranges"])

@@ -1,2 +1,1 @@
-"""Annotated sequences and pictures on disk, read alike for training and for evaluation.
-"""
+"""Annotated sequences and pictures on disk, read alike for training and for evaluation."""

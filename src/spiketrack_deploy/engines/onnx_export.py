@@ -129,9 +129,7 @@ def _fire(g: _Graph, level: str, thresholds: AnyArray, out: str | None = None) -
     if bits is not None:
         real = g.node("Mul", level, g.per_channel(np.exp2(-bits.astype(np.float64))))
         return g.node("Round", g.node("Clip", real, g.number(0.0), g.number(float(SPIKE_MAX))), out=out)
-    reached = [
-        g.cast(g.node("GreaterOrEqual", level, g.per_channel(column)), np.float32) for column in thresholds.T
-    ]
+    reached = [g.cast(g.node("GreaterOrEqual", level, g.per_channel(column)), np.float32) for column in thresholds.T]
     return g.node("Sum", *reached, out=out)
 
 

@@ -23,9 +23,7 @@ class Proof:
     def __init__(self, program: Program) -> None:
         because = "only the reference engine is exact there, so use --engine reference or export again"
         demand_ranges(program, because, min(program.width, FLOAT_BITS))
-        self._bounds = {
-            name: (int(low.min()), int(high.max())) for name, (low, high) in state_bounds(program).items()
-        }
+        self._bounds = {name: (int(low.min()), int(high.max())) for name, (low, high) in state_bounds(program).items()}
 
     def inputs(self, phase: Phase, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """The phase's inputs. InputError: one is missing, has another shape, or holds a value that the proof leaves out

@@ -1,2 +1,1 @@
-"""What a user names: models, clips, targets, bundled data.
-"""
+"""What a user names: models, clips, targets, bundled data."""

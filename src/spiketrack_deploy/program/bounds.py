@@ -121,7 +121,6 @@ def demand_ranges(program: Program, because: str, bits: int | None = None) -> Ma
     ]
     if failed:
         raise VerificationError(
-            f"program: {len(failed)} operations may leave signed {bits} bits ({'; '.join(failed[:3])}); "
-            f"{because}"
+            f"program: {len(failed)} operations may leave signed {bits} bits ({'; '.join(failed[:3])}); {because}"
         )
     return ranges

@@ -32,9 +32,7 @@ def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
 
 def describe_weights(program: Program) -> dict[str, int]:
     """int8 weights of the whole program, shared ones once: how many, how many of them zero."""
-    keys = {
-        op.arrays["weight"] for phase in program.phases.values() for op in phase.ops if OP_TABLE[op.kind].weighted
-    }
+    keys = {op.arrays["weight"] for phase in program.phases.values() for op in phase.ops if OP_TABLE[op.kind].weighted}
     return {
         "weights": sum(int(program.arrays[key].size) for key in keys),
         "zero_weights": sum(int((program.arrays[key] == 0).sum()) for key in keys),

@@ -1,2 +1,1 @@
-"""Trackers as PyTorch models, one folder each, and the reading of untrusted checkpoints that they share.
-"""
+"""Trackers as PyTorch models, one folder each, and the reading of untrusted checkpoints that they share."""

@@ -1,0 +1,1 @@
+"""NIR networks of any framework: flattened, discretised under a stated convention, judged in float64, compiled."""
