@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.nir_graph.graph import FloatArray
 from spiketrack_deploy.nir_graph.guard import check_in_child
 from spiketrack_deploy.nir_graph.safe_hdf5 import Item, Limits, SafeFile
