@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.engines.base import BaseEngine
-from spiketrack_deploy.engines.onnx_export import build_model
+from spiketrack_deploy.engines.onnx_export import build_model, output_name
 from spiketrack_deploy.engines.proof import Proof
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.counts import OpCounts
@@ -57,7 +57,7 @@ class OnnxEngine(BaseEngine):
         }
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, feed), strict=True))
-        outputs = {public: found[public].astype(np.int64) for public in spec.outputs}
+        outputs = {public: found[output_name(spec, public)].astype(np.int64) for public in spec.outputs}
         if not everything:
             return PhaseResult(outputs, {})
         values: dict[str, IntArray] = {name: a.astype(np.int64) for name, a in given.items()}

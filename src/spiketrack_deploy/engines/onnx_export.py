@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.engines.sim_levels import rounding_bits
+from spiketrack_deploy.engines.onnx_state import STATE_WRITERS
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.store import content_hash
@@ -27,6 +28,8 @@ IR_VERSION = 8
 """What ONNX Runtime 1.18 and later read."""
 HELD = "held:"
 """Prefix of a phase input once it is float32, and of an operation that has the name of a phase output."""
+NEXT = "next:"
+"""Prefix of an output that is a state which the phase reads as well: the input has the state's own name."""
 TEXT_UNITS = "spiketrack.logit_units"
 TEXT_HASH = "spiketrack.program_hash"
 
@@ -250,7 +253,14 @@ WRITERS: dict[str, Writer] = {
     "query": _query,
     "gate_transpose": _gate_transpose,
     "gate": _gate,
+    "graded_conv": _conv,
+    **STATE_WRITERS,
 }
+
+
+def output_name(phase: Phase, public: str) -> str:
+    """Name of a phase's output in the model."""
+    return NEXT + public if public in phase.inputs else public
 
 
 def _onnx() -> Any:
@@ -266,8 +276,8 @@ def _onnx() -> Any:
 def build_model(program: Program, branch_name: str, all_outputs: bool = False) -> Any:
     """The ``onnx.ModelProto`` of one phase.
 
-    Inputs: ``image`` uint8 ``[T,3,H,W]``, ``memory.<i>`` int32 ``[T,heads,d,dv]`` in 1/16. Outputs: the phase's public
-    names, int32; with ``all_outputs`` every operation's value besides, int32, named ``value:<operation>``. Metadata:
+    Inputs: the phase's, an image uint8, all others int32 (a ``memory.<i>`` ``[T,heads,d,dv]`` in 1/16), the states that
+    it reads among them. Outputs: the phase's public names (:func:`output_name`), int32; with ``all_outputs`` every operation's value besides, int32, named ``value:<operation>``. Metadata:
     the program's hash, and the real value of one integer of every output channel. EngineError: onnx is missing, or
     an operation has no ONNX form; InputError: no such phase.
     """
@@ -289,7 +299,7 @@ def build_model(program: Program, branch_name: str, all_outputs: bool = False) -
         sources = tuple(held.get(name, name) for name in op.inputs)
         WRITERS[op.kind](g, replace(op, inputs=sources), program.op_arrays(op), held.get(op.name, op.name))
     outputs = []
-    shown = dict(phase.outputs)
+    shown = {output_name(phase, public): name for public, name in phase.outputs.items()}
     if all_outputs:
         shown.update({f"value:{op.name}": op.name for op in phase.ops})
     for public, name in shown.items():

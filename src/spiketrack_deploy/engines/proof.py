@@ -30,7 +30,7 @@ class Proof:
         (it covers what an image or spikes can be, and what a state can come to hold)."""
         given = check_inputs(phase, inputs)
         for name, spec in phase.inputs.items():
-            array, (low, high) = given[name], self._bounds.get(name, (0, spec.top))
+            array, (low, high) = given[name], self._bounds.get(name, spec.extremes)
             if array.size and (int(array.min()) < low or int(array.max()) > high):
                 raise InputError(
                     f"{phase.name} phase: input {name} must lie in {low}..{high}, is {array.min()}..{array.max()}"

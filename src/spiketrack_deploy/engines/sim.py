@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from spiketrack_deploy.engines.sim_tensors import Held
 
 KERNEL_CHOICES = ("auto", "float32")
+FEW_LEVELS = ("ni_lif", "key_value", "query", "gate_transpose", "gate")
+"""Kinds whose kernels and sums are made for the spikes of a NI-LIF neuron, at most :data:`SPIKE_MAX`."""
 SMALL_MACS = 10**9
 """Dense multiply-accumulates of a phase, below which one thread is faster than several: spiketrack-nano has 0.07 of
 these units in a search frame, s256_t1 3.5."""
@@ -100,8 +102,7 @@ def _compile_phase(program: Program, phase: Phase, int8: bool) -> Plan:
         arrays = program.op_arrays(op)
         inputs = [held[i] for i in op.inputs]
         kernel = KERNELS[op.kind](op, arrays, inputs, held[op.name], int8)
-        weight = arrays["weight"].shape if "weight" in arrays else ()
-        counter = COUNTERS[op.kind](op, [h.spec for h in inputs], held[op.name].spec, weight)
+        counter = COUNTERS[op.kind](op, inputs, held[op.name], arrays)
         nodes.append(Node(op, kernel, counter, _in_place(phase, index, held, readers)))
 
     pairs = _fused_pairs(program, phase, held, readers, int8)
@@ -190,11 +191,12 @@ class SimEngine(BaseEngine):
         super().__init__(program)
         self.proof = Proof(program)
         for phase in program.phases.values():
-            for name, spec in (*phase.inputs.items(), *phase.values.items()):
-                if spec.kind == "spikes" and spec.top > SPIKE_MAX:
+            for op in phase.ops:
+                wide = [n for n in (*op.inputs, op.name) if phase.spec(n).top > SPIKE_MAX and op.kind in FEW_LEVELS]
+                if wide and phase.spec(wide[0]).kind == "spikes":
                     raise EngineError(
-                        f"the sim engine adds up spikes of at most {SPIKE_MAX}, {name} has {spec.top}; use --engine "
-                        "reference"
+                        f"the sim engine adds up spikes of at most {SPIKE_MAX}, {wide[0]} has "
+                        f"{phase.spec(wide[0]).top}; use --engine reference"
                     )
         self.threads = 1 if threads is None and _is_small(program) else threads
         self.int8 = kernels == "auto" and int8_available()
@@ -302,7 +304,7 @@ class _Run:
             self._observe(node, arguments)
             replacement = self._show(node.op, value, watch)
             forced = replacement is not None
-            if replacement is not None and node.op.kind == "ni_lif":
+            if replacement is not None and node.op.kind in ("ni_lif", "fire"):
                 self.emitted[node.op.name] = int(np.count_nonzero(value.numpy())), int(value.sum())
             self._keep(node.op.name, value if replacement is None else replacement)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from spiketrack_deploy.engines.sim_sums import adders
-from spiketrack_deploy.program.types import AnyArray, Op, Phase, Program, TensorSpec
+from spiketrack_deploy.engines.sim_sums import PLAIN, adders
+from spiketrack_deploy.program.types import SPIKE_MAX, AnyArray, Op, Phase, Program, TensorSpec
 
 _ROW = 4096
 """Bytes of a row where its length is free."""
@@ -41,6 +41,19 @@ def _valid_taps(size: int, kernel: int, stride: int, padding: int, dilation: int
     outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     origin = np.arange(size)[None] - np.arange(kernel)[:, None] * dilation + padding
     return np.asarray((origin >= 0) & (origin % stride == 0) & (origin // stride < outputs))
+
+
+def reach(op: Op, weight: AnyArray, spec: TensorSpec) -> AnyArray:
+    """Non-zero synapses of every position of one step: int64 ``[C,H,W]``."""
+    sides = zip(spec.shape[2:], weight.shape[3:], "hw")
+    rows, cols = (
+        _valid_taps(size, kernel, *(op.attrs[f"{part}_{letter}"] for part in ("stride", "padding", "dilation")))
+        for size, kernel, letter in sides
+    )
+    _, outputs, fan_in, kh, kw = weight.shape
+    groups = op.attrs["groups"]
+    taps = (weight.reshape(groups, outputs // groups, fan_in, kh, kw) != 0).sum(axis=1).reshape(-1, kh, kw)
+    return np.asarray(np.einsum("ckx,kr,xq->crq", taps, rows.astype(np.int64), cols.astype(np.int64), optimize=True))
 
 
 def _layout(spec: TensorSpec, readers: Sequence[tuple[Op, AnyArray]]) -> _Layout:
@@ -79,9 +92,10 @@ class Census:
         """``tensors``: spikes and images of the phase."""
         readers: dict[str, list[tuple[Op, AnyArray]]] = {name: [] for name in tensors}
         for op in phase.ops:
-            if "weight" in op.arrays:
+            if "weight" in op.arrays and op.inputs[0] in readers:
                 readers[op.inputs[0]].append((op, program.arrays[op.arrays["weight"]]))
         self._layouts = {name: _layout(phase.spec(name), mine) for name, mine in readers.items()}
+        self._wide = frozenset(name for name in tensors if phase.spec(name).top > SPIKE_MAX)
         # Pixels count as non-zero or not, and their sums would not fit a byte.
         self._images = frozenset(name for name in tensors if phase.spec(name).kind == "image")
         self._rows: dict[str, slice] = {}
@@ -101,7 +115,8 @@ class Census:
         spikes = np.ascontiguousarray(value.numpy().transpose(0, 2, 3, 1)).reshape(layout.shape)
         if name in self._images:
             spikes = (spikes != 0).view(np.uint8)
-        return adders().by_class(spikes, layout.rows, layout.cols, layout.fan, table[self._rows[name]])
+        add = PLAIN if name in self._wide and name not in self._images else adders()
+        return add.by_class(spikes, layout.rows, layout.cols, layout.fan, table[self._rows[name]])
 
     def sums(self, table: AnyArray) -> Sums:
         """A run's table once every tensor has been taken."""

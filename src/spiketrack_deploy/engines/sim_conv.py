@@ -159,6 +159,11 @@ def conv_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8:
     return _conv(op, arrays, inputs[0].spec, out.bits, bias * 2.0**-out.bits, False, int8)
 
 
+def weighted_kernel(op: Op, arrays: Arrays, spec: TensorSpec, bits: AnyArray) -> Kernel:
+    """The weighted sum of integers of any sign in any float type: a held stream of ``bits`` fraction bits."""
+    return _conv(op, arrays, spec, bits, arrays["bias"].astype(np.float64) * 2.0**-bits, False, False)
+
+
 def spiking_conv_kernel(op: Op, arrays: Arrays, held: Held, bits: IntArray, int8: bool) -> Kernel:
     """``conv`` and the stateless NI-LIF behind it whose thresholds round a stream of ``bits`` fraction bits: spikes."""
     return _conv(op, arrays, held.spec, bits, arrays["bias"].astype(np.float64) * 2.0**-bits, True, int8)
@@ -173,10 +178,12 @@ def _conv(
     shared = weight.shape[0] == 1
     steps, channels, height, width = spec.shape
     shape = (steps if shared else 1, channels, height + 2 * before[0], width + 2 * before[1])
+    int8 = int8 and weight.dtype == np.int8
     if int8 and op.kind == "image_conv":
         int8 = _image_int8_exact(weight[0], scale[0], shape, g)
     elif int8:
-        int8 = _int8_exact(shape, weight.shape[1:], g, spiking)
+        # The probe draws spikes up to 4; without VNNI pairs of larger products saturate.
+        int8 = 0 < spec.top <= SPIKE_MAX and _int8_exact(shape, weight.shape[1:], g, spiking)
     make = _conv_int8 if int8 else _conv_float
     kernels = [
         make(weight[t], scale[t], None if bias is None else bias[t], shape, g, spiking) for t in range(len(weight))

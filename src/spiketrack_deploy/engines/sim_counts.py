@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiketrack_deploy.engines.sim_census import Sums
+from spiketrack_deploy.engines.sim_census import Sums, reach
 from spiketrack_deploy.engines.sim_kernels import interpolation
 from spiketrack_deploy.engines.sim_sums import adders
-from spiketrack_deploy.engines.sim_tensors import nhwc
+from spiketrack_deploy.engines.sim_state import integral, lowered, product, whole
+from spiketrack_deploy.engines.sim_tensors import Held, nhwc
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.types import AnyArray, Op, TensorSpec
+from spiketrack_deploy.program.types import AnyArray, Arrays, Op
 
 BY_CLASS = ("query",)
 """Kinds whose counter needs the sums of their first input by class while they are observed."""
@@ -37,9 +38,9 @@ class Counter:
     observe: Observe | None = None
 
 
-def _conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+def _conv(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
     source, name = op.inputs[0], op.name
-    dense, size = int(np.prod(weight[2:])) * out.size, inputs[0].size
+    dense, size = int(np.prod(arrays["weight"].shape[2:])) * out.spec.size, inputs[0].spec.size
 
     def finish(observed: Any, sums: Sums) -> OpCounts:
         events, total = sums[source]
@@ -51,21 +52,21 @@ def _conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[i
     return Counter(finish)
 
 
-def _image_conv(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+def _image_conv(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
     source, name = op.inputs[0], op.name
-    dense = int(np.prod(weight[2:])) * out.size
+    dense = int(np.prod(arrays["weight"].shape[2:])) * out.spec.size
     return Counter(lambda observed, sums: OpCounts(events=sums[source][0], macs=sums[name][0], dense_macs=dense))
 
 
-def _ni_lif(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
-    name, size = op.name, out.size
+def _ni_lif(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    name, size = op.name, out.spec.size
     return Counter(
         lambda observed, sums: OpCounts(neuron_updates=size, neuron_spiking=sums[name][0], output_sum=sums[name][1])
     )
 
 
-def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
-    copies = out.shape[0] // inputs[0].shape[0] if op.kind == "add" else 1
+def _relay(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    copies = out.spec.shape[0] // inputs[0].spec.shape[0] if op.kind == "add" else 1
 
     def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> int:
         """Non-zero stream values."""
@@ -74,8 +75,8 @@ def _relay(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[
     return Counter(lambda relayed, sums: OpCounts(relays=relayed, relay_synops=relayed), observe)
 
 
-def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
-    _, _, height, width = inputs[0].shape
+def _upsample(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    _, _, height, width = inputs[0].spec.shape
     rows, cols = ((interpolation(n, op.attrs["factor"]) != 0).sum(dim=0) for n in (height, width))
     reach = torch.outer(rows, cols)
 
@@ -86,12 +87,12 @@ def _upsample(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tup
     return Counter(lambda seen, sums: OpCounts(relays=seen[0], relay_synops=seen[1]), observe)
 
 
-def _key_value(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+def _key_value(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
     heads = op.attrs["heads"]
     key, value = op.inputs
-    dense = inputs[0].shape[2] * inputs[0].shape[3] * out.size
-    words, size = out.size, inputs[0].size + inputs[1].size
-    depths = [spec.shape[1] // heads for spec in inputs]
+    dense = inputs[0].spec.shape[2] * inputs[0].spec.shape[3] * out.spec.size
+    words, size = out.spec.size, inputs[0].spec.size + inputs[1].spec.size
+    depths = [held.spec.shape[1] // heads for held in inputs]
 
     def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
         """Every token's outer product, head by head."""
@@ -113,10 +114,10 @@ def _key_value(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tu
     return Counter(finish, observe)
 
 
-def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+def _query(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
     source = op.inputs[0]
-    steps, heads, depth, wide = inputs[1].shape
-    dense, size = depth * out.size, inputs[0].size
+    steps, heads, depth, wide = inputs[1].spec.shape
+    dense, size = depth * out.spec.size, inputs[0].spec.size
 
     def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
         """A spike of q visits the non-zero entries of its row of the matrices ``[T, heads*d, dv]``."""
@@ -137,8 +138,8 @@ def _query(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[
     return Counter(finish, observe)
 
 
-def _gate(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
-    source, host, size = op.inputs[1], inputs[0].size + inputs[1].size, inputs[1].size
+def _gate(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    source, host, size = op.inputs[1], inputs[0].spec.size + inputs[1].spec.size, inputs[1].spec.size
 
     def finish(observed: Any, sums: Sums) -> OpCounts:
         events, total = sums[source]
@@ -147,12 +148,64 @@ def _gate(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[i
     return Counter(finish)
 
 
-def _nothing(op: Op, inputs: Sequence[TensorSpec], out: TensorSpec, weight: tuple[int, ...]) -> Counter:
+def _nothing(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
     return Counter(lambda observed, sums: OpCounts())
 
 
-Builder = Callable[[Op, Sequence[TensorSpec], TensorSpec, tuple[int, ...]], Counter]
-"""From the operation, its inputs, its output and the shape of its weight (empty where it has none)."""
+def _graded(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    """As ``_conv``, of magnitudes: a stream is in no census, so its fan-out is convolved with ones here."""
+    dense, size = int(np.prod(arrays["weight"].shape[2:])) * out.spec.size, inputs[0].spec.size
+    fan = torch.from_numpy(reach(op, arrays["weight"], inputs[0].spec).astype(np.float64))
+    given = whole(inputs[0])
+
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> list[int]:
+        x = given(values[0])[0].abs()
+        return [int(n) for n in ((x != 0).sum(), ((x != 0) * fan).sum(), (x * fan).sum(), x.sum())]
+
+    def finish(seen: list[int], sums: Sums) -> OpCounts:
+        return OpCounts(
+            events=seen[0], synops=seen[1], unit_ops=seen[2], dense_macs=dense, input_sum=seen[3], input_size=size
+        )
+
+    return Counter(finish, observe)
+
+
+def _integrate(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    size, free = out.spec.size if op.attrs["readout"] else 0, integral(op, arrays, inputs)
+
+    def finish(seen: tuple[int, int], sums: Sums) -> OpCounts:
+        sent = seen[1] if op.attrs["readout"] else 0
+        return OpCounts(neuron_updates=size, relays=sent, relay_synops=sent, saturated=seen[0])
+
+    return Counter(finish, _beyond(op, free))
+
+
+def _reset(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    return Counter(lambda seen, sums: OpCounts(saturated=seen[0]), _beyond(op, lowered(op, arrays, inputs)))
+
+
+def _rescale(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    beyond = _beyond(op, product(op, arrays, inputs))
+
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
+        return beyond(values, by_class)[0], int(torch.count_nonzero(values[0]))
+
+    return Counter(lambda seen, sums: OpCounts(relays=seen[1], relay_synops=seen[1], saturated=seen[0]), observe)
+
+
+def _beyond(op: Op, free: Callable[..., Tensor]) -> Observe:
+    """How many values leave the operation's limit, and how many are not 0."""
+    limit = op.attrs["limit"] or float("inf")
+
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
+        y = free(*values)
+        return int((y.abs() > limit).sum()), int(torch.count_nonzero(y))
+
+    return observe
+
+
+Builder = Callable[[Op, Sequence[Held], Held, Arrays], Counter]
+"""From the operation, its inputs, its output (as they are held) and its arrays."""
 COUNTERS: dict[str, Builder] = {
     "image_conv": _image_conv,
     "conv": _conv,
@@ -166,4 +219,12 @@ COUNTERS: dict[str, Builder] = {
     "query": _query,
     "gate_transpose": _nothing,
     "gate": _gate,
+    "integrate": _integrate,
+    "fire": _ni_lif,
+    "reset": _reset,
+    "remember": _nothing,
+    "delayed": _nothing,
+    "graded_conv": _graded,
+    "rescale": _rescale,
+    "reshape": _nothing,
 }

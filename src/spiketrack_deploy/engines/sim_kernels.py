@@ -15,6 +15,7 @@ from torch import Tensor
 from spiketrack_deploy.engines.sim_conv import Kernel, conv_kernel, spiking_conv_kernel
 from spiketrack_deploy.engines.sim_levels import level_gains, rounding_bits
 from spiketrack_deploy.engines.sim_membrane import Fire, membrane_loop
+from spiketrack_deploy.engines.sim_state import STATE_KERNELS
 from spiketrack_deploy.engines.sim_tensors import LAST, Held, channels, nchw, nhwc, spikes_of
 from spiketrack_deploy.program.types import (
     DECAY_BITS,
@@ -266,6 +267,7 @@ KERNELS: dict[str, Builder] = {
     "query": query_kernel,
     "gate_transpose": gate_transpose_kernel,
     "gate": gate_kernel,
+    **STATE_KERNELS,
 }
 
 

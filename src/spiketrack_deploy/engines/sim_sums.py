@@ -111,9 +111,9 @@ def _nonzero(x: AnyArray) -> int:
 
 
 def _plain_by_class(x: AnyArray, rows: AnyArray, cols: AnyArray, fan: AnyArray, found: AnyArray) -> AnyArray:
-    """Two matrix products, whose sums a float32 holds while they stay below 2**24."""
+    """Two matrix products, whose sums a float32 holds while they stay below 2**24; any byte."""
     steps, height, width, count = x.shape
-    kind = np.float32 if SPIKE_MAX * height * width < 2**24 else np.float64
+    kind = np.float32 if 255 * height * width < 2**24 else np.float64
     by_row = (rows == np.arange(fan.shape[2])[:, None]).astype(kind)
     by_col = (cols == np.arange(fan.shape[3])[:, None]).astype(kind)
     both = np.stack([x != 0, x], dtype=kind, casting="unsafe").reshape(2, steps, height, width * count)

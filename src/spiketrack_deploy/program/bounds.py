@@ -3,7 +3,9 @@
 This module decides what is provable about ranges for *any* image and any spikes up to their largest level. It must not
 run anything, nor know what an operation does: its row bounds it. A bound is a pair of int64 arrays ``(low, high)`` per
 channel. A state is bounded by what its phase writes and by its initial content; phases that feed themselves are
-repeated until nothing grows, and what keeps growing is not proved.
+repeated until nothing grows, and what keeps growing is not proved. A leak would take thousands of rounds, so a row may
+say where its state settles (``|v| <= |x| * 4096 / (4096 - decay)``, plus what a reset adds); that is a guess until a
+further round writes nothing beyond it.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ def _initial(program: Program, state: State) -> Bound | None:
 
 
 def _walk(program: Program, phase: Phase, states: Mapping[str, Bound]) -> tuple[list[RangeEntry], dict[str, Bound]]:
-    """The phase's accumulators, and bounds of its outputs by public name."""
-    bounds = {name: bound_of(0, spec.top) for name, spec in program.external(phase).items()}
+    """The phase's accumulators, and bounds of all its values."""
+    bounds = {name: bound_of(*spec.extremes) for name, spec in program.external(phase).items()}
     bounds |= {name: states[name] for name in phase.inputs if name in states}
     entries = []
     for op in phase.ops:
@@ -73,7 +75,19 @@ def _walk(program: Program, phase: Phase, states: Mapping[str, Bound]) -> tuple[
         bounds[op.name] = row.bound(op, arrays, inputs, specs)
         low, high = row.accumulator(op, arrays, inputs, specs) if row.accumulator else bounds[op.name]
         entries.append(RangeEntry(op.name, int(low.min()), int(high.max()), program.width))
-    return entries, {public: bounds[value] for public, value in phase.outputs.items()}
+    return entries, bounds
+
+
+def _settled(program: Program, phase: Phase, bounds: Mapping[str, Bound], growing: set[str]) -> dict[str, Bound]:
+    """Where growing states that an operation reads as its first input settle, given the bounds of a walk."""
+    found = {}
+    for op in phase.ops:
+        settled, name = OP_TABLE[op.kind].settled, op.inputs[0]
+        if settled is not None and name in growing and name in phase.outputs:
+            (low, high), (new_low, new_high) = bounds[op.name], bounds[phase.outputs[name]]
+            added = np.minimum(new_low - low, 0), np.maximum(new_high - high, 0)
+            found[name] = settled(op, program.op_arrays(op), [bounds[i] for i in op.inputs], added)
+    return found
 
 
 def state_bounds(program: Program) -> dict[str, Bound]:
@@ -89,12 +103,17 @@ def state_bounds(program: Program) -> dict[str, Bound]:
         for phase in program.phases.values():
             if any(name in program.states and name not in found for name in phase.inputs):
                 continue  # a state it reads has no bound yet: the phase that writes it comes first
-            for public, bound in _walk(program, phase, found)[1].items():
+            bounds = _walk(program, phase, found)[1]
+            here = set()
+            for public, value in phase.outputs.items():
                 if public in program.states:
-                    hull = _hull(found.get(public), bound)
+                    hull = _hull(found.get(public), bounds[value])
                     if not _same(found.get(public), hull):
                         found[public] = hull
-                        grown.add(public)
+                        here.add(public)
+            for public, bound in _settled(program, phase, bounds, here).items():
+                found[public] = _hull(found[public], bound)
+            grown |= here
         if not grown:
             return found
         if any(int(np.abs(found[name]).max()) > 2 ** (program.width + 8) for name in grown):

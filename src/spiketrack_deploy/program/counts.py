@@ -25,7 +25,7 @@ class OpCounts:
     dense_macs: int = 0
     """multiply-accumulates of the dense twin, padding taps counted, as the literature does"""
     neuron_updates: int = 0
-    """neuron-steps of a NI-LIF population"""
+    """neuron-steps of a population"""
     neuron_spiking: int = 0
     """of these, with a spike above 0"""
     relays: int = 0
@@ -43,7 +43,9 @@ class OpCounts:
     input_size: int = 0
     """number of spike positions read"""
     output_sum: int = 0
-    """NI-LIF only: sum of the spikes emitted (a binary chip spends that many active sub-steps)"""
+    """neurons only: sum of the spikes emitted (a binary chip spends that many active sub-steps)"""
+    saturated: int = 0
+    """values that were cut off at the limit of a membrane or message"""
 
     def to_dict(self) -> dict[str, int]:
         """Field name -> integer."""

@@ -35,7 +35,7 @@ def spec_defect(spec: TensorSpec, program: Program) -> str | None:
         return f"has shape {spec.shape}, more than the {MOST_ELEMENTS:,} elements that a value may have"
     if not 2.0**-MOST_EXPONENT <= spec.scale <= 2.0**MOST_EXPONENT:
         return f"has scale {spec.scale}; it must be above 0, within 2 to the {MOST_EXPONENT}"
-    if not (1 <= spec.top <= LARGEST_TOP if spec.kind in LEVELLED else spec.top == 0):
+    if not (1 <= spec.top <= LARGEST_TOP if spec.kind in LEVELLED else spec.top == 0 or spec.kind == "stream"):
         return f"has a largest level of {spec.top}; images and spikes have 1 to {LARGEST_TOP}, other values none"
     if spec.unit is None:
         return None
@@ -71,7 +71,7 @@ def op_defect(op: Op, phase: Phase, program: Program) -> str | None:
 
 def _row_defect(op: Op, row: OpKind, arrays: Arrays, specs: Sequence[TensorSpec], output: TensorSpec) -> str | None:
     """Kinds, ranks, names of arrays and attributes, ranges of attributes, integer arrays."""
-    if tuple(s.kind for s in specs) != row.inputs:
+    if len(specs) != len(row.inputs) or any(s.kind not in kinds.split("|") for s, kinds in zip(specs, row.inputs)):
         return f"reads {[s.kind for s in specs]}, a {op.kind} reads {list(row.inputs)}"
     flat = next((s.shape for s in (*specs, output) if len(s.shape) != row.rank), None)
     if flat is not None:
@@ -82,8 +82,9 @@ def _row_defect(op: Op, row: OpKind, arrays: Arrays, specs: Sequence[TensorSpec]
         return f"has arrays {sorted(op.arrays)}, a {op.kind} has {list(row.roles)}"
     if set(op.attrs) != set(row.attrs):
         return f"has attributes {sorted(op.attrs)}, a {op.kind} has {list(row.attrs)}"
-    if output.kind != row.output:
-        return f"writes {output.kind}, a {op.kind} writes {row.output}"
+    wanted = specs[0].kind if row.output == "same" else row.output
+    if output.kind != wanted or (row.output == "same" and output.top != specs[0].top):
+        return f"writes {output.kind}, a {op.kind} writes {wanted}"
     for name, (least, most) in row.attrs.items():
         if not least <= op.attrs[name] <= most:
             return f"has {name} {op.attrs[name]}; it must be {least} to {most}"
@@ -107,8 +108,8 @@ def check_program(program: Program) -> None:
 def _check_phase(phase: Phase, program: Program) -> None:
     for name, spec in phase.inputs.items():
         defect = spec_defect(spec, program)
-        if defect is None and name not in program.states and spec.kind not in LEVELLED:
-            defect = f"is {spec.kind} and no state; what comes from outside is an image or spikes"
+        if defect is None and name not in program.states and not spec.top:
+            defect = f"is {spec.kind} and no state; what comes from outside has a largest level"
         if defect:
             raise InputError(f"program: {phase.name} input {name} {defect}; {_AGAIN}")
     known = set(phase.inputs)

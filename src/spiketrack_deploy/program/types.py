@@ -44,7 +44,8 @@ class TensorSpec:
 
     ``unit``: key of an int8 array ``[C]`` of fraction bits (streams and logits only, else ``None``). ``scale``: a
     factor common to all channels, 1 except for spikes (a quarter), memories (products of spikes) and behind a
-    ``query``, whose attention gain may be irrational. ``top``: largest value of an image or of spikes, else 0.
+    ``query``, whose attention gain may be irrational. ``top``: largest value of an image or of spikes, largest
+    magnitude of a stream that comes from outside, else 0.
     """
 
     kind: str
@@ -57,6 +58,11 @@ class TensorSpec:
     def size(self) -> int:
         """Number of elements, all time steps."""
         return int(np.prod(self.shape))
+
+    @property
+    def extremes(self) -> tuple[int, int]:
+        """Least and largest integer of a value that comes from outside."""
+        return (-self.top if self.kind == "stream" else 0), self.top
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 
 from spiketrack_deploy.engines.lava_worker.frames import Array, Channel
-from spiketrack_deploy.engines.lava_worker.plan import CHANNEL_SIZE, LOAD, SINK, SOURCE, Plan
+from spiketrack_deploy.engines.lava_worker.plan import CHANNEL_SIZE, LOAD, REPORT, SINK, SOURCE, Plan
 from spiketrack_deploy.engines.lava_worker.processes.fused import build
 from spiketrack_deploy.engines.lava_worker.segment import Fault, Segment, describe
 from spiketrack_deploy.program.types import Program
@@ -103,7 +103,7 @@ class Network:
         _, values = self.from_sink.recv()
         self._end()
         outputs = self.program.phases[phase].outputs
-        result = {name: values[name if name in self.plan.states else value] for name, value in outputs.items()}
+        result = {name: values[REPORT + name if name in self.plan.states else value] for name, value in outputs.items()}
         return result, {op.name: counts[op.name] for op in ops if op.name in counts}
 
     def stop(self) -> None:

@@ -3,8 +3,8 @@
 This module decides the cut of a program into Processes: one per block of the network, serving every phase in which the
 block occurs, and one per state. It must not know Lava, nor how an operation computes. Within one step (one phase) the
 graph of Processes has no cycle, since no Process delays. A block that would close one is cut into consecutive segments
-``block#1``, ``block#2``. A state, written in one phase and read in another, joins their modes; that loop runs through
-what it holds, never within a step.
+``block#1``, ``block#2``. A state, written in one phase and read in another, joins their modes. Where a phase reads and
+writes it, it sends what it holds before it takes the new content: that loop runs through the state, never within a step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from spiketrack_deploy.program.types import Op, Phase, Program
 SOURCE, SINK = "source", "sink"
 CHANNEL_SIZE = 2
 """Messages that a channel holds (Lava's default, 64, fills /dev/shm); a zero-latency step never has more than one."""
+REPORT = "now:"
+"""Prefix of the port on which a state tells the sink what it holds since it was rewritten."""
 LOAD = "load"
 """Mode in which the source hands the states over: the caller reads another content than the one written last."""
 
@@ -114,18 +116,6 @@ def segment_names(program: Program) -> dict[str, dict[str, str]]:
     return result
 
 
-def state_shapes(program: Program) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every state; EngineError where one phase reads and writes it, which takes a step's delay."""
-    for name in program.states:
-        both = set(program.readers(name)) & set(program.writers(name))
-        if both:
-            raise EngineError(
-                f"lava: {both.pop()} reads and writes state {name}, which Processes without delay cannot; use the sim "
-                "engine"
-            )
-    return {name: state.spec.shape for name, state in program.states.items()}
-
-
 def _phase_wires(phase: Phase, place: Mapping[str, str], states: Mapping[str, tuple[int, ...]]) -> Iterable[Wire]:
     for op in phase.ops:
         for name in op.inputs:
@@ -136,7 +126,7 @@ def _phase_wires(phase: Phase, place: Mapping[str, str], states: Mapping[str, tu
         port = Port(phase.name, value, tuple(phase.spec(value).shape))
         if public in states:
             yield Wire(place[value], public, port)
-            yield Wire(public, SINK, Port(phase.name, public, port.shape))
+            yield Wire(public, SINK, Port(phase.name, REPORT + public, port.shape))
         else:
             yield Wire(place[value], SINK, port)
 
@@ -144,7 +134,7 @@ def _phase_wires(phase: Phase, place: Mapping[str, str], states: Mapping[str, tu
 def make_plan(program: Program) -> Plan:
     """The Processes and channels of a program; EngineError where it cannot run as a network without delays."""
     places = segment_names(program)
-    states = state_shapes(program)
+    states = {name: state.spec.shape for name, state in program.states.items()}
     segments: dict[str, dict[str, tuple[Op, ...]]] = {}
     # The longest phase visits almost every block: its order is the order of the network.
     for phase in sorted(program.phases.values(), key=lambda b: -len(b.ops)):

@@ -22,9 +22,10 @@ from spiketrack_deploy.program.ops.row import (
 )
 from spiketrack_deploy.program.types import AnyArray, Arrays, IntArray, Op, TensorSpec
 
+WEIGHT_TYPES = ("int8", "int16")
 Pair = tuple[int, int]
 Geometry = tuple[Pair, Pair, Pair, int]
-_ATTRS = {
+CONV_ATTRS = {
     **{f"{name}_{axis}": (least, LARGEST_ATTRIBUTE) for name, least in (("stride", 1), ("padding", 0), ("dilation", 1))
        for axis in "hw"},
     "groups": (1, 1 << 16),
@@ -126,7 +127,8 @@ def fan_out(weight: AnyArray, size: Pair, stride: Pair, padding: Pair, dilation:
     return result
 
 
-def _dense(arrays: Arrays, out: IntArray) -> int:
+def dense_macs(arrays: Arrays, out: IntArray) -> int:
+    """Multiply-accumulates of the dense twin, padding taps counted."""
     return int(np.prod(arrays["weight"].shape[2:])) * out.size
 
 
@@ -138,7 +140,7 @@ def conv_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArra
         events=int(np.count_nonzero(x)),
         synops=int(((x > 0) * fan).sum()),
         unit_ops=int((x * fan).sum()),
-        dense_macs=_dense(arrays, out),
+        dense_macs=dense_macs(arrays, out),
         input_sum=int(x.sum()),
         input_size=x.size,
     )
@@ -148,18 +150,26 @@ def image_conv_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: I
     """Pixels into a stream: multiply-accumulates with a real-valued operand."""
     (x,) = inputs
     fan = fan_out(arrays["weight"], (x.shape[2], x.shape[3]), *conv_geometry(op))
-    return OpCounts(events=int(np.count_nonzero(x)), macs=int(((x > 0) * fan).sum()), dense_macs=_dense(arrays, out))
+    return OpCounts(events=int(np.count_nonzero(x)), macs=int(((x > 0) * fan).sum()), dense_macs=dense_macs(arrays, out))
 
 
-def _shape(op: Op, arrays: Arrays, specs: Specs) -> Shape:
+def conv_shape(op: Op, arrays: Arrays, specs: Specs) -> Shape:
+    """Shape of a convolution's output."""
     weight = arrays["weight"]
     stride, padding, dilation, _ = conv_geometry(op)
     steps, _, height, width = specs[0].shape
     return (steps, weight.shape[1], *conv_size((height, width), weight.shape[3:], stride, padding, dilation))
 
 
-def _run(op: Op, arrays: Arrays, x: Sequence[IntArray]) -> IntArray:
+def conv_run(op: Op, arrays: Arrays, x: Sequence[IntArray]) -> IntArray:
+    """:func:`conv` of an operation."""
     return conv(x[0], arrays["weight"], arrays["bias"], arrays["shift"], *conv_geometry(op))
+
+
+def bias_bounds(arrays: Arrays) -> tuple[IntArray, IntArray]:
+    """Least and largest bias ``[1 or T, O]`` each; a map has both over its positions."""
+    bias = arrays["bias"].astype(np.int64)
+    return (bias.min(axis=(1, 2))[None], bias.max(axis=(1, 2))[None]) if bias.ndim == 3 else (bias, bias)
 
 
 def _bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Specs) -> Bound:
@@ -171,20 +181,21 @@ def _bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Specs) -> Bou
     top = int(inputs[0][1].max())
     low = (np.minimum(w, 0).sum(axis=(2, 3, 4)) * top) << shift
     high = (np.maximum(w, 0).sum(axis=(2, 3, 4)) * top) << shift
-    bias = arrays["bias"].astype(np.int64)
-    if bias.ndim == 3:
-        bias_low, bias_high = bias.min(axis=(1, 2))[None], bias.max(axis=(1, 2))[None]
-    else:
-        bias_low = bias_high = bias
+    bias_low, bias_high = bias_bounds(arrays)
     return bound_of((low + np.minimum(bias_low, 0)).min(axis=0), (high + np.maximum(bias_high, 0)).max(axis=0))
 
 
-def _inputs_legal(op: Op, arrays: Arrays, specs: Specs) -> str | None:
+def conv_inputs_legal(op: Op, arrays: Arrays, specs: Specs) -> str | None:
+    """Weights of a legal type and shape that fit the input."""
     weight, groups = arrays["weight"], op.attrs["groups"]
     steps, channels, height, width = specs[0].shape
     shared = (1,) if op.kind == "image_conv" else (1, steps)
-    if weight.dtype != np.int8 or weight.ndim != 5 or weight.shape[0] not in shared or 0 in weight.shape:
-        return f"weight must be int8 [{' or '.join(map(str, shared))}, O, I, kh, kw], is {weight.dtype} {weight.shape}"
+    types = ("int8",) if op.kind == "image_conv" else WEIGHT_TYPES
+    if weight.dtype.name not in types or weight.ndim != 5 or weight.shape[0] not in shared or 0 in weight.shape:
+        return (
+            f"weight must be {' or '.join(types)} [{' or '.join(map(str, shared))}, O, I, kh, kw], is {weight.dtype} "
+            f"{weight.shape}"
+        )
     if weight.shape[2] * groups != channels or weight.shape[1] % groups:
         return f"weight {weight.shape} with {groups} groups does not fit {channels} input channels"
     for name, size, kernel in (("h", height, weight.shape[3]), ("w", width, weight.shape[4])):
@@ -196,7 +207,8 @@ def _inputs_legal(op: Op, arrays: Arrays, specs: Specs) -> str | None:
     return None
 
 
-def _arrays_legal(op: Op, arrays: Arrays, specs: Specs, output: TensorSpec) -> str | None:
+def conv_arrays_legal(op: Op, arrays: Arrays, specs: Specs, output: TensorSpec) -> str | None:
+    """Shift and bias of their shapes."""
     weight, shift, bias = arrays["weight"], arrays["shift"], arrays["bias"]
     if shift.shape != weight.shape[:2] or shift.min() < 0 or shift.max() > LARGEST_SHIFT:
         return f"shift must be {weight.shape[:2]} and 0 to {LARGEST_SHIFT}"
@@ -211,14 +223,14 @@ def _row(name: str, source: str, output: str, equation: str, text: str) -> OpKin
         output,
         equation,
         text,
-        shape=_shape,
-        run=_run,
+        shape=conv_shape,
+        run=conv_run,
         bound=_bound,
         count=image_conv_counts if source == "image" else conv_counts,
         roles=("weight", "bias", "shift"),
-        attrs=_ATTRS,
-        inputs_legal=_inputs_legal,
-        arrays_legal=_arrays_legal,
+        attrs=CONV_ATTRS,
+        inputs_legal=conv_inputs_legal,
+        arrays_legal=conv_arrays_legal,
         weighted=True,
     )
 

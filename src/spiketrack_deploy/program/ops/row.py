@@ -27,6 +27,7 @@ ShapeRule = Callable[[Op, Arrays, Specs], Shape]
 RunRule = Callable[[Op, Arrays, Sequence[IntArray]], IntArray]
 CountRule = Callable[[Op, Arrays, Sequence[IntArray], IntArray], OpCounts]
 BoundRule = Callable[[Op, Arrays, Sequence[Bound], Specs], Bound]
+SettledRule = Callable[[Op, Arrays, Sequence[Bound], Bound], Bound]
 
 LARGEST_ATTRIBUTE = 1 << 12
 """Larger strides, paddings or windows have no meaning for an image and would only exhaust memory."""
@@ -54,10 +55,11 @@ def bound_of(low: AnyArray | int, high: AnyArray | int) -> Bound:
 class OpKind:
     """One kind of operation.
 
-    ``inputs``, ``output``: kinds of value. ``roles``: its arrays (``?`` marks optional ones). ``attrs``: name -> least
+    ``inputs``, ``output``: kinds of value; ``a|b``: either; ``same``: that of the first input, with its largest level. ``roles``: its arrays (``?`` marks optional ones). ``attrs``: name -> least
     and largest legal value. ``equation``, ``text``: what the documents print. ``inputs_legal`` is asked before the
     shape rule, ``arrays_legal`` after it. ``bound``: of the output, partial sums included; ``accumulator``: of what is
-    held inside where that is more (a membrane). ``rank``: axes of its values. ``weighted``: has synapses of its own,
+    held inside where that is more (a membrane). ``settled``: what a state comes to at most that this operation reads as
+    its first input and writes, given bounds of its inputs and what is added on the way back. ``rank``: axes of its values. ``weighted``: has synapses of its own,
     weights that a chip must store.
     """
 
@@ -75,5 +77,6 @@ class OpKind:
     inputs_legal: InputRule = nothing_wrong
     arrays_legal: ArrayRule = nothing_wrong
     accumulator: BoundRule | None = None
+    settled: SettledRule | None = None
     rank: int = 4
     weighted: bool = False

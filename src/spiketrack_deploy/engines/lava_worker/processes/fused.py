@@ -22,7 +22,7 @@ from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from spiketrack_deploy.engines.lava_worker.plan import LOAD, SINK, SOURCE, Plan, Port
+from spiketrack_deploy.engines.lava_worker.plan import LOAD, REPORT, SINK, SOURCE, Plan, Port
 from spiketrack_deploy.engines.lava_worker.segment import check_range
 
 MODE_SHAPE = (3,)
@@ -108,19 +108,23 @@ class BlockModel(FusedModel):
 
 
 class StateModel(FusedModel):
-    """Holds a state in its Var: a mode that writes rewrites it, a mode that reads gets it.
+    """Holds a state in its Var: a mode that reads gets it, a mode that writes rewrites it, in this order.
 
     What it just rewrote it also sends to the sink: the host sees what is stored, not the message that brought it.
     """
 
     def act(self, mode: str, count: bool, watch: bool) -> None:
-        """Rewrite, then send."""
+        """Send, then rewrite, then report."""
+        sent = [port.value for port in self.proc_params["sent"] if port.mode == mode]
+        for value in sent:
+            if not value.startswith(REPORT):
+                self.send(mode, value, self.held)
         for port in self.proc_params["received"]:
             if port.mode == mode:
                 self.held[:] = self.receive(mode, port.value)
-        for port in self.proc_params["sent"]:
-            if port.mode == mode:
-                self.send(mode, port.value, self.held)
+        for value in sent:
+            if value.startswith(REPORT):
+                self.send(mode, value, self.held)
 
 
 class SinkModel(FusedModel):
