@@ -7,6 +7,7 @@ DIR holds ``keys/``, ``bn/``, ``inputs/``, ``expect/``, ``fingerprints.json`` an
 picks one.
 Exact: fingerprints, key tables, spike shapes, sums and hashes, memories, argmax, updates, crop hashes. Maps and
 confidences within 1e-9, boxes within 1e-6. Exit status 0 only if everything agrees; missing files are differences.
+A folder with ``configs.json`` is one of SPMTrack: what is compared then stands in ``_golden_spmtrack.py``.
 This script decides what agreement is; it takes every size from DIR and runs no code from it.
 """
 
@@ -30,6 +31,7 @@ try:
 except ImportError:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+import _golden_spmtrack
 import torch
 
 from spiketrack_deploy.errors import SpiketrackError
@@ -351,7 +353,10 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], object] 
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     report, start = Report(), time.perf_counter()
-    check_set(options.folder, options.config, report)
+    if _golden_spmtrack.is_such_a_set(options.folder):
+        _golden_spmtrack.Checker(options.folder, report).check(options.config)
+    else:
+        check_set(options.folder, options.config, report)
     seconds, quantities = time.perf_counter() - start, list(report.quantities.values())
     if options.json:
         # JSON knows no infinity: what could not be compared has no distance.

@@ -171,7 +171,7 @@ class Tracker:
         frame, or is more than twice as wide or high as the frame.
         """
         check_frame(frame)
-        start = _initial_box(box, frame.shape[1], frame.shape[0])
+        start = initial_box(box, frame.shape[1], frame.shape[0])
         config = self._network.config
         crop, _ = sample_target(frame, start, config.template_factor, config.resolution)
         self._templates = [crop] * config.templates
@@ -216,7 +216,7 @@ class Tracker:
         return True
 
 
-def _initial_box(box: Sequence[float], width: int, height: int) -> Box:
+def initial_box(box: Sequence[float], width: int, height: int) -> Box:
     try:
         x, y, w, h = (float(v) for v in box)
     except (TypeError, ValueError) as error:

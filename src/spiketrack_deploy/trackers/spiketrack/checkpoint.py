@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from torch import Tensor
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.untrusted import parse_json, read_json
 from spiketrack_deploy.inputs.whole_file import write_whole
-from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors, shown
+from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.infer import infer_config, template_count
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.trackers.strict import Faults, compare, read_values
 
-LISTED = 8
-"""How many names of each kind of fault a message lists."""
 _COUNTER = ".num_batches_tracked"
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -103,36 +101,17 @@ def _parsed_config(source: str, stored: object) -> TrackerConfig:
         raise InputError(f"configuration {source}: {error}") from error
 
 
-@dataclass(slots=True)
-class _Faults:
-    """What is wrong with a state dict, by kind."""
-
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    misshaped: list[str] = field(default_factory=list)
-    unusable: list[str] = field(default_factory=list)
-
-    def sentence(self) -> str:
-        """``"3 missing (a, b, c); 1 unexpected (d)"``, empty where all is well."""
-        kinds = {
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "of the wrong shape or type": self.misshaped,
-            "not finite or with negative variance": self.unusable,
-        }
-        return "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-
-
 def _load(file: Path, sources: Mapping[str, TensorSource], config: TrackerConfig) -> SpikeTrack:
     with torch.device("meta"):
         model = SpikeTrack(config)
     expected = model.state_dict()
     _check_templates(file, {key: source.shape for key, source in sources.items()}, config)
-    faults = _compare(expected, sources)
+    faults = compare(
+        expected,
+        sources,
+        optional=lambda key: key.endswith(_COUNTER),
+        ignored=lambda key: _frozen_counter(key, expected),
+    )
     state: dict[str, Tensor] = {}
     if not faults.sentence():  # nothing is read, hence nothing allocated, before every shape is right
         wide = any(sources[key].dtype == torch.float64 for key in expected if key in sources)
@@ -154,48 +133,18 @@ def _check_templates(file: Path, shapes: Mapping[str, tuple[int, ...]], config: 
         )
 
 
-def _compare(expected: Mapping[str, Tensor], sources: Mapping[str, TensorSource]) -> _Faults:
-    faults = _Faults()
-    for key, wanted in expected.items():
-        source = sources.get(key)
-        if source is None:
-            if not key.endswith(_COUNTER):
-                faults.missing.append(key)
-        elif source.shape != tuple(wanted.shape):
-            faults.misshaped.append(f"{key} {list(source.shape)} instead of {list(wanted.shape)}")
-        elif source.dtype.is_floating_point != wanted.dtype.is_floating_point:
-            faults.misshaped.append(f"{key} {source.dtype} instead of {wanted.dtype}")
-    for key in sources:
-        if key not in expected and not _frozen_counter(key, expected):
-            faults.unexpected.append(shown(key))
-    return faults
-
-
 def _frozen_counter(key: str, expected: Mapping[str, Tensor]) -> bool:
     """Whether ``key`` is a counter under a norm that the network freezes."""
     return key.endswith(_COUNTER) and key[: -len(_COUNTER)] + ".running_mean" in expected
 
 
 def _read(
-    file: Path, expected: Mapping[str, Tensor], sources: Mapping[str, TensorSource], dtype: torch.dtype, faults: _Faults
+    file: Path, expected: Mapping[str, Tensor], sources: Mapping[str, TensorSource], dtype: torch.dtype, faults: Faults
 ) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for key, wanted in expected.items():
+    for key in expected:
         source = sources.get(key)
-        if source is None:
-            state[key] = torch.zeros((), dtype=torch.int64)
-            continue
-        value = _tensor(file, key, source.read)
-        if wanted.dtype.is_floating_point:
-            value = value.to(dtype)
-            if not bool(torch.isfinite(value).all()) or (key.endswith(".running_var") and bool((value < 0).any())):
-                faults.unusable.append(key)
-        state[key] = value
+        state[key] = value = torch.zeros(()).long() if source is None else read_values(file, key, source, dtype, faults)
+        if key.endswith(".running_var") and bool((value < 0).any()):
+            faults.unusable.append(key)
     return state
-
-
-def _tensor(file: Path, key: str, read: Callable[[], Tensor]) -> Tensor:
-    try:
-        return read()
-    except (RuntimeError, ValueError, OSError, MemoryError) as error:
-        raise InputError(f"checkpoint {file}: tensor {key} cannot be read: {error}") from error
