@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "av": ("tracking.video",),
     "threadpoolctl": ("lowering.lower",),
     "safetensors": ("trackers", "program"),
-    "pydantic": ("hardware", "inputs", "trackers", "training"),
+    "pydantic": ("hardware", "inputs", "trackers", "tracking.rule", "training"),
     "click": ("cli",),
     "rich": ("cli", "report"),
     "tomli": ("inputs.untrusted",),
@@ -67,8 +67,8 @@ MAY_KNOW = {
         "tracking",
     ),
     "training": (
-        "datasets", "energy", "frontends", "hardware", "inputs", "lowering", "mapping", "program", "trackers",
-        "tracking",
+        "datasets", "energy", "engines", "frontends", "hardware", "inputs", "lowering", "mapping", "program",
+        "trackers", "tracking",
     ),
     "api": (
         "bundle", "energy", "engines", "evaluation", "frontends", "hardware", "inputs", "lowering", "mapping",

@@ -6,18 +6,21 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from _cli import command, environment, processes
-from _training import small_config, write_data
+from _training import lively_model, small_config, write_clip, write_data, write_pictures
 from click.testing import CliRunner
 
-from spiketrack_deploy.api.results import TrainResult
+from spiketrack_deploy.api.results import LoopResult, TrainResult
 from spiketrack_deploy.cli.train import budget, train
+from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.errors import InputError, UsageError
-from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
+from spiketrack_deploy.tracking.rule import LoopRule
 
 
 @pytest.fixture
@@ -88,6 +91,61 @@ def test_bad_requests_end_with_one_sentence(tmp_path: Path, config: Path) -> Non
     with pytest.raises(UsageError, match="--grow needs --start"):
         call(train, config, "--data", data, "-o", tmp_path / "g", "--grow")
     assert not (tmp_path / "g").exists()
+
+
+def test_the_rule_of_a_loop_is_chosen_on_held_out_clips(tmp_path: Path) -> None:
+    """Ten rules on two clips; a run cut after the second goes on to the same choice, which the model then carries."""
+    data, model, run = write_data(tmp_path / "data"), tmp_path / "model.safetensors", tmp_path / "run"
+    save_model(lively_model(), small_config(), model)
+    common = (model, "--choose-loop", 10, "--data", data, "--hold-out", data)
+    found = json.loads(call(train, *common, "-o", run, "--seed", 3, "--json").stdout)
+    assert set(LoopResult.__annotations__) <= set(found) and len(found["rules"]) == 10
+    assert found["rules"][0]["rule"] == {} and set(found["rules"][0]["auc"]) == {"left", "right"}
+    means = [sum(row["auc"].values()) / 2 for row in found["rules"]]
+    assert found["chosen"]["auc"] == pytest.approx(max(means)) and len(set(means)) > 1
+    assert found["published"] == pytest.approx(means[0]) and len(found["across"]) == 2
+    weights, config = load_checkpoint(run / "model.safetensors")
+    assert config == replace(small_config(), loop=LoopRule(**found["chosen"]["rule"]))
+    assert all(torch.equal(a, b) for a, b in zip(weights.state_dict().values(), lively_model().state_dict().values()))
+    whole = {file.name: file.read_bytes() for file in run.iterdir()}
+    cut = {**json.loads(whole["loop.json"]), "rules": found["rules"][:2]}
+    (run / "loop.json").write_text(json.dumps(cut))
+    text = call(train, *common, "-o", run, "--seed", 3).stdout
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == whole
+    assert "| size_rate | " in text and "chosen on half of the clips" in text and "published rule" in text
+    with pytest.raises(InputError, match="scored with another seed"):
+        call(train, *common, "-o", run, "--seed", 4)
+    with pytest.raises(InputError, match="scored with another clips"):
+        call(train, *common[:-1], "left", "-o", run, "--seed", 3)
+    with pytest.raises(InputError, match="chosen on held-out clips; name some"):
+        call(train, *common[:-2], "-o", tmp_path / "none")
+    with pytest.raises(UsageError, match="takes no steps"):
+        call(train, *common, "-o", run, "--steps", 3)
+    with pytest.raises(UsageError, match="holds something else"):
+        call(train, *common, "-o", data)
+    with pytest.raises(InputError, match="no clip called nobody"):
+        call(train, *common[:-1], "nobody", "-o", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_folders_of_data_have_shares_of_draws(tmp_path: Path, config: Path) -> None:
+    one, two = write_data(tmp_path / "one"), tmp_path / "t=wo"
+    write_clip(two / "third")
+    write_pictures(two, 12)
+    found = read_folders([one, two], [3.0, 1.0])
+    clips = [(clip.root, clip.weight) for clip in found.clips]
+    for kind in (clips, [(picture.frame.root, picture.weight) for picture in found.pictures]):
+        mine = sum(weight for root, weight in kind if root.is_relative_to(one))
+        assert mine / sum(weight for _, weight in kind) == pytest.approx(0.75)
+    steps = ("--steps", 1, "--set", "templates_per_step=2", "--quiet")
+    call(train, config, "--data", f"{one}=3", "--data", two, "-o", tmp_path / "run", *steps)
+    with pytest.raises(InputError, match="belongs to another run: its data"):
+        call(train, config, "--data", f"{one}=2", "--data", two, "-o", tmp_path / "run", *steps)
+    for weight in ("0", "-1", "nan", "much"):
+        refused = call(train, config, "--data", f"{one}={weight}", "-o", tmp_path / "none")
+        assert refused.exit_code == 2 and "states no weight" in refused.stderr
+    with pytest.raises(InputError, match="does not exist"):
+        call(train, config, "--data", f"{tmp_path / 'nothing'}=2", "-o", tmp_path / "none")
 
 
 def test_budget_prints_counts(config: Path) -> None:

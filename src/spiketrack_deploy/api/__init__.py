@@ -21,7 +21,7 @@ from spiketrack_deploy.api.bundles import (
 )
 from spiketrack_deploy.api.chips import budget, map, target, targets
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
-from spiketrack_deploy.api.training import train
+from spiketrack_deploy.api.training import choose_loop, train
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
@@ -30,6 +30,7 @@ __all__ = [
     "ExportRequest",
     "Tell",
     "budget",
+    "choose_loop",
     "doctor",
     "energy",
     "evaluate",

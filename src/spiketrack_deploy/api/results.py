@@ -179,6 +179,18 @@ class TrainResult(TypedDict):
     last: dict[str, Any] | None
 
 
+class LoopResult(TypedDict):
+    """Rules with their scores by clip; the published one's mean and the chosen one's, 0..1; what a choice on one half
+    of the clips is worth on the other; means by setting; the folder with the model."""
+
+    output: str
+    rules: list[dict[str, Any]]
+    published: float
+    chosen: dict[str, Any]
+    across: list[dict[str, float]]
+    marginal: dict[str, dict[str, float]]
+
+
 class DoctorResult(TypedDict):
     """Version, platform, and one entry a check with what to do where something is missing."""
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiketrack_deploy.api.bundles import Place, as_path
-from spiketrack_deploy.api.results import TrainResult
+from spiketrack_deploy.api.results import LoopResult, TrainResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
-from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
+from spiketrack_deploy.inputs.sources import DEFAULT_MODEL, find_source
 from spiketrack_deploy.inputs.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -32,13 +32,15 @@ def train(
     hold_out: Sequence[str] = (),
     start: Place | None = None,
     grow: bool = False,
+    weights: Sequence[float] | None = None,
     tell: Tell | None = None,
 ) -> TrainResult:
     """Train the network of ``config`` on the folders ``data`` and leave it in the run folder ``out``.
 
     ``config``: a ``config.json``, the name of a bundled model or an official layout such as ``s256_t1``. ``recipe``: a
     JSON file or a mapping of recipe entries; ``entries`` go before it; the rest keep their defaults (docs/training.md).
-    ``hold_out``: clips for validation. ``start``: weights to begin from; with ``grow`` they may be of another crop size
+    ``weights``: share of draws of each folder against the others. ``hold_out``: clips for validation, by name or by the
+    folder of ``data`` they lie in. ``start``: weights to begin from; with ``grow`` they may be of another crop size
     or lack blocks. The same folder and settings resume an interrupted run; ``out`` then also holds ``history.json`` and
     ``curves.png``. UsageError (2), InputError (3).
     """
@@ -53,9 +55,10 @@ def train(
     chosen = Recipe.from_dict({**_recipe_entries(recipe), **(entries or {})})
     folder = Path(out)
     folders = tuple(Path(one) for one in data)
-    request = Request(find_config(config), chosen, folders, folder, tuple(hold_out), as_path(start), grow)
+    shares = None if weights is None else tuple(weights)
+    request = Request(find_config(config), chosen, folders, folder, tuple(hold_out), as_path(start), grow, shares)
     try:
-        model = run(request, tell or (lambda what, done, total: None))
+        model = run(request, tell or _silent)
     except (KeyboardInterrupt, SystemExit) as stop:
         saved = "what was trained is saved" if (folder / STATE_FILE).exists() else "nothing was trained yet"
         stop.args = (f"interrupted; {saved}, the same command goes on from there",)  # the sentence that is printed
@@ -70,6 +73,34 @@ def train(
         "recipe": chosen.to_dict(),
         "last": history[-1] if history else None,
     }
+
+
+def choose_loop(
+    model: Place,
+    data: Sequence[Place],
+    out: Place,
+    *,
+    hold_out: Sequence[str],
+    draws: int = 64,
+    seed: int = 1,
+    tell: Tell | None = None,
+) -> LoopResult:
+    """Choose the rule of a trained tracker's loop on held-out clips and write the model with it to the folder ``out``.
+
+    ``draws`` rules, the published one first, are scored on the clips of ``hold_out`` (names, or folders of ``data``) by
+    the integer program; the best weighted mean is kept. The same call goes on where it stopped. Test sequences are not
+    for this. UsageError (2), InputError (3).
+    """
+    from spiketrack_deploy.datasets.layouts import read_folders
+    from spiketrack_deploy.training.choose_loop import Choice, choose
+
+    clips = read_folders([Path(one) for one in data]).split(hold_out)[1]
+    found = choose(Choice(find_source(str(model)).path, clips, draws, seed, Path(out)), tell or _silent)
+    return {"output": str(out), **found}  # type: ignore[typeddict-item]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Nobody listens."""
 
 
 def find_config(given: Place | None) -> TrackerConfig:

@@ -44,6 +44,29 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
+class Weighed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """``DIR`` or ``DIR=WEIGHT``."""
+
+    name = "DIR[=WEIGHT]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, float | None]:
+        """A folder and its weight, None where none is stated; a folder whose name has a sign of its own is itself."""
+        if isinstance(value, tuple):
+            return value
+        place, sign, text = str(value).rpartition("=")
+        if not sign or Path(value).exists():
+            return Path(value), None
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight <= 1e6:
+            self.fail(f"{value!r} states no weight: a number above 0 (at most 1e6) goes behind the sign", param, ctx)
+        return Path(place), weight
+
+
 def _path() -> click.Path:
     # Existence is checked where the file is used, so that a bad file ends with exit code 3 and a sentence about it.
     return click.Path(path_type=Path)

@@ -215,6 +215,11 @@ def verify_summary(result: Result) -> None:
     _line(f"content hash {result['content_hash']}")
 
 
+def loop_settings(rule: Mapping[str, float]) -> str:
+    """What a tracker's loop does otherwise than the published one."""
+    return ", ".join(f"{name} {value:g}" for name, value in rule.items()) or "the published rule"
+
+
 def inspect_summary(result: Result) -> None:
     """Structure, NIR, cuts, margins."""
     config = result["config"]
@@ -225,6 +230,7 @@ def inspect_summary(result: Result) -> None:
         ("resolution, templates", f"{config['resolution']}, {config['templates']}"),
         ("dims, head", f"{config['dims']}, {config['head_width']}"),
         ("walk", ", ".join(config["walk"])),
+        ("loop", loop_settings(config.get("loop", {}))),
     ]
     if result["kind"] == "model":
         rows += [("parameters", thin(result["parameters"])), ("tensors", thin(result["tensors"]))]

@@ -26,11 +26,11 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--data",
     "data",
-    type=_PATH,
+    type=options.Weighed(),
     multiple=True,
     required=True,
-    metavar="DIR",
-    help="Folder of training data (OTB, GOT-10k, LaSOT, COCO layout, or zips of these); may be given several times.",
+    help="Folder of training data (OTB, GOT-10k, LaSOT, COCO layout, or zips of these); may be given several times,"
+    " with a share of draws each (1 where only others state one).",
 )
 @click.option(
     "-o",
@@ -76,12 +76,19 @@ _PATH = click.Path(path_type=Path)
     default="",
     metavar="NAMES",
     callback=options.names,
-    help="Comma-separated clips for validation; they are not trained on.",
+    help="Comma-separated clips for validation, or folders of --data for all of theirs; they are not trained on.",
+)
+@click.option(
+    "--choose-loop",
+    type=click.IntRange(min=2, max=100_000),
+    metavar="RULES",
+    help="Train nothing: CONFIG is a trained model; the rule of its loop is chosen among so many on held-out clips.",
 )
 @options.output
 def train(
-    config: str, data: tuple[Path, ...], out: Path, recipe: Path | None, pairs: tuple[str, ...], start: Path | None,
-    grow: bool, hold_out: tuple[str, ...], as_json: bool, quiet: bool, **named: Any,
+    config: str, data: tuple[tuple[Path, float | None], ...], out: Path, recipe: Path | None, pairs: tuple[str, ...],
+    start: Path | None, grow: bool, hold_out: tuple[str, ...], choose_loop: int | None, as_json: bool, quiet: bool,
+    **named: Any,
 ) -> None:  # fmt: skip
     """Train the network of CONFIG (a config.json, the name of a bundled model, or an official layout such as s256_t1).
 
@@ -89,11 +96,37 @@ def train(
     step at hand and saves; the same command goes on from there.
     """
     entries = {**_entries(pairs), **{key: value for key, value in named.items() if value is not None}}
+    folders, shares = [place for place, _ in data], [weight for _, weight in data]
+    weights = [1.0 if w is None else w for w in shares] if any(w is not None for w in shares) else None
+    tell = None if quiet else _tell
+    if choose_loop is not None:
+        if extra := {*entries, *(n for n, v in (("recipe", recipe), ("start", start), ("grow", grow)) if v)} - {"seed"}:
+            raise UsageError(
+                f"--choose-loop trains nothing and takes no {min(extra)}; CONFIG is the trained model itself"
+            )
+        seed = entries.get("seed", 1)
+        chosen = api.choose_loop(config, folders, out, hold_out=hold_out, draws=choose_loop, seed=seed, tell=tell)
+        return printing.show(chosen, loop_summary, as_json, quiet)
     result = api.train(
-        config, data, out, recipe=recipe, entries=entries, hold_out=hold_out, start=start, grow=grow,
-        tell=None if quiet else _tell,
+        config, folders, out, recipe=recipe, entries=entries, hold_out=hold_out, start=start, grow=grow,
+        weights=weights, tell=tell,
     )  # fmt: skip
     printing.show(result, train_summary, as_json, quiet)
+
+
+def loop_summary(result: Result) -> None:
+    """Means by setting, the best rules, what a choice is worth on clips it was not made on."""
+    print("| setting | value: mean success AUC, % |\n| --- | --- |")
+    for name, means in result["marginal"].items():
+        print(f"| {name} | " + ", ".join(f"{level}: {100 * mean:.1f}" for level, mean in means.items()) + " |")
+    chosen = result["chosen"]
+    print(f"published rule {100 * result['published']:.1f} over {len(result['clips'])} clips")
+    rule = printing.loop_settings(chosen["rule"])
+    print(f"rule {chosen['index'] + 1} of {len(result['rules'])} {100 * chosen['auc']:.1f}: {rule}")
+    for half in result["across"]:
+        found, published = 100 * half["chosen"], 100 * half["published"]
+        print(f"chosen on half of the clips, scored on the other: {found:.1f}, published rule there {published:.1f}")
+    print(f"wrote {result['output']}: model.safetensors, config.json, loop.json")
 
 
 def train_summary(result: Result) -> None:

@@ -6,8 +6,8 @@ annotations (:mod:`layouts`, :mod:`sequences`) nor crops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
 
 Floats = npt.NDArray[np.float64]
+_COMMON = 1000.0
+"""Sum of the weights of a folder of weight 1: near that of a folder without weights, so that digests see them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +59,36 @@ class Catalogue:
             tuple(s for c in parts for s in c.skipped),
         )
 
+    def weighing(self, weight: float) -> Catalogue:
+        """The same with weights whose sum, over pictures and over clips each, is ``weight`` times a common number."""
+        pictures, clips = (_COMMON * weight / (sum(one.weight for one in kind) or 1.0) for kind in self._kinds())
+        return replace(
+            self,
+            pictures=tuple(replace(p, weight=p.weight * pictures) for p in self.pictures),
+            clips=tuple(replace(c, weight=c.weight * clips) for c in self.clips),
+        )
+
+    def _kinds(self) -> tuple[Sequence[Picture], Sequence[VideoSequence]]:
+        return self.pictures, self.clips
+
     def split(self, held_out: Iterable[str]) -> tuple[Catalogue, tuple[VideoSequence, ...]]:
-        """(what is trained on, the clips of the given names); a name that does not occur is an :class:`InputError`."""
+        """(what is trained on, the clips that are held out). ``held_out``: names of clips, or a folder or zip, for
+        every clip in it; one that is neither is an :class:`InputError`."""
         names = set(held_out)
-        missing = sorted(names - {clip.name for clip in self.clips})
+        places = {name: Path(name).resolve() for name in names}
+        held = {name: [c for c in self.clips if _is(c, name, place)] for name, place in places.items()}
+        missing = sorted(name for name, clips in held.items() if not clips)
         if missing:
             raise InputError(
                 f"no clip called {', '.join(missing)} is in the data, so it cannot be held out for validation"
             )
-        kept = tuple(clip for clip in self.clips if clip.name not in names)
-        return Catalogue(self.pictures, kept, self.skipped), tuple(c for c in self.clips if c.name in names)
+        out = {id(clip) for clips in held.values() for clip in clips}
+        kept = tuple(clip for clip in self.clips if id(clip) not in out)
+        return Catalogue(self.pictures, kept, self.skipped), tuple(c for c in self.clips if id(c) in out)
+
+
+def _is(clip: VideoSequence, name: str, place: Path) -> bool:
+    return clip.name == name or clip.root.resolve().is_relative_to(place)
 
 
 class FrameStore:

@@ -30,11 +30,18 @@ _LEAST_OUTLINE = 3
 _IMAGES = "images.zip"
 
 
-def read_folders(folders: Sequence[Path]) -> Catalogue:
-    """The catalogue of one or several data folders; :class:`InputError` where nothing at all can be trained on."""
+def read_folders(folders: Sequence[Path], weights: Sequence[float] | None = None) -> Catalogue:
+    """The catalogue of one or several data folders; :class:`InputError` where nothing at all can be trained on.
+
+    ``weights``: share of draws of each folder against the others, for its pictures and for its clips; without them
+    every weight stays as the folder states it.
+    """
     if not folders:
         raise InputError("no training data is given; name a folder of sequences or annotated pictures with --data")
-    found = Catalogue().joined(_read_folder(Path(folder)) for folder in folders)
+    parts = [_read_folder(Path(folder)) for folder in folders]
+    if weights is not None:
+        parts = [part.weighing(weight) for part, weight in zip(parts, weights, strict=True)]
+    found = Catalogue().joined(parts)
     if not found.pictures and not found.clips:
         why = f": {found.skipped[0]}" if found.skipped else ""
         shown = ", ".join(str(f) for f in folders)

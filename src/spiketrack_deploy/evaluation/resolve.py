@@ -6,6 +6,7 @@ anything on a sequence.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from spiketrack_deploy.inputs.sources import ModelSource, find_frames, find_sour
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
 from spiketrack_deploy.program.store import content_hash, load_program, save_program
+from spiketrack_deploy.trackers.settings import tracker_config
 
 ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
 
@@ -54,12 +56,15 @@ class Resolver:
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
         if FLOAT in engines:
             raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
-        program = content_hash(load_program(program_folder(path)))
+        program = load_program(program_folder(path))
+        identity = {"program": content_hash(program)}
+        # A program's hash covers integers alone; what the host does with them is part of a result too.
+        if rule := tracker_config(program, str(path)).loop.to_dict():
+            identity["loop"] = json.dumps(rule, sort_keys=True)
         place = str(program_folder(path).resolve())
         label = path.resolve().name
         return [
-            partial(Subject, _label(label, one), PROGRAM_KIND, place, one, self.threads, {"program": program})
-            for one in engines
+            partial(Subject, _label(label, one), PROGRAM_KIND, place, one, self.threads, identity) for one in engines
         ]
 
     def _float(self, source: ModelSource, engine: str) -> Subject:

@@ -7,6 +7,8 @@ I know.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from spiketrack_deploy.energy.report import PhaseEnergy
 from spiketrack_deploy.report import chip_section, energy_sections, html, parity_sections, pictures
 from spiketrack_deploy.report.data import ReportData, how_often, percent, thin
@@ -56,6 +58,8 @@ def _subject(data: ReportData) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
     return ", ".join(str(one) for one in value) if isinstance(value, list | tuple) else str(value)
 
 

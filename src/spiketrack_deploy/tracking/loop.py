@@ -17,6 +17,7 @@ from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.tracking.boxes import Box, clip_box
 from spiketrack_deploy.tracking.crop import Floats, check_frame, hann_window, sample_target
 from spiketrack_deploy.tracking.images import Image
+from spiketrack_deploy.tracking.rule import LoopRule, Motion
 
 CLAMP = 1e-4
 """Score and size stay within [CLAMP, 1 - CLAMP]."""
@@ -39,7 +40,7 @@ class Settings(Protocol):
 
     ``resolution``: side of a crop in pixels. ``grid``: cells per side of a map. ``templates``: how many it takes.
     ``search_factor``, ``template_factor``: side of a crop in target sizes. ``update_interval``, ``update_threshold``:
-    with every so many frames a template is replaced where the confidence is above that.
+    with every so many frames a template is replaced where the confidence is above that. ``loop``: the rule of the loop.
     """
 
     @property
@@ -58,6 +59,8 @@ class Settings(Protocol):
     def update_interval(self) -> int: ...
     @property
     def update_threshold(self) -> float: ...
+    @property
+    def loop(self) -> LoopRule: ...
 
 
 class Network(Protocol):
@@ -146,11 +149,14 @@ def decode(maps: HeadMaps, window: Floats | None = None) -> Decoded:
 class Tracker:
     """One target in one video: :meth:`init` on the first frame, then :meth:`track` on every following one.
 
-    Interval and threshold of the template update come from ``network.config``.
+    Interval and threshold of the template update and the rule come from ``network.config``; ``rule`` replaces the one
+    there.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, rule: LoopRule | None = None) -> None:
         self._network = network
+        self._rule = network.config.loop if rule is None else rule
+        self._motion = Motion(self._rule)
         self._window = hann_window(network.config.grid)
         self._templates: list[Image] = []
         self._box: Box | None = None
@@ -176,7 +182,7 @@ class Tracker:
         crop, _ = sample_target(frame, start, config.template_factor, config.resolution)
         self._templates = [crop] * config.templates
         self._network.set_templates(self._templates)
-        self._box, self._frame = start, 0
+        self._box, self._frame, self._motion = start, 0, Motion(self._rule)
         return crop
 
     def track(self, frame: Image) -> TrackedFrame:
@@ -184,23 +190,27 @@ class Tracker:
         if self._box is None:
             raise InputError("the tracker has no target yet; call init with a frame and a box first")
         self._frame += 1
-        config = self._network.config
-        crop, factor = sample_target(frame, self._box, config.search_factor, config.resolution)
-        best = decode(self._network.search(crop), self._window)
-        box = self._to_frame(best.box, self._box, factor, frame.shape[1], frame.shape[0])
+        config, last, (height, width) = self._network.config, self._box, frame.shape[:2]
+        wide = self._motion.factor(config.search_factor)
+        around = self._motion.search_box(last, math.sqrt(last[2] * last[3]) * wide, width, height)
+        crop, factor = sample_target(frame, around, wide, config.resolution)
+        maps, scale = self._network.search(crop), factor / config.resolution
+        best = decode(maps, self._rule.weights(self._window, maps.size, (last[2] * scale, last[3] * scale)))
+        found = self._to_frame(best.box, around, factor)
+        box = clip_box(self._motion.taken(last, found, float(maps.score.flat[best.argmax])), width, height)
         self._box, self.search_crop, self.resize_factor = box, crop, factor
         updated = self._maybe_update(frame, box, best.score)
         return TrackedFrame(self._frame, box, best.score, best.argmax, best.margin, updated)
 
-    def _to_frame(self, decoded: Box, last: Box, factor: float, width: int, height: int) -> Box:
-        """Crop fractions to a clipped frame box; starts from the unrounded centre of the last box (published quirk)."""
+    def _to_frame(self, decoded: Box, around: Box, factor: float) -> Box:
+        """Crop fractions to a frame box; starts from the unrounded centre of the searched one (published quirk)."""
         side = self._network.config.resolution
-        x, y, w, h = last
+        x, y, w, h = around
         cx, cy, bw, bh = (v * side / factor for v in decoded)
         half = 0.5 * side / factor
         cx += x + 0.5 * w - half
         cy += y + 0.5 * h - half
-        return clip_box((cx - 0.5 * bw, cy - 0.5 * bh, bw, bh), width, height)
+        return cx - 0.5 * bw, cy - 0.5 * bh, bw, bh
 
     def _maybe_update(self, frame: Image, box: Box, confidence: float) -> bool:
         config = self._network.config

@@ -27,6 +27,7 @@ _MAY_DIFFER = frozenset(
         "attention_gain",
         "update_interval",
         "update_threshold",
+        "loop",
     }
 )
 _LAST_NORMS = (".pwconv2.1", ".bn2", ".proj_conv.1", ".mlp.fc2_bn")

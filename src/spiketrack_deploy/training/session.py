@@ -37,7 +37,8 @@ PROCESS_BYTES = 150 << 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``data``: folders. ``held_out``: clip names for validation, never trained on. ``start``: weights to begin
+    """``data``: folders; ``weights``: their shares of draws. ``held_out``: clips for validation, by name or by the
+    folder they lie in, never trained on. ``start``: weights to begin
     from; with ``grow`` they may be of smaller crops or fewer blocks."""
 
     config: TrackerConfig
@@ -47,6 +48,7 @@ class Request:
     held_out: tuple[str, ...] = ()
     start: Path | None = None
     grow: bool = False
+    weights: tuple[float, ...] | None = None
     validate_every: float = 300.0
     save_every: float = 90.0
     report_every: int = 50
@@ -104,7 +106,7 @@ def _digest(file: Path | None) -> str | None:
 
 
 def _work(crew: Crew, request: Request, tell: Tell) -> str:
-    catalogue, held_out = read_folders(request.data).split(request.held_out)
+    catalogue, held_out = read_folders(request.data, request.weights).split(request.held_out)
     if crew.leads:
         _tell_skipped(catalogue.skipped, tell)
     store = FrameStore()

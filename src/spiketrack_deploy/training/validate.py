@@ -20,6 +20,7 @@ from spiketrack_deploy.tracking.boxes import overlaps, success_curve, visible
 from spiketrack_deploy.tracking.crop import hann_window
 from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import Network, Tracker
+from spiketrack_deploy.tracking.rule import LoopRule
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.losses import cell_boxes, overlap
 from spiketrack_deploy.training.views import cut, jittered, view_around
@@ -33,9 +34,9 @@ _SEED = 2024
 @dataclass(frozen=True, slots=True)
 class Validation:
     """``pair_iou``: mean IoU one step from a jittered search region (Hann window). ``size_slope``: slope of log
-    predicted
-    on log true size (0: the size head is constant), ``size_bias`` its mean error. ``near``: share of centres within a
-    quarter of the target. ``loop_auc``: success AUC of the official loop, mean over clips; ``clips`` by name."""
+    predicted on log true size (0: the size head is constant), ``size_bias`` its mean error. ``near``: share of centres
+    within a quarter of the target. ``loop_auc``: success AUC in the configuration's loop, mean over clips; ``clips`` by
+    name."""
 
     pair_iou: float
     size_slope: float
@@ -45,10 +46,10 @@ class Validation:
     clips: dict[str, float]
 
 
-def loop_auc(network: Network, clip: VideoSequence, store: FrameStore) -> float:
-    """Success AUC of the official loop from the first visible frame of a clip."""
+def loop_auc(network: Network, clip: VideoSequence, store: FrameStore, rule: LoopRule | None = None) -> float:
+    """Success AUC in the loop from the first visible frame of a clip; ``rule``: by default the configuration's."""
     start = int(clip.usable()[0])
-    tracker = Tracker(network)
+    tracker = Tracker(network, rule)
     tracker.init(store.read(clip.frame(start)), clip.boxes[start].tolist())
     boxes = [tracker.track(store.read(clip.frame(i))).box for i in range(start + 1, len(clip.frames))]
     truth = clip.boxes[start + 1 :]

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import checked, shown
+from spiketrack_deploy.tracking.rule import PUBLISHED, LoopRule
 
 OFFICIAL_WALK: tuple[str, ...] = (
     "downsample1_1",
@@ -68,7 +69,8 @@ class TrackerConfig:
     T (1 to 3). ``head_width`` is halved three times. ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions
     are hidden width over width of SepConv, conv block and MLP; ``value_ratio`` is value width over width.
     ``attention_gain`` None means the official factor 2 d^-1/2 after every product of queries and a key-value matrix; a
-    number replaces that factor everywhere. Construction raises :class:`InputError` for every illegal combination, and
+    number replaces that factor everywhere. ``loop`` is the published rule where a configuration does not state another.
+    Construction raises :class:`InputError` for every illegal combination, and
     for a network beyond :data:`MAX_WEIGHTS` or :data:`MAX_VALUES`, before anything of its size is made.
     """
 
@@ -88,6 +90,7 @@ class TrackerConfig:
     attention_gain: Annotated[float, Field(ge=2**-20, le=2**20)] | None = None
     update_interval: Annotated[int, Field(ge=1, le=10**9)] = 25
     update_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    loop: LoopRule = PUBLISHED
 
     @model_validator(mode="wrap")
     @classmethod
@@ -112,10 +115,11 @@ class TrackerConfig:
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values (tuples become lists)."""
+        """Every field as JSON-ready values (tuples become lists); ``loop`` only where it is not the published rule, so
+        that a configuration of an earlier version and what was recorded of it stay the same."""
         out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        out["dims"], out["walk"] = list(self.dims), list(self.walk)
-        return out
+        out |= {"dims": list(self.dims), "walk": list(self.walk), "loop": self.loop.to_dict()}
+        return out if out["loop"] else {key: value for key, value in out.items() if key != "loop"}
 
     def renamed(self, name: str) -> TrackerConfig:
         """The same layout under another name."""
