@@ -16,8 +16,9 @@ BOARDS = {
     "kapoho_bay": ("loihi1", 2), "nahuku_32": ("loihi1", 32), "pohoiki_springs": ("loihi1", 768),
     "oheo_gulch": ("loihi2", 1), "kapoho_point": ("loihi2", 8), "vpx": ("loihi2", 16), "hala_point": ("loihi2", 1152),
 }  # fmt: skip
+ACCELERATORS = {"eyeriss", "edge_tpu", "nvidia_vsq4"}
 COMPARED = {"truenorth", "odin", "spinnaker2", "speck", "akida", "xylo", "darwin3"}
-CONVENTIONS = {"cmos45_fp32", "cmos45_fp32_memory", "cmos45_int8", "cmos45_int8_memory"}
+CONVENTIONS = {f"cmos45_{bits}{memory}" for bits in ("fp32", "int8", "int4") for memory in ("", "_memory")}
 
 BOARD = """
 schema = 1
@@ -40,7 +41,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_what_the_project_promises_is_there() -> None:
-    wanted = {"loihi1", "loihi1_davies", "loihi1_sanafe", "loihi2", *BOARDS, *COMPARED, *CONVENTIONS}
+    wanted = {"loihi1", "loihi1_davies", "loihi1_sanafe", "loihi2", *BOARDS, *COMPARED, *CONVENTIONS, *ACCELERATORS}
     assert wanted <= set(profile_names()), f"missing profiles: {sorted(wanted - set(profile_names()))}"
     kinds = {profile.name: profile.kind for profile in list_profiles()}
     assert {name for name, kind in kinds.items() if kind == "board"} == set(BOARDS)
@@ -88,7 +89,7 @@ def test_totals_over_events_are_never_multiplied() -> None:
 
 
 def test_structure_only_profiles_price_nothing() -> None:
-    for name in ("speck", "akida", "xylo"):
+    for name in ("speck", "akida", "xylo", *ACCELERATORS):
         profile = load_profile(name)
         assert profile.limits and not event_prices(profile), name
 

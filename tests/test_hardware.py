@@ -69,7 +69,7 @@ def test_the_vocabulary_is_closed_and_consistent() -> None:
         assert dimension in {known for known, _ in UNITS.values()} and meaning, name
         assert dimension == "energy" or name not in CHARGES, f"{name}: only an energy multiplies a count"
     energies = {n for n, (d, _) in PRICES.items() if d == "energy"}
-    assert set(CHARGES) | {"event_total", "state_reset", BY_WORD[0]} == energies
+    assert set(CHARGES) | {"event_total", "state_reset", "dense_mac", BY_WORD[0]} == energies
     assert {charge.cause for charge in CHARGES.values()} == set(CAUSES)
     assert all(unit and meaning for unit, meaning in LIMITS.values())
     assert COUNTS is COUNT_FIELDS, "the program's counts are the only list of counts"

@@ -8,6 +8,7 @@ This package decides defaults and what a verb returns (:mod:`results`: plain JSO
 so that importing this package costs nothing. docs/python.md has what each verb returns.
 """
 
+from spiketrack_deploy.api.audits import audit
 from spiketrack_deploy.api.bundles import (
     ExportRequest,
     doctor,
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "ExportRequest",
     "Tell",
+    "audit",
     "budget",
     "choose_loop",
     "doctor",

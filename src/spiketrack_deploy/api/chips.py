@@ -18,6 +18,7 @@ from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
+    from spiketrack_deploy.hardware.targets import Target
     from spiketrack_deploy.program.types import Program
 
 
@@ -84,6 +85,49 @@ def map(
 
         write_pictures(floorplan(report.mapping, goal.profile), Path(pictures))
     return cast(MapResult, {"subject": str(subject), **report.to_dict()})
+
+
+def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: Target) -> dict[str, Any]:
+    """A result of the main phase on a target, in the keys that every table across chips has; ``None``: not known.
+
+    A target with a family is mapped: ``fits``, ``cores``, ``chips``, ``latency_s``, and its energies with static power
+    over a camera's frame. One that only prices events has ``dynamic_nj``; ``note`` says what is missing.
+    """
+    from spiketrack_deploy.energy.layers import main_phase, runs_per_result
+    from spiketrack_deploy.energy.pricing import dynamic_energy, event_prices
+    from spiketrack_deploy.mapping.report import map_phase
+
+    phase = main_phase(runs_per_result(program))
+    layers = counts.get(phase) or None
+    found: dict[str, Any] = dict.fromkeys(PLACED)
+    if goal.profile.family is None:
+        priced = bool(layers and event_prices(goal.profile))
+        found["dynamic_nj"] = dynamic_energy(layers or (), goal.profile).to_dict() if priced else None
+        found["note"] = "no family of chips: cores, chips and time are not known" if priced else "nothing is priced"
+        return found
+    report = map_phase(program, phase, goal, counts=layers)
+    energy, verdicts = report.energy, report.verdicts
+    host = verdicts.get("host", 0)
+    static = energy.static_camera
+    return {
+        "fits": report.mapping.fits,
+        "cores": report.mapping.cores,
+        "chips": report.mapping.chips,
+        "chips_available": report.mapping.chips_available,
+        "host_operations": host,
+        "latency_s": report.time.frame.to_dict() if report.time.bottleneck else None,
+        "dynamic_nj": energy.dynamic.to_dict() if energy.lines else None,
+        "static_nj": static.to_dict() if static else None,
+        "total_nj": (energy.dynamic + static).to_dict() if static and energy.lines else None,
+        "note": f"activity: {energy.origin}" + (f"; {host} operations stay on the host" if host else ""),
+    }
+
+
+PLACED = (
+    "fits", "cores", "chips", "chips_available", "host_operations", "latency_s", "dynamic_nj", "static_nj", "total_nj",
+    "note",
+)  # fmt: skip
+"""Keys of :func:`placed`."""
 
 
 def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[LayerCounts]]]:

@@ -68,6 +68,16 @@ class EnergyResult(TypedDict):
     comparison: dict[str, Any]
 
 
+class AuditResult(TypedDict):
+    """One case a number: ``dense_macs`` of a frame's main phase, spikes where they were counted, ``conventions`` (each
+    formula's energy, over the paper's number, and the mean spike value that the number implies), ``chip``, ``dense``
+    twins, and the ``duels`` with them: who wins, and at which spike rate both cost the same."""
+
+    subject: str | None
+    target: str
+    cases: list[dict[str, Any]]
+
+
 class VerifyResult(TypedDict):
     """How much was checked: files, arrays, range proofs, runs, operations, integers. What is wrong is raised."""
 

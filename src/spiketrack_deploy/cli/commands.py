@@ -12,6 +12,7 @@ import click
 
 from spiketrack_deploy import __version__, api
 from spiketrack_deploy.cli import options, printing
+from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.evaluate import evaluate
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.cli.train import budget, train
@@ -141,5 +142,5 @@ def doctor(as_json: bool, quiet: bool) -> None:
     printing.show(api.doctor(), printing.doctor_summary, as_json, quiet)
 
 
-for command in (map_command, evaluate, train, budget):
+for command in (map_command, evaluate, train, budget, audit):
     group.add_command(command)

@@ -6,9 +6,10 @@ This module decides spelling and help texts. It must not know what a value is us
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -37,6 +38,26 @@ class Box(click.ParamType):  # type: ignore[type-arg,unused-ignore]
                 f"{value!r} is not a box: give four numbers x,y,w,h in pixels, for example 74,70,37,80", param, ctx
             )
         return numbers
+
+
+class Energy(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """An energy as papers print it: a number with a unit of J, millijoules without one; nanojoules as a value."""
+
+    name = "NUMBER"
+    _UNITS: ClassVar = {"": 1e6, "mj": 1e6, "uj": 1e3, "\u00b5j": 1e3, "nj": 1.0, "j": 1e9}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Nanojoules, above 0."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]{1,3})?)\s*([a-zA-Z\u00b5]*)\s*", str(value))
+        factor = self._UNITS.get(match[2].lower()) if match else None
+        number = float(match[1]) * factor if match and factor else 0.0
+        if not (number > 0 and math.isfinite(number)):
+            self.fail(
+                f"{value!r} is no energy: give a number above 0 with mJ, uJ, nJ or J, for example 2.9mJ", param, ctx
+            )
+        return number
 
 
 def names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spiketrack_deploy.energy.conventions import dense_twin
 from spiketrack_deploy.energy.pricing import event_prices, intervals, priced_causes
 from spiketrack_deploy.energy.report import EnergyReport
+from spiketrack_deploy.energy.twins import Duel, dense_profiles, duels
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.units import Interval
 
-SCHEMA = "spiketrack-comparison/2"
+SCHEMA = "spiketrack-comparison/3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,12 @@ class DenseLine:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The same counts under several profiles, and dense networks beside them."""
+    """The same counts under several profiles, and dense networks beside them; ``duels``: against the own dense twin,
+    accelerators against the first chip that prices events."""
 
     reports: tuple[EnergyReport, ...]
     dense: tuple[DenseLine, ...]
+    duels: tuple[Duel, ...]
 
     @property
     def published(self) -> Interval:
@@ -51,9 +55,10 @@ class Comparison:
             "schema": SCHEMA,
             "profiles": [_row(report) for report in self.reports],
             "dense": [line.to_dict() for line in self.dense],
+            "duels": [duel.to_dict() for duel in self.duels],
             "published_convention_nj": self.published.to_dict(),
             "notes": [
-                "Dense lines are arithmetic only, 45 nm; memory, routing and static power are outside.",
+                "Dense lines: cmos45 is arithmetic, with _memory also SRAM traffic; an accelerator is what it drew.",
                 "Boundaries differ between profiles: read each row with what it leaves unpriced.",
             ],
         }
@@ -93,14 +98,15 @@ def compare(reports: Sequence[EnergyReport], others: Sequence[tuple[str, float, 
     counts = [(phase.name, phase.per_result, phase.counts) for phase in first.phases]
     if any([(phase.name, phase.per_result, phase.counts) for phase in r.phases] != counts for r in reports):
         raise InputError("energy: the reports are of different runs; compare the same counts only.")
-    twins = first.main.twins
+    twins = [dense_twin(first.main.counts, profile) for profile in dense_profiles()]
 
     def line(name: str, macs: float, source: str) -> DenseLine:
         return DenseLine(name, macs, {twin.profile: twin.mac * macs for twin in twins}, source)
 
     lines = [line("this network, dense twin", twins[0].macs, "the same network as an ANN")]
     lines += [line(*other) for other in others]
-    return Comparison(tuple(reports), tuple(lines))
+    chip = next((r.profile for r in reports if r.profile.kind != "convention" and event_prices(r.profile)), None)
+    return Comparison(tuple(reports), tuple(lines), duels(first.main.counts, chip) if chip else ())
 
 
 def default_profiles(names: Sequence[str]) -> list[str]:

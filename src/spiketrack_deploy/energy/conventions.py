@@ -1,9 +1,9 @@
 """Two yardsticks beside every total: the dense twin, and the published convention of SpikeTrack.
 
 This module decides how they are computed; it must not know the chip that was asked for. Both take their figures from
-the ``cmos45`` profiles (Horowitz, ISSCC 2014), so no coefficient is written here.
+profiles (``cmos45``: Horowitz, ISSCC 2014; accelerators: what they drew), so no coefficient is written here.
 
-    dense twin   E = dense multiply-accumulates * MAC, the same network as an ANN
+    dense twin   E = dense multiply-accumulates * (MAC + its memory traffic), the same network as an ANN
     published    E = dense MACs * ADD * mean spike value of the layer's input; the image convolution * MAC
     exact        E = unit operations * ADD;                                     the image convolution's real MACs * MAC
 
@@ -20,7 +20,7 @@ from typing import Any
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.units import Interval, total
+from spiketrack_deploy.units import ZERO, Interval, total
 
 
 def _required(profile: Profile, name: str) -> Interval:
@@ -32,30 +32,38 @@ def _required(profile: Profile, name: str) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class DenseTwin:
-    """The same network as an ANN, one precision. Energies in nanojoules, MAC and addition in nanojoules each."""
+    """The same network as an ANN, one precision. Energies in nanojoules; ``mac``: of one multiply-accumulate, with its
+    memory traffic where the profile has a price for it; ``addition``: of a spike's, ``None`` on an accelerator."""
 
     profile: str
     macs: float
     mac: Interval
-    addition: Interval
-    energy: Interval
+    addition: Interval | None
+
+    @property
+    def energy(self) -> Interval:
+        """Of one run, nanojoules."""
+        return self.mac * self.macs
 
     def to_dict(self) -> dict[str, Any]:
-        """As energy.json writes it; ``mac_to_addition`` is the ratio that decides the comparison (nominal)."""
+        """As energy.json writes it; ``mac_to_addition``: nominal, ``None`` where the profile has no addition."""
+        ratio = self.mac.nominal / self.addition.nominal if self.addition and self.addition.nominal else None
         return {
             "profile": self.profile,
             "dense_macs": self.macs,
             "mac_nj": self.mac.to_dict(),
             "energy_nj": self.energy.to_dict(),
-            "mac_to_addition": self.mac.nominal / self.addition.nominal if self.addition.nominal else None,
+            "mac_to_addition": ratio,
         }
 
 
 def dense_twin(layers: Sequence[LayerCounts], profile: Profile) -> DenseTwin:
-    """Price ``dense_macs`` of all layers at the MAC of a ``cmos45`` profile."""
+    """Price ``dense_macs`` of all layers: at the multiply-accumulate of a ``cmos45`` profile, with its memory traffic
+    where that has a price, or at that of an accelerator (``dense_mac``). ProfileError where the profile has neither."""
     macs = sum(layer["dense_macs"] for layer in layers)
-    mac = _required(profile, "mac")
-    return DenseTwin(profile.name, macs, mac, _required(profile, "unit_op"), mac * macs)
+    whole = profile.price("dense_mac")
+    mac = whole or _required(profile, "mac") + (profile.price("mac_memory") or ZERO)
+    return DenseTwin(profile.name, macs, mac, profile.price("unit_op"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.program.counts import COUNT_FIELDS
+from spiketrack_deploy.program.ops import OP_TABLE
 from spiketrack_deploy.program.types import Program
 
 COUNTS = COUNT_FIELDS
@@ -72,6 +75,22 @@ def layer_counts(ops: Sequence[_HasOp], counts: Mapping[str, _HasCounts]) -> lis
             f"trace: {len(missing)} operations have no counts, first {missing[0]}; run it with counting on."
         )
     return [LayerCounts(op.name, op.kind, op.block, counts[op.name].to_dict()) for op in ops]
+
+
+def shape_counts(program: Program, phase: str) -> list[LayerCounts]:
+    """What shapes alone decide, by the program's own counting rules on zeros: dense multiply-accumulates, positions
+    read, neuron updates. The image's own taps are dense."""
+    ops = program.phases[phase]
+
+    def nothing(name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.broadcast_to(np.int64(0), ops.spec(name).shape)
+
+    found = []
+    for op in ops.ops:
+        inputs = [nothing(name) for name in op.inputs]
+        counts = OP_TABLE[op.kind].count(op, program.op_arrays(op), inputs, nothing(op.name)).to_dict()
+        found.append(LayerCounts(op.name, op.kind, op.block, {name: n for name, n in counts.items() if n}))
+    return found
 
 
 def runs_per_result(program: Program) -> dict[str, float]:

@@ -38,6 +38,7 @@ CHARGES: dict[str, Charge] = {
     "unit_op": Charge("unit_ops", "synops"),
     "synop_memory": Charge("synops", "memory"),
     "mac": Charge("macs", "mac"),
+    "mac_memory": Charge("macs", "memory"),
     "neuron_idle": Charge("idle_updates", "neuron"),
     "neuron_active": Charge("active_updates", "neuron"),
     "message": Charge("messages", "message"),

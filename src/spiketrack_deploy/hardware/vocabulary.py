@@ -41,6 +41,8 @@ PRICES: dict[str, tuple[str, str]] = {
     "unit_op": ("energy", "one non-zero synapse visited by one of a spike's n binary events"),
     "synop_memory": ("energy", "memory traffic of one synaptic operation, added to its price"),
     "mac": ("energy", "one multiply-accumulate of the image convolution"),
+    "mac_memory": ("energy", "memory traffic of one multiply-accumulate, added to its price"),
+    "dense_mac": ("energy", "one multiply-accumulate of a dense network, with all that an accelerator draws meanwhile"),
     "neuron_idle": ("energy", "one step of a neuron that does not spike in it"),
     "neuron_active": ("energy", "one step of a neuron that spikes in it"),
     "message": ("energy", "one graded spike generated and sent to one core"),

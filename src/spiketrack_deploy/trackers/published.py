@@ -1,6 +1,7 @@
-"""Published trackers as dense networks: what an energy comparison sets beside a program.
+"""What trackers published of their cost: dense networks that a comparison sets beside a program, and energies of the
+SpikeTrack paper that an audit derives again.
 
-This module decides which trackers and how their multiply-accumulates are known. It must not know prices.
+This module decides which figures and how they are known. It must not know prices.
 """
 
 from __future__ import annotations
@@ -44,3 +45,24 @@ def published() -> tuple[Published, ...]:
         Published("SPMTrack-L", spmtrack_macs(1024, 24, False), spmtrack),
         Published("SPMTrack-G", spmtrack_macs(1536, 40, True), spmtrack),
     )
+
+
+class PublishedEnergy(NamedTuple):
+    """An energy of a paper's table: ``nanojoules`` a frame, the official ``layout`` that it may be of, and what the
+    paper says."""
+
+    layout: str
+    nanojoules: float
+    source: str
+
+
+_PAPER = "arXiv 2602.23963"
+SPIKETRACK = (
+    PublishedEnergy("s256_t1", 2.9e6, f"{_PAPER}, abstract: 1/26 of TransT's 75.2 mJ; T is not said"),
+    PublishedEnergy("s256_t3", 2.9e6, f"{_PAPER}, abstract: 1/26 of TransT's 75.2 mJ; T is not said"),
+    PublishedEnergy("b256_t1", 8.7e6, f"{_PAPER}, baseline of the ablation; the variant is not named"),
+    PublishedEnergy("b256_t3", 9.9e6, f"{_PAPER}: TransT over 7.6"),
+    PublishedEnergy("b384_t1", 27.3e6, f"{_PAPER}, listed as B384; T is not said"),
+    PublishedEnergy("b384_t3", 27.3e6, f"{_PAPER}, listed as B384; T is not said"),
+)
+"""Energies of the SpikeTrack paper, each for every layout that it can be of."""

@@ -21,10 +21,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from spiketrack_deploy.energy.layers import main_phase, runs_per_result
+from spiketrack_deploy.energy.layers import main_phase, runs_per_result, shape_counts
 from spiketrack_deploy.frontends.compile import compile
 from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource
 from spiketrack_deploy.hardware.targets import Target
@@ -33,8 +32,6 @@ from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.types import CoreLimits, PopulationGraph
-from spiketrack_deploy.program.ops import OP_TABLE
-from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, REQUIRED_STAGES, TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
@@ -103,7 +100,7 @@ class Budget:
 
 def budget(config: TrackerConfig, room: Room, weights: Path | None = None) -> Budget:
     """Count the main phase of ``config`` against a target. ``weights``: its checkpoint, where it has one."""
-    program = compile(weights or _drawn(config)).program
+    program = compile(weights or drawn(config)).program
     phase = main_phase(runs_per_result(program))
     graph = populations(program, phase)
     parts = split(graph, room.limits)
@@ -116,13 +113,13 @@ def budget(config: TrackerConfig, room: Room, weights: Path | None = None) -> Bu
         words_with_copies=int(parts.words.sum()),
         cores=parts.cores,
         cores_alone=split(graph, replace(room.limits, groups=1)).cores,
-        macs=_dense_macs(program, phase),
+        macs=sum(int(layer["dense_macs"]) for layer in shape_counts(program, phase)),
         parameters=_parameters(config),
         over=tuple(dict.fromkeys(graph.populations[o.population].name for o in parts.overflows)),
     )
 
 
-def _drawn(config: TrackerConfig) -> SpikeTrackSource:
+def drawn(config: TrackerConfig) -> SpikeTrackSource:
     """A tracker of this configuration with drawn weights."""
     with torch.device("meta"):
         model = SpikeTrack(config)
@@ -146,20 +143,6 @@ def _words(graph: PopulationGraph, limits: CoreLimits) -> int:
         for target in [graph.populations[s.target]]
         if target.on_chip
     )
-
-
-def _dense_macs(program: Program, phase: str) -> int:
-    """By the program's own counting rules, which for dense multiply-accumulates ask for shapes alone."""
-    ops = program.phases[phase]
-
-    def nothing(name: str) -> Any:
-        return np.broadcast_to(np.int64(0), ops.spec(name).shape)
-
-    counts = (
-        OP_TABLE[op.kind].count(op, program.op_arrays(op), [nothing(name) for name in op.inputs], nothing(op.name))
-        for op in ops.ops
-    )
-    return sum(count.dense_macs for count in counts)
 
 
 OPTIONAL_SETS: tuple[tuple[str, ...], ...] = (

@@ -1,0 +1,153 @@
+"""Published energies derived again, and a network beside its dense twins.
+
+This module decides what is audited and with which counts. It must not print; heavy parts are imported when the verb
+runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spiketrack_deploy.api.bundles import ExportRequest, Place, export
+from spiketrack_deploy.api.results import AuditResult
+from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.inputs.progress import Tell
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.energy.layers import LayerCounts
+    from spiketrack_deploy.hardware.schema import Profile
+    from spiketrack_deploy.program.types import Program
+
+COUNTED_FRAMES = 5
+"""Frames of the bundled clip that a model is run on where no bundle has its counts."""
+
+
+def audit(
+    subject: Place | None = None, *, paper_nj: float | None = None, target: str = "loihi2", tell: Tell | None = None
+) -> AuditResult:
+    """Derive a paper's energy of a frame by every published convention, beside dense twins and a chip.
+
+    ``subject``: a bundle (its own counts), a model (run on a few frames of the bundled clip), or an official layout
+    such as ``s256_t1`` (multiply-accumulates counted on the model, spikes unknown: what the number implies of them);
+    without one the SpikeTrack paper's table, each number for every layout that it can be of. ``paper_nj``: the number,
+    nanojoules. ``target``: the chip that it is held against, which must price events.
+    """
+    from spiketrack_deploy.energy.pricing import event_prices
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.inputs.sources import is_bundle
+    from spiketrack_deploy.trackers.published import SPIKETRACK
+    from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS
+
+    chip = resolve_target(target).profile
+    if not event_prices(chip):
+        raise UsageError(f"target {target} prices no event: a paper's number cannot be held against it")
+    if subject is None and paper_nj is not None:
+        raise UsageError("say of which bundle, model or layout the paper's number is")
+    name = str(subject)
+    if subject is None or name in OFFICIAL_CONFIGS:
+        found = [row for row in SPIKETRACK if subject is None or row.layout == name]
+        told = [(row.layout, row.nanojoules, row.source) for row in found]
+        if paper_nj is not None:
+            told = [(name, paper_nj, "given")]
+        cases = [_layout(layout, number, source, chip, tell) for layout, number, source in told]
+    elif is_bundle(Path(name)):
+        cases = [_counted(Path(name), paper_nj, target)]
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "bundle"
+            export(ExportRequest(model=name, target=target, max_frames=COUNTED_FRAMES, out=out), tell)
+            cases = [_counted(out, paper_nj, target)]
+    return {"subject": None if subject is None else name, "target": target, "cases": cases}
+
+
+def _layout(name: str, paper: float, source: str, chip: Profile, tell: Tell | None) -> dict[str, Any]:
+    """An official layout: shapes of a tracker with drawn weights, and what the number says of its spikes."""
+    from spiketrack_deploy.energy.audit import assumed
+    from spiketrack_deploy.energy.layers import main_phase, runs_per_result, shape_counts
+    from spiketrack_deploy.energy.pricing import dynamic_energy
+    from spiketrack_deploy.frontends.compile import compile
+    from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+    from spiketrack_deploy.training.budget import drawn
+    from spiketrack_deploy.units import Interval
+
+    if tell:
+        tell(f"counting {name}", 0, 0)
+    program = compile(drawn(TrackerConfig.official(name))).program
+    phase = main_phase(runs_per_result(program))
+    layers, levels = shape_counts(program, phase), largest_spike(program, phase)
+    case = _case(name, phase, layers, levels, paper, source, None)
+    implied = next(row["implied_mean_value"] for row in case["conventions"])
+    if implied is not None and 0 < implied <= levels:
+        # One spike of the largest value costs least on a chip that charges a message, as many of 1 cost most.
+        ends = [dynamic_energy(assumed(layers, implied, each), chip) for each in (levels, 2.0, 1.0)]
+        band = Interval(ends[0].low, min(max(ends[1].nominal, ends[0].low), ends[2].high), ends[2].high)
+        case["chip"] = {
+            "profile": chip.name,
+            "dynamic_nj": band.to_dict(),
+            "total_nj": None,
+            "basis": f"at the implied mean spike value {implied:.3g}, no weight zero; a spike is 1 to {levels}",
+        }
+    return case
+
+
+def _counted(bundle: Path, paper: float | None, target: str) -> dict[str, Any]:
+    """A bundle: what really happened in its recorded runs."""
+    from spiketrack_deploy.api.chips import placed
+    from spiketrack_deploy.bundle import layout
+    from spiketrack_deploy.bundle.contents import read_alone
+    from spiketrack_deploy.bundle.recorded import recorded_counts
+    from spiketrack_deploy.energy.layers import main_phase
+    from spiketrack_deploy.hardware.targets import resolve_target
+
+    layout.check_bundle(bundle)
+    recorded, program = recorded_counts(bundle / layout.ENERGY), read_alone(bundle)
+    phase = main_phase(recorded.per_result)
+    layers = recorded.counts[phase]
+    goal = resolve_target(target)
+    chip = {"profile": goal.profile.name, **placed(program, recorded.counts, goal)}
+    levels = largest_spike(program, phase)
+    return _case(bundle.resolve().name, phase, layers, levels, paper, "given" if paper else None, chip, goal.profile)
+
+
+def _case(
+    name: str,
+    phase: str,
+    layers: Sequence[LayerCounts],
+    levels: int,
+    paper: float | None,
+    source: str | None,
+    chip: dict[str, Any] | None,
+    profile: Profile | None = None,
+) -> dict[str, Any]:
+    from spiketrack_deploy.energy.audit import readings, sums
+    from spiketrack_deploy.energy.conventions import dense_twin
+    from spiketrack_deploy.energy.twins import dense_profiles, duels, rate
+    from spiketrack_deploy.units import Interval
+
+    counted = profile is not None
+    cost = (chip or {}).get("total_nj") or (chip or {}).get("dynamic_nj")
+    rows = readings(layers, counted=counted, levels=levels, paper=paper)
+    return {
+        "name": name,
+        "phase": phase,
+        "counted": counted,
+        "runs": layers[0].runs if counted else 0,
+        "dense_macs": sum(layer["dense_macs"] for layer in layers),
+        "largest_spike": levels,
+        "mean_value": sums(layers)["mean_value"] if counted else None,
+        "rate": rate(layers) if counted else None,
+        "paper_nj": paper,
+        "paper_source": source,
+        "conventions": [row.to_dict(Interval.from_dict(cost) if cost else None) for row in rows],
+        "chip": chip,
+        "dense": [dense_twin(layers, one).to_dict() for one in dense_profiles()],
+        "duels": [one.to_dict() for one in duels(layers, profile)] if profile else [],
+    }
+
+
+def largest_spike(program: Program, phase: str) -> int:
+    """The largest value that a spike of the phase can have."""
+    return max((s.top for s in program.phases[phase].values.values() if s.kind == "spikes"), default=1)

@@ -1,0 +1,159 @@
+"""The network as a dense one beside itself, on equal terms, and the spike rate at which the two cost the same.
+
+This module decides which profile of the dense twin meets which of the spiking network, and what a rate is. It must not
+know how a network was made, nor how a figure is printed.
+
+    rate         spikes a run over the positions that could have spiked (events / input_size), each of any value
+    spiking(k)   cost of the counted run with k times its spikes: silent + k (counted - silent), the values, fan-outs
+                 and zero weights of a spike held fixed
+    crossover    rate * (dense - silent) / (counted - silent)
+
+``silent`` is what is paid without any spike: pixels of the image convolution, updates of idle neurons, streams.
+Products of two live activations scale with the square of the rate and are taken as linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from spiketrack_deploy.energy.conventions import DenseTwin, dense_twin
+from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.energy.pricing import dynamic_energy, event_prices
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
+from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.units import Interval
+
+SAME_TERMS = {"cmos45_int4": "cmos45_int8", "cmos45_int4_memory": "cmos45_int8_memory"}
+"""Dense profile -> the spiking one it is set against, where that is not itself: the program's weights are int8."""
+
+SPIKES = ("events", "synops", "unit_ops", "neuron_spiking", "output_sum", "input_sum", "memory_reads")
+"""Counts that are spikes, or caused by them."""
+
+
+def dense_profiles() -> tuple[Profile, ...]:
+    """Bundled profiles that price a multiply-accumulate of a dense network: conventions first, then accelerators."""
+    found = [p for p in list_profiles() if "dense_mac" in p.prices or (p.kind == "convention" and "mac" in p.prices)]
+    return tuple(sorted(found, key=lambda p: ("dense_mac" in p.prices, p.name)))
+
+
+def silenced(layers: Sequence[LayerCounts]) -> list[LayerCounts]:
+    """The layers with every spike taken away; pixels stay, and streams."""
+    return [
+        layer
+        if layer.kind == "image_conv"
+        else replace(layer, counts={k: v for k, v in layer.counts.items() if k not in SPIKES})
+        for layer in layers
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Spiking against dense, of a layer or of a phase (``name``); nanojoules a run. ``rate``: spikes per position."""
+
+    name: str
+    rate: float
+    counted: Interval
+    silent: Interval
+    dense: Interval
+
+    @property
+    def factor(self) -> Interval | None:
+        """How many times its spikes the network could have at the dense twin's cost, band end by end against each
+        other; 0 where it never wins; ``None`` where spikes cost nothing."""
+        gain = [c - s for c, s in zip(_ends(self.counted), _ends(self.silent))]
+        if min(gain) <= 0:
+            return None
+        worst = (self.dense.low - self.silent.high) / gain[2]
+        best = (self.dense.high - self.silent.low) / gain[0]
+        nominal = (self.dense.nominal - self.silent.nominal) / gain[1]
+        return Interval(max(worst, 0.0), max(nominal, 0.0), max(best, 0.0))
+
+    @property
+    def crossover(self) -> Interval | None:
+        """The rate at which both cost the same; above 1 the spiking network wins whatever it does."""
+        found = self.factor
+        return found * self.rate if found else None
+
+    @property
+    def wins(self) -> bool:
+        """Whether the spiking network costs less at the counted rate, nominal."""
+        return self.counted.nominal < self.dense.nominal
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        crossover = self.crossover
+        return {
+            "name": self.name,
+            "rate": self.rate,
+            "spiking_nj": self.counted.to_dict(),
+            "silent_nj": self.silent.to_dict(),
+            "dense_nj": self.dense.to_dict(),
+            "crossover_rate": crossover.to_dict() if crossover else None,
+            "spiking_wins": self.wins,
+        }
+
+
+def _ends(value: Interval) -> tuple[float, float, float]:
+    return value.low, value.nominal, value.high
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """One run of a phase under the prices of ``spiking``, beside its dense twin under those of ``twin.profile``;
+    ``whole``: all operations, neurons among them; ``layers``: those with multiply-accumulates, each alone."""
+
+    spiking: str
+    twin: DenseTwin
+    whole: Crossing
+    layers: tuple[Crossing, ...]
+
+    @property
+    def lost(self) -> int:
+        """Layers whose spikes cost more than their dense twin, nominal."""
+        return sum(not layer.wins for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return {
+            "spiking_profile": self.spiking,
+            "dense": self.twin.to_dict(),
+            "whole": self.whole.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
+            "layers_lost": self.lost,
+        }
+
+
+def rate(layers: Sequence[LayerCounts]) -> float:
+    """Spikes of a mean run over the positions that could have spiked, read by layers with multiply-accumulates; the
+    image is no spike."""
+    read = [layer for layer in layers if layer.kind != "image_conv" and layer["dense_macs"]]
+    size = sum(layer["input_size"] for layer in read)
+    return sum(layer["events"] for layer in read) / size if size else 0.0
+
+
+def duel(layers: Sequence[LayerCounts], spiking: Profile, dense: Profile) -> Duel:
+    """Both networks under one pair of profiles. InputError where ``spiking`` prices no event."""
+    if not event_prices(spiking):
+        raise InputError(f"{spiking.name} prices no event: a spiking network has no energy there.")
+    dense_layers = [layer for layer in layers if layer["dense_macs"]]
+
+    def crossing(name: str, chosen: Sequence[LayerCounts]) -> Crossing:
+        costs = dynamic_energy(chosen, spiking), dynamic_energy(silenced(chosen), spiking)
+        return Crossing(name, rate(chosen), *costs, dense_twin(chosen, dense).energy)
+
+    alone = tuple(crossing(layer.name, [layer]) for layer in dense_layers if layer.kind != "image_conv")
+    return Duel(spiking.name, dense_twin(layers, dense), crossing("in all", layers), alone)
+
+
+def duels(layers: Sequence[LayerCounts], chip: Profile) -> tuple[Duel, ...]:
+    """Against every dense profile: a convention against the spiking network under the same convention, an accelerator
+    against it on ``chip`` (dynamic energy; what a placement adds is not in it)."""
+    found = []
+    for dense in dense_profiles():
+        terms = load_profile(SAME_TERMS.get(dense.name, dense.name)) if dense.kind == "convention" else chip
+        if event_prices(terms):
+            found.append(duel(layers, terms, dense))
+    return tuple(found)
