@@ -233,7 +233,7 @@ def _hints(name: str, record: Record, node: Node, found: Found) -> None:
     elif record.kind == "Flatten":
         stored, field, real = record.fields.get("input_type"), "input_type", node.in_shape
     if isinstance(stored, tuple) and field and stored != real:
-        if stored == (1, *real):
+        if stored[len(stored) - len(real) :] == real and set(stored[: len(stored) - len(real)]) == {1}:
             found.append(("batch-axis", name, f"field '{field}' is {stored}, read as {real}"))
         else:
             found.append(("stored-shape", name, f"field '{field}' is {stored}, its parameters and input say {real}"))

@@ -12,12 +12,12 @@ from spiketrack_deploy.frontends.nir.network import FloatArray, Node
 
 
 def respond(node: Node, x: FloatArray) -> FloatArray:
-    """The value of a stateless node for the summed input ``x`` of shape ``node.in_shape``. (A Threshold here is strict;
-    :mod:`reference` compares as the convention says where that matters.)"""
+    """The value of a stateless node for the summed input ``x`` of shape ``node.in_shape``. (A Threshold is strict
+    under every convention, as NIR says.)"""
     if node.kind in ("Input", "Output"):
         return x
     if node.kind in ("Linear", "Affine"):
-        y = np.einsum("...oi,...i->...o", node.array("weight"), x)
+        y = np.matmul(node.array("weight"), x[..., None])[..., 0]
         return y if node.kind == "Linear" else y + node.array("bias")
     if node.kind == "Scale":
         return node.array("scale") * x

@@ -94,7 +94,7 @@ class Simulation:
         self.neurons = {node.name: Neuron(node, convention) for node in nodes if node.kind in NEURONS}
         self.delays = {node.name: Delayed(network, node, convention.dt) for node in nodes if node.kind == "Delay"}
         self.into = {name: network.into(name) for name in network.nodes}
-        self.before = {edge.source: edge.initial for edge in network.back_edges}
+        self.before = {edge.source: edge.initial for edge in network.back_edges if edge.initial is not None}
 
     def step(self, inputs: Mapping[str, FloatArray]) -> Moment:
         """One step on an array of its shape for every Input node."""
