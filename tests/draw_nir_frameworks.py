@@ -212,9 +212,14 @@ def sinabs() -> None:
         return nir.NIRGraph(graph.nodes, graph.edges, type_check=False)
 
     squeeze: dict[str, Any] = {"batch_size": 1}
+
+    def lif(size: int, tau: float) -> nn.Module:
+        times, thresholds = torch.full((size,), tau), torch.ones(size)
+        return sl.LIFSqueeze(tau_mem=times, spike_threshold=thresholds, norm_input=False, **squeeze)
+
     net = nn.Sequential(
-        nn.Linear(12, 9), sl.LIFSqueeze(tau_mem=torch.full((9,), 6.0), spike_threshold=torch.ones(9), norm_input=False, **squeeze),
-        nn.Linear(9, 5, bias=False), sl.LIFSqueeze(tau_mem=torch.full((5,), 4.0), spike_threshold=torch.ones(5), norm_input=False, **squeeze),
+        nn.Linear(12, 9), lif(9, 6.0),
+        nn.Linear(9, 5, bias=False), lif(5, 4.0),
     )  # fmt: skip
     spread(net, 2)
     x = spikes((12,))
