@@ -278,6 +278,11 @@ class Arrays:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays, in the order of the file."""
+        return list(self._members)
+
     def read(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """One array, of ``shape`` where that is given; nothing is unpacked before its header is checked."""
         import numpy as np
