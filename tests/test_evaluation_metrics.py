@@ -143,3 +143,13 @@ def test_bootstrap_in_blocks_draws_the_same() -> None:
     draws = np.random.RandomState(0).randint(0, 700, (10_000, 700))
     expected = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     np.testing.assert_allclose(metrics.bootstrap(values.tolist()), expected, rtol=0, atol=0)
+
+
+def test_sign_test_by_hand() -> None:
+    """Of a fair coin's 8 tosses 7 or more alike come up in 18 of 256; equal ones are no toss; a thousand are no
+    overflow."""
+    found = metrics.sign_test([0.1] * 7 + [-0.2] + [0.0] * 3)
+    assert found == {"higher": 7, "lower": 1, "equal": 3, "p": 2 * (1 + 8) / 256}
+    assert metrics.sign_test([0.1, -0.1])["p"] == metrics.sign_test([0.0])["p"] == metrics.sign_test([])["p"] == 1.0
+    assert metrics.sign_test([1.0] * 3000)["p"] == 0.0
+    assert metrics.sign_test([-1.0] * 400 + [1.0] * 600)["p"] == pytest.approx(2.7e-10, rel=0.1)

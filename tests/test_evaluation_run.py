@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from spiketrack_deploy.datasets.sequences import open_dataset
+from spiketrack_deploy.datasets.sequences import VideoSequence, open_dataset
 from spiketrack_deploy.errors import EngineError, InputError, UsageError
-from spiketrack_deploy.evaluation import pool
+from spiketrack_deploy.evaluation import pool, strips
 from spiketrack_deploy.evaluation.cost import counts_of
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
@@ -419,6 +419,7 @@ def test_comparison_of_earlier_runs(tmp_path: Path, capsys) -> None:
     assert list(found) == ["static", "static (two)"]
     assert found["static (two)"]["against_first"]["same_boxes"] == 3
     assert found["static (two)"]["against_first"]["auc"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert found["static (two)"]["against_first"]["sign"] == {"higher": 0, "lower": 0, "equal": 3, "p": 1.0}
     code, out, err = command(capsys, "--compare", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "both")
     assert (code, "earlier comparison" in err) == (2, True)
     code, out, err = command(capsys, "--compare", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "one", "--force")
@@ -459,6 +460,34 @@ def test_opencv_follows_a_square(tmp_path: Path, name: str) -> None:
     found = evaluate(EvaluationRequest((name, "static"), data, out=tmp_path / "out"))["trackers"]
     assert found[name]["mean"]["ao"]["mean"] > 2 * found["static"]["mean"]["ao"]["mean"]
     assert found["static"]["against_first"]["tracker"] == name
+
+
+def test_what_was_lost_is_shown_in_strips(tmp_path: Path, exported: Path, capsys) -> None:
+    """Drawn weights lose their targets: one picture of the tracker, none of a baseline; --force removes it."""
+    data = dataset(tmp_path / "data", ["a", "b"], frames=9)
+    code, text, err = command(capsys, exported, data, "--baselines", "static", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert "failures/bundle@sim.png" in text and "p of the sign test" in text
+    drawn = cv2.imread(str(tmp_path / "out" / "failures" / "bundle@sim.png"))
+    assert drawn.shape[1] > drawn.shape[0] > 300 and drawn.std() > 10
+    assert [p.name for p in (tmp_path / "out" / "failures").iterdir()] == ["bundle@sim.png"]
+    static_run(data, tmp_path / "out", force=True)
+    assert not (tmp_path / "out" / "failures").exists()
+
+
+def test_a_loss_is_what_stays_lost() -> None:
+    """By hand: overlap 0 in single frames is no loss, five in a row or the end of the sequence is; absent frames and
+    the first one do not count; its frames are shown in order, the first and the last among them."""
+    truth = np.tile([10.0, 10, 10, 10], (30, 1))
+    truth[14] = np.nan
+    for away, at in (((3, 9), None), ((3, *range(12, 18)), 12), ((0, 28, 29), 28), (range(13, 17), None)):
+        predicted = np.tile([10.0, 10, 10, 10], (30, 1))
+        predicted[list(away), 0] = 40
+        assert strips.loss(predicted, truth) == at
+    frames = tuple(f"{i}.png" for i in range(30))
+    clip = VideoSequence("a", Path("a"), "OTB", frames, truth, ())
+    record = Record("a", truth.tolist(), None, [0.0] * 30, 0.0, 0.0, None)
+    assert strips.shown(strips.Loss(clip, record, 0.1, 17)) == [0, 9, 13, 16, 17, 20, 27, 29]
 
 
 def test_engines_agree_and_cost(tmp_path: Path, tiny_checkpoint: Path, capsys) -> None:

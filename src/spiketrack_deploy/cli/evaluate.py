@@ -28,6 +28,7 @@ _SHOWN = (
     ("sr50", "SR50"),
     ("sr75", "SR75"),
 )
+_PAIRED = ["trackers", "AUC", "P@20", "AUC higher : lower, p of the sign test", "sequences with the same boxes"]
 _EPILOG = """
 \b
 Examples:
@@ -153,7 +154,7 @@ def summary(result: Result) -> None:
     _differences(result)
     _attributes(result)
     _sequences(result)
-    pictures = [p for p in result["pictures"] if p.endswith(".svg")]
+    pictures = [p for p in result["pictures"] if p.endswith(".svg") or "/" in p]
     print(f"wrote {result['output']}: {', '.join(['results.json', 'table.csv', *pictures])}")
 
 
@@ -207,11 +208,12 @@ def _differences(result: Result) -> None:
                     f"{label} - {found['tracker']}",
                     _percent(found["auc"]),
                     _percent(found["precision"]),
+                    "{higher} : {lower}, {p:.2g}".format(**found["sign"]),
                     f"{found['same_boxes']} of {found['sequences']}",
                 ]
             )
     if rows:
-        _table("Paired differences, points [95 %]", ["trackers", "AUC", "P@20", "sequences with the same boxes"], rows)
+        _table("Paired differences, points [95 %]", _PAIRED, rows)
 
 
 def _by(result: Result, title: str, what: str, names: list[str], cell: Callable[[Mapping[str, Any], str], str]) -> None:

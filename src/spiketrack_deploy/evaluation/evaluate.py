@@ -19,6 +19,7 @@ from spiketrack_deploy.evaluation.metrics import SCORES
 from spiketrack_deploy.evaluation.pool import Done, run_here, run_processes
 from spiketrack_deploy.evaluation.resolve import Resolver, resolve
 from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
+from spiketrack_deploy.evaluation.strips import draw_strips
 from spiketrack_deploy.evaluation.subjects import PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
 from spiketrack_deploy.hardware.targets import resolve_target
@@ -80,7 +81,8 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
     findings = [ledger.findings(subject) for subject in subjects]
     own = (summarise(dataset, findings, profile), speed(findings))
     results, times = _merged([own, *(_earlier(name) for name in earlier)])
-    return _finish(results, times, folder.path, [f for found in findings for f in found.failures])
+    strips = draw_strips(dataset, findings, folder.path)
+    return _finish(results, times, folder.path, [f for found in findings for f in found.failures], strips)
 
 
 def _output(request: EvaluationRequest, name: str) -> Path:
@@ -200,7 +202,11 @@ def _data(results: Mapping[str, Any]) -> str:
 
 
 def _finish(
-    results: dict[str, Any], times: Mapping[str, Any], out: Path, failures: Sequence[Failure]
+    results: dict[str, Any],
+    times: Mapping[str, Any],
+    out: Path,
+    failures: Sequence[Failure],
+    strips: Sequence[str] = (),
 ) -> dict[str, Any]:
     from spiketrack_deploy.evaluation.plots import draw_all
 
@@ -208,7 +214,7 @@ def _finish(
     store.write_table(out / store.TABLE, *table(results, times))
     if times:
         write_whole(out / store.SPEED, store.json_text(times))
-    pictures = draw_all(results["trackers"], out)
+    pictures = [*draw_all(results["trackers"], out), *strips]
     return {
         **results,
         "speed": times,

@@ -15,6 +15,7 @@ evaluation starts from the true box, so the first frame is not scored; neither a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +115,16 @@ def mean_curves(sequences: Sequence[FrameScores]) -> Curves:
         np.mean([c.precision for c in lines], axis=0),
         np.mean([c.norm_precision for c in lines], axis=0),
     )
+
+
+def sign_test(differences: Sequence[float]) -> dict[str, float]:
+    """How many differences are above, below and equal to 0, and the two-sided ``p`` of so uneven a split under a fair
+    coin; equal ones are left out (Dixon and Mood 1946)."""
+    higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    tosses = higher + lower
+    tail = sum(math.comb(tosses, k) for k in range(min(higher, lower) + 1))
+    # An integer quotient: 2**tosses is beyond a float for a thousand sequences.
+    return {"higher": higher, "lower": lower, "equal": len(differences) - tosses, "p": min(1.0, 2 * tail / 2**tosses)}
 
 
 def bootstrap(values: Sequence[float], draws: int = DRAWS, seed: int = SEED) -> tuple[float, float]:

@@ -5,7 +5,7 @@ This module decides how results look as pictures. It must not compute a score. m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,12 @@ def draw_all(trackers: Trackers, folder: Path) -> list[str]:
     scored = {label: t for label, t in trackers.items() if t["curves"]}
     written: list[str] = []
     if scored:
-        written += _save(
+        written += save_figure(
             _curves(scored, "success", "auc", "AUC", OVERLAP_THRESHOLDS.tolist(), "overlap threshold", "success rate"),
             folder,
             "success",
         )
-        written += _save(
+        written += save_figure(
             _curves(
                 scored,
                 "precision",
@@ -56,7 +56,7 @@ def draw_all(trackers: Trackers, folder: Path) -> list[str]:
             "precision",
         )
     if any(t["energy"] for t in scored.values()):
-        written += _save(_accuracy_over_energy(scored), folder, "accuracy_energy")
+        written += save_figure(_accuracy_over_energy(scored), folder, "accuracy_energy")
     return written
 
 
@@ -137,14 +137,15 @@ def _accuracy_over_energy(trackers: Trackers) -> Any:
     return figure
 
 
-def _save(figure: Any, folder: Path, name: str) -> list[str]:
+def save_figure(figure: Any, folder: Path, name: str, kinds: Sequence[str] = ("svg", "png")) -> list[str]:
+    """Write a figure whole, the same bytes every time; the names of the files. InputError where that fails."""
     import matplotlib
 
     names = []
-    for kind in ("svg", "png"):
+    for kind in kinds:
         path = folder / f"{name}.{kind}"
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         with whole(path) as part, matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]
             figure.savefig(part, format=kind, dpi=150, metadata=metadata)
-        names.append(path.name)
+        names.append(f"{name}.{kind}")
     return names

@@ -4,6 +4,7 @@
     trackers/LABEL/tracker.json            what the label's results belong to
     trackers/LABEL/sequences/NAME.json     one record a finished sequence: the truth, floats in full
     programs/DIGEST/                       program lowered from the model with this digest
+    failures/LABEL.png                     strips of frames where the tracker lost its target
     got10k/LABEL/NAME/NAME_001.txt         for the got10k toolkit: comma, 3 decimals; NAME_time.txt: seconds
     pytracking/LABEL/NAME.txt              for pytracking and its kin: tab, whole pixels; NAME_time.txt: seconds
 
@@ -27,7 +28,7 @@ from spiketrack_deploy.inputs.whole_file import write_whole
 SCHEMA = "spiketrack-evaluation/2"
 RUN, RESULTS, SPEED, TABLE = "run.json", "results.json", "speed.json", "table.csv"
 _REMEDY = "choose another folder with -o, or --force to start anew"
-OWN = (RUN, RESULTS, SPEED, TABLE, "trackers", "programs", "got10k", "pytracking")
+OWN = (RUN, RESULTS, SPEED, TABLE, "trackers", "programs", "got10k", "pytracking", "failures")
 
 
 def json_text(data: Any) -> str:

@@ -141,7 +141,8 @@ def _attributes(sequences: Sequence[VideoSequence], rows: Mapping[str, Any]) -> 
 
 def with_differences(trackers: Mapping[str, Any]) -> dict[str, Any]:
     """Every tracker but the first gets ``against_first``: mean difference of AUC and precision over the sequences both
-    finished, paired, with its interval; and in how many of them the boxes are the same to the last bit."""
+    finished, paired, with its interval; the sign test of AUC; and in how many the boxes are the same to the last
+    bit."""
     labels = list(trackers)
     result = {label: {k: v for k, v in trackers[label].items() if k != "against_first"} for label in labels}
     for label in labels[1:]:
@@ -154,6 +155,7 @@ def with_differences(trackers: Mapping[str, Any]) -> dict[str, Any]:
                 "tracker": labels[0],
                 "sequences": len(common),
                 "same_boxes": same,
+                "sign": metrics.sign_test([pair["auc"] for pair in pairs]),
                 **mean_row(pairs, ("auc", "precision")),
             }
     return result
