@@ -188,7 +188,7 @@ TRACKER_NAMES = re.compile(
     r"|.*seg_responder.*|.*\.gate\..*|.*_spike|.*_conv"
 )
 """What SpikeTrack's phases, inputs, outputs, states, blocks and layers are called."""
-IS_A_KIND = ("image", "image_conv", "memory", "offset")
+IS_A_KIND = ("image", "image_conv", "graded_conv", "memory", "offset")
 """Kinds of values and operations, and a role of an array, that have such a name."""
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 
 from spiketrack_deploy.mapping.types import ChipMapping, IntArray, Population, Synapses
+from spiketrack_deploy.program.describe import has_neurons
 from spiketrack_deploy.program.types import Program
 
 
@@ -42,13 +43,13 @@ def _coverage(mapping: ChipMapping) -> list[str]:
 
 
 def _slots(mapping: ChipMapping, program: Program) -> list[str]:
-    """As many neurons as the program's NI-LIF operations have outputs, operation by operation."""
+    """As many neurons as the operations that fire or are read out have outputs, operation by operation."""
     phase = program.phases[mapping.network.phase]
     have: Counter[str] = Counter()
     for population in mapping.network.populations:
         if population.kind == "neurons":
             have[population.op] += population.channels * population.height * population.width
-    wanted = {op.name: int(np.prod(phase.values[op.name].shape)) for op in phase.ops if op.kind == "ni_lif"}
+    wanted = {op.name: int(np.prod(phase.values[op.name].shape)) for op in phase.ops if has_neurons(op)}
     return [f"{name}: {have[name]} neurons, the program has {n}" for name, n in wanted.items() if have[name] != n]
 
 

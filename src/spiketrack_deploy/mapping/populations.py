@@ -9,6 +9,10 @@ rounded before it is added to another, needs a population of its own, whose neur
 graded message: a residual stream is a chain of accumulator populations. Time steps are unrolled in space, as in the NIR
 graph; a membrane is handed to the next step's neurons by one synapse each.
 
+A neuron with a membrane is one population whatever its operations: ``fire`` (or a read-out's ``integrate``) has it, its
+integrators and its reset lie inside. What a phase reads of the step before and writes itself is no input: membranes and
+delay lines have no population of their own, spikes come back from their population over recurrent synapses.
+
 Every kind of operation is in one of two tables, :data:`VALUES` (it always has a population, or is wiring) or
 :data:`STREAMS` (its stream may be summed in its reader's neurons); another kind is refused by name.
 """
@@ -20,6 +24,7 @@ from dataclasses import dataclass, field, replace
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.mapping.types import Population, PopulationGraph, Synapses
+from spiketrack_deploy.program.describe import has_neurons
 from spiketrack_deploy.program.types import Op, Phase, Program
 
 UPSAMPLE_BITS = 7
@@ -36,11 +41,13 @@ def populations(program: Program, phase: str) -> PopulationGraph:
         raise InputError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
     builder = _Builder(program.phases[phase], program)
     builder.build()
-    return _with_delays(phase, builder.populations, builder.synapses)
+    network = _with_delays(phase, builder.populations, builder.synapses)
+    return replace(network, synapses=(*network.synapses, *builder.recurrent()))
 
 
 def _with_delays(phase: str, found: list[Population], synapses: list[Synapses]) -> PopulationGraph:
-    """Longest distance from the inputs, one step per population; messages of a shorter way wait."""
+    """Longest distance from the inputs, one step per population; messages of a shorter way wait. What comes back from
+    the step before is no way."""
     level = [0] * len(found)
     for s in synapses:  # synapses are listed by target, targets in execution order
         level[s.target] = max(level[s.target], level[s.source] + 1)
@@ -58,8 +65,11 @@ class _Builder:
     alias: dict[str, str] = field(default_factory=dict)
     tokenwise: set[str] = field(default_factory=set)
     """values ``[T, positions, 1, channels]`` behind a transposition, until the gate"""
+    back: list[tuple[Op, str, str, int, dict[str, object]]] = field(default_factory=list)
+    """arguments of :meth:`_connect` for what comes from the step before: its population may not be there yet"""
 
     def __post_init__(self) -> None:
+        self.own = {n: value for n, value in self.phase.outputs.items() if n in self.phase.inputs}
         self.by_name = {op.name: op for op in self.phase.ops}
         self.readers: dict[str, list[Op]] = {}
         for op in self.phase.ops:
@@ -71,6 +81,8 @@ class _Builder:
 
     def build(self) -> None:
         for name, spec in self.phase.inputs.items():
+            if name in self.own:
+                continue
             steps, *rest = spec.shape
             matrix = spec.kind == "memory"  # one row of a head is one channel
             shape = (rest[0] * rest[1], 1, rest[2]) if matrix else (rest[0], rest[1], rest[2])
@@ -107,7 +119,31 @@ class _Builder:
 
     def _stream_population(self, op: Op) -> None:
         for t in range(self.steps(op.name)):
-            self._expand(op, t, self._new(op.name, op.name, op.block, "relay", self._shape(op), t))
+            kind = "neurons" if has_neurons(op) else "relay"
+            self._expand(op, t, self._new(op.name, op.name, op.block, kind, self._shape(op), t))
+
+    def recurrent(self) -> list[Synapses]:
+        """Synapses from the populations that wrote what this step reads of the step before."""
+        first, waiting, self.back = len(self.synapses), self.back, []
+        for op, form, source, target, geometry in waiting:
+            self._connect(op, form, self.own[source], 0, target, **geometry)
+        return self.synapses[first:]
+
+    def _inside(self, op: Op) -> None:
+        """Part of a neuron, or of the way of its messages: no population."""
+
+    def _wire(self, op: Op) -> None:
+        """What a delay line hands out is what was put in, later: the same population where there is one."""
+        line = next(o for o in self.phase.ops if o.name == op.inputs[0])
+        source = line.inputs[1]
+        if (source, 0) in self.index:
+            self.index[op.name, 0] = self.index[source, 0]
+        else:
+            self._connect(line, "identity", source, 0, self._new(op.name, op.name, op.block, "relay", self._shape(op), 0))
+
+    def _reorder(self, op: Op) -> None:
+        target = self._new(op.name, op.name, op.block, "relay", self._shape(op), 0)
+        self._connect(op, "identity", op.inputs[0], 0, target)
 
     def _transpose(self, op: Op) -> None:
         self.alias[op.name] = op.inputs[0]
@@ -127,7 +163,9 @@ class _Builder:
                 self._connect(op, "host", name, t, target)
 
     def _fused(self, op: Op) -> bool:
-        """Whether the one reader's neurons can sum this stream."""
+        """Whether the one reader's neurons can sum this stream; an integrator is in its neuron unless others read it."""
+        if op.kind == "integrate":
+            return not has_neurons(op) and all(r.kind in ("fire", "reset", "integrate") for r in self.readers.get(op.name, ()))
         readers = self.readers.get(op.name, [])
         if len(readers) != 1 or op.name in self.phase.outputs.values():
             return False
@@ -136,13 +174,13 @@ class _Builder:
             return False
         if op.kind == "requantise":
             return reader.kind == "ni_lif"
-        return reader.kind in ("ni_lif", "requantise", "add")
+        return reader.kind in ("ni_lif", "requantise", "add", "fire", "integrate")
 
     def _stream(self, reader: Op, value: str, step: int, target: int) -> None:
         """Synapses that bring ``value`` into ``target``: one to one from its own population, or those that sum it."""
         t = step if self.steps(value) > 1 else 0
-        op = self.by_name[value]
-        if (value, t) in self.index:
+        op = self.by_name.get(value, reader)
+        if (value, t) in self.index or value in self.own:
             self._connect(reader, "host" if op.kind == "gate" else "identity", value, t, target)
         else:
             self._expand(op, t, target)
@@ -150,6 +188,14 @@ class _Builder:
     def _expand(self, op: Op, step: int, target: int) -> None:
         """Synapses of the operation itself, ending in ``target``."""
         STREAMS[op.kind](self, op, step, target)
+
+    def _drive(self, op: Op, step: int, target: int) -> None:
+        self._stream(op, op.inputs[1], step, target)
+
+    def _weigh(self, op: Op, step: int, target: int) -> None:
+        factors = self.program.arrays[op.arrays["factor"]]
+        bits = int(abs(factors.astype("int64")).max()).bit_length() + 1
+        self._connect(op, "identity", op.inputs[0], step, target, bits=bits)
 
     def _sum(self, op: Op, step: int, target: int) -> None:
         for name in op.inputs:
@@ -185,19 +231,20 @@ class _Builder:
     def _conv(self, op: Op, step: int, target: int) -> None:
         a = op.attrs
         source = self.alias.get(op.inputs[0], op.inputs[0])
-        steps = self.program.arrays[op.arrays["weight"]].shape[0]
+        weight = self.program.arrays[op.arrays["weight"]]
+        steps = weight.shape[0]
         self._connect(
             op,
             "conv",
             source,
             step if self.steps(op.inputs[0]) > 1 else 0,
             target,
-            kernel=self.program.arrays[op.arrays["weight"]].shape[3:],
+            kernel=weight.shape[3:],
             stride=(a["stride_h"], a["stride_w"]),
             padding=(a["padding_h"], a["padding_w"]),
             dilation=(a["dilation_h"], a["dilation_w"]),
             groups=a["groups"],
-            bits=8,
+            bits=8 if weight.dtype == "int8" else int(abs(weight.astype("int64")).max()).bit_length() + 1,
             weight=op.arrays["weight"],
             shared=step if steps > 1 else 0,
             transposed=op.inputs[0] in self.alias,
@@ -207,7 +254,10 @@ class _Builder:
         if form in ("identity", "host") and "groups" not in geometry:
             geometry["groups"] = self.populations[target].channels
         if form == "identity":
-            geometry["bits"] = 1
+            geometry.setdefault("bits", 1)
+        if source in self.own:
+            self.back.append((op, form, source, target, geometry))
+            return
         start = self.index[source, step if self.steps(source) > 1 else 0]
         name = f"{self.populations[start].name} -> {self.populations[target].name}"
         self.synapses.append(Synapses(name, op.name, form, start, target, **geometry))  # type: ignore[arg-type]
@@ -218,6 +268,11 @@ VALUES: dict[str, Callable[[_Builder, Op], None]] = {
     "key_value": _Builder._matrix,
     "gate": _Builder._host,
     "gate_transpose": _Builder._transpose,
+    "fire": _Builder._neurons,
+    "reset": _Builder._inside,
+    "remember": _Builder._inside,
+    "delayed": _Builder._wire,
+    "reshape": _Builder._reorder,
 }
 """Kind of operation -> what adds its populations and their synapses."""
 
@@ -230,5 +285,8 @@ STREAMS: dict[str, Callable[[_Builder, Op, int, int], None]] = {
     "avg_pool": _Builder._pool,
     "upsample": _Builder._upsample,
     "query": _Builder._query,
+    "integrate": _Builder._drive,
+    "graded_conv": _Builder._conv,
+    "rescale": _Builder._weigh,
 }
 """Kind of operation -> what adds the synapses that end in the population of one step."""

@@ -12,12 +12,17 @@ from typing import Any
 
 from spiketrack_deploy.program.bounds import RangeEntry, prove_ranges
 from spiketrack_deploy.program.ops import OP_TABLE
-from spiketrack_deploy.program.types import Phase, Program
+from spiketrack_deploy.program.types import Op, Phase, Program
+
+
+def has_neurons(op: Op) -> bool:
+    """Whether an operation's output is one neuron an element: it fires, or it is a membrane that is read out."""
+    return op.kind in ("ni_lif", "fire") or (op.kind == "integrate" and bool(op.attrs["readout"]))
 
 
 def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
-    """Operations by kind, blocks in order, neurons (NI-LIF elements, all time steps), memory words read or written."""
-    neurons = sum(phase.values[op.name].size for op in phase.ops if op.kind == "ni_lif")
+    """Operations by kind, blocks in order, neurons (elements that fire or are read out, all time steps), memory words read or written."""
+    neurons = sum(phase.values[op.name].size for op in phase.ops if has_neurons(op))
     return {
         "operations": len(phase.ops),
         "by_kind": dict(sorted(Counter(op.kind for op in phase.ops).items())),
@@ -31,7 +36,7 @@ def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
 
 
 def describe_weights(program: Program) -> dict[str, int]:
-    """int8 weights of the whole program, shared ones once: how many, how many of them zero."""
+    """Weights of the whole program, shared ones once: how many, how many of them zero."""
     keys = {op.arrays["weight"] for phase in program.phases.values() for op in phase.ops if OP_TABLE[op.kind].weighted}
     return {
         "weights": sum(int(program.arrays[key].size) for key in keys),

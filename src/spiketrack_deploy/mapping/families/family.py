@@ -87,5 +87,59 @@ def query(live: str) -> Rule:
     return rule
 
 
+DELAY_STEPS = 62
+"""Steps that a synapse can hold a message, as lava-dl 0.6.0 takes it for both generations (``netx``: delays are clamped
+to 62)."""
+LEAK_SHIFT = 6
+"""Fraction bits of a membrane below its input in the fixed-point LIF of both generations (lava-nc 0.10.0)."""
+
+
+def integrator(graded: str, readout: str = "microcode") -> Rule:
+    """Two decays of 12 bits are the chips' own neuron; a membrane that is read out is not a spike (``graded``)."""
+
+    def rule(op: Op, phase: Phase, bits: int) -> Answer:
+        if op.attrs["readout"]:
+            return readout, graded
+        if op.attrs["shift"] not in (0, LEAK_SHIFT):
+            return "microcode", f"a membrane of {op.attrs['shift']} fraction bits; the chip's own neuron has {LEAK_SHIFT}"
+        return "native", "current or voltage of a leaky neuron with 12-bit decays"
+
+    return rule
+
+
+def spikes(graded: str, several: str = "microcode") -> Rule:
+    """One spike a step is the chips' own; more are not."""
+
+    def rule(op: Op, phase: Phase, bits: int) -> Answer:
+        if op.attrs["most"] > 1:
+            return several, graded
+        return "native", "one threshold a neuron, a binary spike"
+
+    return rule
+
+
+def after_spikes() -> Rule:
+    """The chips' own neuron goes to 0 when it fires; a membrane that keeps what is above its threshold does not."""
+
+    def rule(op: Op, phase: Phase, bits: int) -> Answer:
+        if op.attrs["subtract"]:
+            return "microcode", "a reset by subtraction; the chip's own neuron goes to 0"
+        return "native", "reset to a level: 0 is the chip's own, another level takes a programmable neuron or a bias"
+
+    return rule
+
+
+def delays(most: int) -> Rule:
+    """Delays of synapses up to what the chip holds; longer ones take relay neurons, ``most`` steps each."""
+
+    def rule(op: Op, phase: Phase, bits: int) -> Answer:
+        length = phase.spec(op.inputs[0]).shape[0] - 1
+        if length <= most:
+            return "native", f"up to {length} steps of delay on the synapses"
+        return "microcode", f"up to {length} steps of delay; a synapse holds {most}, the rest takes relay neurons"
+
+    return rule
+
+
 WIRING = always("native", "wiring only")
 GATE = always("host", "exponentials and a product of two live activations (softmax over time steps)")

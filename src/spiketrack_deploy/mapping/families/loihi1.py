@@ -9,7 +9,19 @@ compartments; a source position takes one axon slot up to 32 channels, else two 
 
 from __future__ import annotations
 
-from spiketrack_deploy.mapping.families.family import GATE, WIRING, Family, always, key_value, query
+from spiketrack_deploy.mapping.families.family import (
+    DELAY_STEPS,
+    GATE,
+    WIRING,
+    Family,
+    after_spikes,
+    always,
+    delays,
+    integrator,
+    key_value,
+    query,
+    spikes,
+)
 
 HEADER_BITS = 10
 WORD_BITS = 64
@@ -54,6 +66,14 @@ LOIHI1 = Family(
         "query": query("host"),
         "gate_transpose": WIRING,
         "gate": GATE,
+        "integrate": integrator("membranes do not leave the core", readout="host"),
+        "fire": spikes("several spikes a step as so many steps", several="microcode"),
+        "reset": after_spikes(),
+        "remember": WIRING,
+        "delayed": delays(DELAY_STEPS),
+        "graded_conv": always("host", "graded messages, and this chip's spikes are binary"),
+        "rescale": always("host", "graded messages, and this chip's spikes are binary"),
+        "reshape": WIRING,
     },
     split="contiguous",
     assumptions=(

@@ -18,7 +18,20 @@ core) would exceed 16,000 axons threefold.
 
 from __future__ import annotations
 
-from spiketrack_deploy.mapping.families.family import GATE, WIRING, Answer, Family, always, key_value, query
+from spiketrack_deploy.mapping.families.family import (
+    DELAY_STEPS,
+    GATE,
+    WIRING,
+    Answer,
+    Family,
+    after_spikes,
+    always,
+    delays,
+    integrator,
+    key_value,
+    query,
+    spikes,
+)
 from spiketrack_deploy.program.types import Op, Phase
 
 HEADER_BITS = 10
@@ -62,6 +75,14 @@ LOIHI2 = Family(
         "query": query("microcode"),
         "gate_transpose": WIRING,
         "gate": GATE,
+        "integrate": integrator("a graded membrane leaves as a message of a programmable neuron"),
+        "fire": spikes("graded spikes of a programmable neuron"),
+        "reset": after_spikes(),
+        "remember": WIRING,
+        "delayed": delays(DELAY_STEPS),
+        "graded_conv": always("native", "signed graded messages through shared weights"),
+        "rescale": always("native", "one weight a neuron; its rounding shift belongs to the target's neuron"),
+        "reshape": WIRING,
     },
     split="contiguous",
     assumptions=(
