@@ -20,7 +20,7 @@ from spiketrack_deploy.api.bundles import (
     track,
     verify,
 )
-from spiketrack_deploy.api.chips import budget, map, target, targets
+from spiketrack_deploy.api.chips import budget, compare_targets, map, target, targets
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import choose_loop, train
 from spiketrack_deploy.inputs.progress import Tell
@@ -33,6 +33,7 @@ __all__ = [
     "audit",
     "budget",
     "choose_loop",
+    "compare_targets",
     "doctor",
     "energy",
     "evaluate",

@@ -20,10 +20,11 @@ from spiketrack_deploy.api.results import (
     VerifyResult,
 )
 from spiketrack_deploy.bundle import layout
-from spiketrack_deploy.errors import EngineError, UsageError
+from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
+    from spiketrack_deploy.bundle.recorded import Recorded
     from spiketrack_deploy.hardware.targets import Target
 
 Place = str | Path
@@ -261,9 +262,10 @@ def simulate(
     }
 
 
-def energy(folder: Place, profiles: Sequence[str] = ()) -> EnergyResult:
+def energy(folder: Place, profiles: Sequence[str] = (), measured: Place | None = None) -> EnergyResult:
     """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events,
-    without boards), side by side and beside published trackers as dense networks."""
+    without boards), side by side and beside published trackers as dense networks. ``measured``: a file of somebody's
+    own rail measurements, set beside the prediction for the target that it names (then the default profile)."""
     from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
     from spiketrack_deploy.energy.compare import compare, default_profiles
     from spiketrack_deploy.hardware.targets import resolve_target
@@ -273,6 +275,9 @@ def energy(folder: Place, profiles: Sequence[str] = ()) -> EnergyResult:
     folder = Path(folder)
     layout.check_bundle(folder)
     recorded = recorded_counts(folder / layout.ENERGY)
+    beside = _beside(folder, recorded, Path(measured)) if measured is not None else None
+    if beside and not profiles:
+        profiles = [beside["target"]]
     loaded = [resolve_target(name).profile for name in profiles or default_profiles(profile_names())]
     priced = [reprice(recorded, profile) for profile in loaded]
     reports = [report.to_dict() for report in priced]
@@ -283,6 +288,36 @@ def energy(folder: Place, profiles: Sequence[str] = ()) -> EnergyResult:
         "main": priced[0].main.name,
         "profiles": [{key: report[key] for key in keys} for report in reports],
         "comparison": compare(priced, published()).to_dict(),
+        "measured": beside,
+    }
+
+
+def _beside(folder: Path, recorded: Recorded, path: Path) -> dict[str, Any]:
+    """A measurement and its residuals."""
+    from spiketrack_deploy.api.chips import placed
+    from spiketrack_deploy.bundle.contents import read_alone
+    from spiketrack_deploy.energy.measured import check, read_measured, residuals
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.units import Interval
+
+    found = read_measured(path)
+    try:
+        target = resolve_target(found.target)
+    except UsageError as error:
+        raise InputError(f"{path}: {error}") from None
+    check(found, path, layout.read_manifest(folder).program_hash, target)
+    predicted = placed(read_alone(folder), recorded.counts, target)
+    bands = {key: Interval.from_dict(predicted[key]) if predicted[key] else None for key in ("latency_s", "dynamic_nj")}
+    rows = residuals(found, target.profile.price("static_power"), bands)
+    return {
+        "target": found.target,
+        "boundary": found.boundary,
+        "chips": found.chips,
+        "chips_predicted": predicted["chips"],
+        "frames": found.frames,
+        "rows": [row.to_dict() for row in rows],
+        "rails": [{"name": r.name, "static_w": r.static, "running_w": r.running} for r in found.rails],
+        "note": predicted["note"],
     }
 
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from spiketrack_deploy.api.bundles import Place
-from spiketrack_deploy.api.results import BudgetResult, MapResult, TargetsResult
+from spiketrack_deploy.api.results import BudgetResult, MapResult, TargetsComparison, TargetsResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
+    from spiketrack_deploy.hardware.schema import Profile
     from spiketrack_deploy.hardware.targets import Target
     from spiketrack_deploy.program.types import Program
+    from spiketrack_deploy.units import Interval
 
 
 def targets() -> TargetsResult:
@@ -87,6 +89,28 @@ def map(
     return cast(MapResult, {"subject": str(subject), **report.to_dict()})
 
 
+def compare_targets(subject: Place, tell: Tell | None = None) -> TargetsComparison:
+    """One result of ``subject`` (a bundle with its counts; a model is mapped with assumed activity) on every bundled
+    target: those that can be mapped with fit, chips, latency and energy, those that only price, and those of which
+    nothing is known, which say so."""
+    from spiketrack_deploy.energy.layers import main_phase, runs_per_result
+    from spiketrack_deploy.hardware.profiles import list_profiles
+    from spiketrack_deploy.hardware.targets import Target
+
+    program, counts = program_and_counts(str(subject))
+    profiles = sorted(list_profiles(), key=lambda p: (p.family is None, _KINDS.index(p.kind), "dense_mac" in p.prices))
+    rows = []
+    for done, profile in enumerate(profiles):
+        if tell:
+            tell(f"mapping to {profile.name}", done, len(profiles))
+        about = {"name": profile.name, "kind": profile.kind, "title": profile.title}
+        rows.append({**about, **placed(program, counts, Target(profile.name, profile))})
+    return {"subject": str(subject), "phase": main_phase(runs_per_result(program)), "rows": rows}
+
+
+_KINDS = ("chip", "board", "convention")
+
+
 def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: Target) -> dict[str, Any]:
     """A result of the main phase on a target, in the keys that every table across chips has; ``None``: not known.
 
@@ -94,21 +118,18 @@ def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: 
     over a camera's frame. One that only prices events has ``dynamic_nj``; ``note`` says what is missing.
     """
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
-    from spiketrack_deploy.energy.pricing import dynamic_energy, event_prices
     from spiketrack_deploy.mapping.report import map_phase
 
     phase = main_phase(runs_per_result(program))
     layers = counts.get(phase) or None
     found: dict[str, Any] = dict.fromkeys(PLACED)
     if goal.profile.family is None:
-        priced = bool(layers and event_prices(goal.profile))
-        found["dynamic_nj"] = dynamic_energy(layers or (), goal.profile).to_dict() if priced else None
-        found["note"] = "no family of chips: cores, chips and time are not known" if priced else "nothing is priced"
+        energy, found["note"] = _counts_alone(program, phase, layers, goal.profile)
+        found["dynamic_nj"] = energy.to_dict() if energy else None
         return found
     report = map_phase(program, phase, goal, counts=layers)
-    energy, verdicts = report.energy, report.verdicts
-    host = verdicts.get("host", 0)
-    static = energy.static_camera
+    host, mapped = report.verdicts.get("host", 0), report.energy
+    static = mapped.static_camera
     return {
         "fits": report.mapping.fits,
         "cores": report.mapping.cores,
@@ -116,16 +137,38 @@ def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: 
         "chips_available": report.mapping.chips_available,
         "host_operations": host,
         "latency_s": report.time.frame.to_dict() if report.time.bottleneck else None,
-        "dynamic_nj": energy.dynamic.to_dict() if energy.lines else None,
+        "dynamic_nj": mapped.dynamic.to_dict() if mapped.lines else None,
         "static_nj": static.to_dict() if static else None,
-        "total_nj": (energy.dynamic + static).to_dict() if static and energy.lines else None,
-        "note": f"activity: {energy.origin}" + (f"; {host} operations stay on the host" if host else ""),
+        "total_nj": (mapped.dynamic + static).to_dict() if static and mapped.lines else None,
+        "activity": mapped.origin,
+        "note": f"{host} operations stay on the host" if host else "",
     }
+
+
+def _counts_alone(
+    program: Program, phase: str, layers: Sequence[LayerCounts] | None, profile: Profile
+) -> tuple[Interval | None, str]:
+    """What a run costs where nobody knows how the chip holds a network, and what that figure is of."""
+    from spiketrack_deploy.energy.conventions import dense_twin
+    from spiketrack_deploy.energy.layers import shape_counts
+    from spiketrack_deploy.energy.pricing import dynamic_energy, event_prices
+
+    if "dense_mac" in profile.prices:
+        return dense_twin(shape_counts(program, phase), profile).energy, "the dense twin, no spikes"
+    if not event_prices(profile):
+        return (
+            None,
+            "only a total over events was published" if "event_total" in profile.prices else "nothing is priced",
+        )
+    if not layers:
+        return None, "needs counts: give a bundle"
+    what = "no chip: arithmetic of a convention" if profile.kind == "convention" else "events alone, no placement"
+    return dynamic_energy(layers, profile), what
 
 
 PLACED = (
     "fits", "cores", "chips", "chips_available", "host_operations", "latency_s", "dynamic_nj", "static_nj", "total_nj",
-    "note",
+    "activity", "note",
 )  # fmt: skip
 """Keys of :func:`placed`."""
 

@@ -59,13 +59,14 @@ class SimulateResult(TypedDict):
 class EnergyResult(TypedDict):
     """The same counts under each profile: ``per_result``, every one of its ``phases``, ``static``, ``unpriced``,
     ``assumptions``; and beside published trackers as dense networks. ``result``: what is paid for (a frame);
-    ``main``: the phase that runs most often for it."""
+    ``main``: the phase that runs most often for it; ``measured``: a measurement with its residuals, or None."""
 
     bundle: str
     result: str
     main: str
     profiles: list[dict[str, Any]]
     comparison: dict[str, Any]
+    measured: dict[str, Any] | None
 
 
 class AuditResult(TypedDict):
@@ -119,6 +120,15 @@ class TargetsResult(TypedDict):
 
     aliases: dict[str, str]
     targets: list[dict[str, Any]]
+
+
+class TargetsComparison(TypedDict):
+    """One row a target: ``fits``, ``cores``, ``chips``, ``latency_s``, ``dynamic_nj``, ``static_nj``, ``total_nj`` of a
+    run of the main phase, each None where it is not known, and a ``note`` that says why."""
+
+    subject: str
+    phase: str
+    rows: list[dict[str, Any]]
 
 
 class MapResult(TypedDict):

@@ -57,7 +57,7 @@ def audit_summary(result: Result) -> None:
         _conventions(case)
         _chip(case)
         _dense(case)
-        _duels(case["duels"])
+        duel_table(case["duels"])
 
 
 def _own_table(cases: Sequence[Result]) -> None:
@@ -128,7 +128,7 @@ def _conventions(case: Result) -> None:
                 over,
                 _value(row["implied_mean_value"], case["largest_spike"]),
                 f"{row['chip_over_this']:,.0f} x" if row["chip_over_this"] else "-",
-                f"{row['formula']} ({_short(row['profile'])}; {row['source']})",
+                f"{row['formula']} ({short(row['profile'])}; {row['source']})",
             )
         )
     head = ["convention", "energy", "without first layer", "over paper", "value implied", f"{chip} over it",
@@ -136,7 +136,7 @@ def _conventions(case: Result) -> None:
     _table("Conventions: E = ADD x sum + MAC x first layer", head, rows)
 
 
-def _short(profile: str) -> str:
+def short(profile: str) -> str:
     """A convention without the process that all of them share."""
     return profile.removeprefix("cmos45_").replace("_memory", "+memory")
 
@@ -153,7 +153,7 @@ def _chip(case: Result) -> None:
     if chip.get("total_nj"):
         _line(
             f"On {chip['profile']}: {joules(chip['total_nj'])} a frame, of it {joules(chip['dynamic_nj'])} dynamic "
-            f"({chip['note']}); an estimate, no hardware was used."
+            f"(activity: {chip['activity']}); an estimate, no hardware was used."
         )
     elif chip.get("dynamic_nj"):
         _line(f"On {chip['profile']}: {joules(chip['dynamic_nj'])} dynamic ({chip.get('basis') or chip['note']}).")
@@ -161,13 +161,14 @@ def _chip(case: Result) -> None:
 
 def _dense(case: Result) -> None:
     rows = [
-        (_short(row["profile"]), si_interval(Interval.from_dict(row["mac_nj"]) * 1e-9, "J"), joules(row["energy_nj"]))
+        (short(row["profile"]), si_interval(Interval.from_dict(row["mac_nj"]) * 1e-9, "J"), joules(row["energy_nj"]))
         for row in case["dense"]
     ]
     _table("The same network as a dense one", ["prices", "a MAC", "a run"], rows)
 
 
-def _duels(duels: Sequence[Result]) -> None:
+def duel_table(duels: Sequence[Result], layers: bool = True) -> None:
+    """Spiking against dense under every pair of prices, in all; with ``layers`` also where they disagree."""
     if not duels:
         return
     rows = []
@@ -175,8 +176,8 @@ def _duels(duels: Sequence[Result]) -> None:
         whole = duel["whole"]
         rows.append(
             (
-                _short(duel["spiking_profile"]),
-                _short(duel["dense"]["profile"]),
+                short(duel["spiking_profile"]),
+                short(duel["dense"]["profile"]),
                 joules(whole["spiking_nj"]),
                 joules(whole["dense_nj"]),
                 "spiking" if whole["spiking_wins"] else "dense",
@@ -188,7 +189,8 @@ def _duels(duels: Sequence[Result]) -> None:
     head = ["spiking under", "dense under", "spiking", "dense", "wins", "spikes a position", "spiking wins below",
             "layers lost"]  # fmt: skip
     _table("Spiking against dense, in all", head, rows)
-    _layers(duels)
+    if layers:
+        _layers(duels)
     _line(
         "A position spikes at most once a time step; a limit above 1 is no limit. Dynamic energy; a dense accelerator "
         "reuses operands that the _memory conventions fetch each time. --json has every layer under every pair."
@@ -215,7 +217,7 @@ def _layers(duels: Sequence[Result]) -> None:
             found[row["name"]].append(row)
     worst = sorted(found, key=lambda name: -max(_excess(row) for row in found[name]))[:_FEW]
     rows = [(name, f"{found[name][0]['rate']:.3f}", *(_crossover(row) for row in found[name])) for name in worst]
-    pairs = (f"{_short(d['spiking_profile'])} / {_short(d['dense']['profile'])}" for d in open_ones)
+    pairs = (f"{short(d['spiking_profile'])} / {short(d['dense']['profile'])}" for d in open_ones)
     _table(
         f"Spiking wins below, layer by layer, where it is not one-sided: the {len(rows)} layers furthest above",
         ["layer", "spikes a position", *pairs],

@@ -13,6 +13,7 @@ import click
 from spiketrack_deploy import __version__, api
 from spiketrack_deploy.cli import options, printing
 from spiketrack_deploy.cli.audit import audit
+from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.cli.train import budget, train
@@ -97,10 +98,16 @@ def simulate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     metavar="NAME|FILE",
     help="Repeat to compare. Default: every bundled profile.",
 )
+@click.option(
+    "--measured",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own measurement of power rails (TOML or JSON, docs/energy.md), beside the prediction.",
+)
 @options.output
-def energy(bundle: Path, profiles: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Price the recorded counts of BUNDLE with other hardware profiles, side by side."""
-    printing.show(api.energy(bundle, profiles), printing.energy_summary, as_json, quiet)
+def energy(bundle: Path, profiles: tuple[str, ...], measured: Path | None, as_json: bool, quiet: bool) -> None:
+    """Price the recorded counts of BUNDLE with other hardware profiles, side by side, and beside dense networks."""
+    printing.show(api.energy(bundle, profiles, measured), energy_summary, as_json, quiet)
 
 
 @group.command(context_settings=_WIDE)
@@ -122,15 +129,22 @@ def inspect(subject: str, as_json: bool, quiet: bool) -> None:
 
 
 @group.command(context_settings=_WIDE)
-@click.argument("action", type=click.Choice(["list", "show"]), default="list", required=False)
-@click.argument("name", required=False)
+@click.argument("action", type=click.Choice(["list", "show", "compare"]), default="list", required=False)
+@click.argument("name", metavar="[NAME|FILE|BUNDLE|MODEL]", required=False)
 @options.output
 def targets(action: str, name: str | None, as_json: bool, quiet: bool) -> None:
-    """List chips, boards and lists of prices; `targets show NAME|FILE` prints one with units, tags and sources."""
-    if (action == "show") != (name is not None):
-        raise click.UsageError("say `targets` for the list, or `targets show NAME` for one profile")
+    """List chips, boards and lists of prices; `targets show NAME|FILE` prints one with units, tags and sources;
+    `targets compare BUNDLE|MODEL` puts a network on all of them: fit, chips, latency, energy."""
+    if (action == "list") != (name is None):
+        raise click.UsageError(
+            "say `targets` for the list, `targets show NAME` for one profile, `targets compare BUNDLE` for a network"
+        )
     if name is None:
         printing.show(api.targets(), printing.targets_summary, as_json, quiet)
+    elif action == "compare":
+        with printing.progress(quiet) as tell:
+            result = api.compare_targets(name, tell)
+        printing.show(result, compare_summary, as_json, quiet)
     else:
         printing.show(api.target(name), printing.target_summary, as_json, quiet)
 

@@ -20,6 +20,10 @@ FAMILIES: dict[str, str] = {
 """Families of chips that a network can be mapped to: name -> what its numbers cannot say. One row of
 ``mapping.families`` each."""
 
+RAILS: dict[str, tuple[str, ...]] = {"loihi1": ("VDD", "VDDM", "VDDIO"), "loihi2": ("VDD", "VDDM", "VDDIO")}
+"""Family -> supply rails of a chip, all of which a measurement of its power has to add up (Intel's power probes, as in
+the notebooks of github.com/lava-nc/lava-dl)."""
+
 UNITS: dict[str, tuple[str, float]] = {
     "fJ": ("energy", 1e-6),
     "pJ": ("energy", 1e-3),
