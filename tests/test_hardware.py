@@ -67,9 +67,10 @@ def test_the_same_profile_loads_by_name_and_by_path(tmp_path: Path) -> None:
 def test_the_vocabulary_is_closed_and_consistent() -> None:
     for name, (dimension, meaning) in PRICES.items():
         assert dimension in {known for known, _ in UNITS.values()} and meaning, name
-        assert dimension == "energy" or name not in CHARGES, f"{name}: only an energy multiplies a count"
+        times_ns = name in CHARGES and CHARGES[name].count == "chip_ns"
+        assert dimension == ("power" if times_ns else "energy") or name not in CHARGES, f"{name}: no energy comes of it"
     energies = {n for n, (d, _) in PRICES.items() if d == "energy"}
-    assert set(CHARGES) | {"event_total", "state_reset", "dense_mac", BY_WORD[0]} == energies
+    assert set(CHARGES) - {"stepping_power"} | {"event_total", "state_reset", "dense_mac", BY_WORD[0]} == energies
     assert {charge.cause for charge in CHARGES.values()} == set(CAUSES)
     assert all(unit and meaning for unit, meaning in LIMITS.values())
     assert COUNTS is COUNT_FIELDS, "the program's counts are the only list of counts"

@@ -51,12 +51,14 @@ CHARGES: dict[str, Charge] = {
     "slot_native": Charge("slot_steps_native", "neuron"),
     "slot_microcode": Charge("slot_steps_microcode", "neuron"),
     "chip_step": Charge("chip_steps", "step"),
+    # Chips times nanoseconds in which they step: watts times them are nanojoules.
+    "stepping_power": Charge("chip_ns", "step"),
     "hop_ew": Charge("hops_ew", "message"),
     "hop_ns": Charge("hops_ns", "message"),
 }
 """Price -> what it multiplies. Prices that are not here are never multiplied by a count (power, time, totals)."""
 
-MAPPED = ("slot_native", "slot_microcode", "chip_step", "hop_ew", "hop_ns")
+MAPPED = ("slot_native", "slot_microcode", "chip_step", "stepping_power", "hop_ew", "hop_ns")
 """Prices whose count only a mapping knows."""
 
 BY_WORD = ("synop_word", "synaptic_words")

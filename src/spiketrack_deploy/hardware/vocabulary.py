@@ -66,6 +66,7 @@ PRICES: dict[str, tuple[str, str]] = {
     "state_reset": ("energy", "reset of the whole neuron state of one chip"),
     "static_power": ("power", "one powered chip, doing nothing, on the chip's own rails"),
     "board_power": ("power", "a whole board, doing nothing, divided by its chips: instead of static_power"),
+    "stepping_power": ("power", "one chip while it steps, above static_power: instead of chip_step"),
     "embedded_cpu_power": ("power", "the embedded processors of one chip, busy"),
     "busy_core_power": ("power", "dynamic power of one busy core: a check, never added"),
     "t_synop": ("time", "one synaptic operation in its core"),
@@ -87,8 +88,9 @@ PRICES: dict[str, tuple[str, str]] = {
 }
 """Price -> dimension and meaning."""
 
-EXCLUSIVE = (("synop", "unit_op"), ("message", "unit_message"))
-"""Pairs that would charge the same event twice: a spike is either one graded message or as many binary ones."""
+EXCLUSIVE = (("synop", "unit_op"), ("message", "unit_message"), ("chip_step", "stepping_power"))
+"""Pairs that would charge the same event twice: a spike is either one graded message or as many binary ones, stepping
+costs either by the step or by the time."""
 
 LIMITS: dict[str, tuple[str, str]] = {
     "chips": ("chips", "chips of a board"),
