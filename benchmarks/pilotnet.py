@@ -1,8 +1,8 @@
-"""The public PilotNet-LIF network as an anchor: fetched, read, replayed spike by spike and counted.
+"""The public PilotNet networks as anchors: fetched, read, and PilotNet-LIF replayed spike by spike and counted.
 
-This module decides how the SLAYER file inside the lava-dl wheel becomes integer layers, and replays them (CUBA-LIF,
-hard reset, membranes cleared every 16 steps). Synaptic operations are counted by ``program.counts``, the code that
-counts the tracker. It must not know prices, mappings or what the chip measured.
+This module decides how a SLAYER file inside the lava-dl wheel becomes integer layers, and replays those of CUBA-LIF
+(hard reset, membranes cleared every 16 steps; sigma-delta neurons: ``pilotnet_sdnn``). Synaptic operations are counted
+by ``program.counts``, the code that counts the tracker. It must not know prices, mappings or what the chip measured.
 
 The network is fetched with the ordinary ``pip download`` into a temporary folder when it is needed (68 MB, BSD-3) and
 is never part of this repository; ``SPIKETRACK_LAVA_DL_WHEEL`` names a wheel that is already there.
@@ -33,12 +33,22 @@ from spiketrack_deploy.program.types import IntArray, Op
 
 REQUIREMENT = "lava-dl==0.6.0"
 WHEEL_VARIABLE = "SPIKETRACK_LAVA_DL_WHEEL"
-FOLDER = "tests/lava/lib/dl/netx/gts/pilotnet_lif/"
+FOLDER = "tests/lava/lib/dl/netx/gts/"
+LIF, SDNN = "pilotnet_lif/", "pilotnet_sdnn/"
+"""Folders of the two networks of the wheel."""
 NETWORK = "network.net"
 TRACES = ("conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2")
 """Spikes that Lava recorded layer by layer for one image, in the same folder, with ``input`` in front of them."""
-MD5 = "c365141e05c492c9b7b81ef528988a67"
-SHA256 = "4a47723327c0c9e18d8ac3dcbfa2f2e011e6f2c03ebe80cb3b9360ae56124fd3"
+MD5 = {LIF: "c365141e05c492c9b7b81ef528988a67", SDNN: "09bf9bafcf3d6380318e9adac1cb0e69"}
+SHA256 = {
+    LIF: "4a47723327c0c9e18d8ac3dcbfa2f2e011e6f2c03ebe80cb3b9360ae56124fd3",
+    SDNN: "de8a367aa345ada204318da7db7f81dfc573e93b1d5bdbb597a749670af86693",
+}
+MEMBERS = {
+    LIF: (NETWORK, "image.npy", "input.npy", *(f"{name}.npy" for name in TRACES)),
+    SDNN: (NETWORK, "input.npy", "output.npy"),
+}
+"""Files that are read of each folder; ``image.npy`` is a driving frame."""
 STEPS = 16
 """Steps of one sample; membranes are cleared between samples."""
 DOWNLOAD_SECONDS = 300
@@ -46,10 +56,11 @@ DOWNLOAD_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A convolution, or a dense layer as a 1x1 convolution over a flattened input, with its CUBA-LIF neurons.
+    """A convolution, or a dense layer as a 1x1 convolution over a flattened input, with its neurons.
 
     ``weight`` int8 ``[1, O, C, kh, kw]``; ``bias`` int64 ``[O]``, added at every step; ``keep``: what is left of
-    a membrane after one step, of 4096; ``threshold``: what a spike exceeds, before a 6-bit shift; ``shape`` (C, H, W).
+    a membrane after one step, of 4096 (CUBA-LIF; all of it in a sigma-delta neuron); ``threshold``: what a spike
+    exceeds or a delta reaches, before the neuron's shift; ``shape`` (C, H, W).
     """
 
     name: str
@@ -86,7 +97,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerReplay:
-    """What happened in one layer over all steps: spikes in and out ``[T, C, H, W]``, counts, synops of all taps."""
+    """What happened in one layer over all steps: messages in and out ``[T, C, H, W]``, counts, synops of all taps."""
 
     layer: Layer
     spikes_in: IntArray
@@ -95,16 +106,22 @@ class LayerReplay:
     all_taps: int
 
     def synops_per_neuron(self) -> IntArray:
-        """Synaptic operations that each neuron receives, ``[T, O, H, W]``: spikes times non-zero weights."""
-        return self.layer.current(self.spikes_in, (self.layer.weight != 0).astype(np.int8))
+        """Synaptic operations that each neuron receives, ``[T, O, H, W]``: messages times non-zero weights."""
+        return self.layer.current((self.spikes_in != 0).astype(np.int64), (self.layer.weight != 0).astype(np.int8))
+
+    def rows_per_position(self) -> IntArray:
+        """Kernel rows that messages make a core read for each output position ``[T, H, W]``: one a message and tap."""
+        ones = np.ones_like(self.layer.weight[:, :1])
+        return self.layer.current((self.spikes_in != 0).astype(np.int64), ones)[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
 class PilotNet:
-    """``input_shape`` (C, H, W) of the input layer, whose neurons never spike in the published run; then the layers."""
+    """``input_shape`` (C, H, W) of the input layer and, of sigma-delta neurons, the delta that it sends at least."""
 
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
+    input_threshold: int = 0
 
     @property
     def populations(self) -> dict[str, int]:
@@ -113,10 +130,10 @@ class PilotNet:
 
 
 def fetch() -> dict[str, bytes]:
-    """The network and its recorded spikes by file name: out of the wheel that the environment variable names, else by
-    ``pip download``.
+    """The networks and their records by path below :data:`FOLDER`: out of the wheel that the environment variable
+    names, else by ``pip download``.
 
-    EngineError where it cannot be had; VerificationError where it is another file than the published one.
+    EngineError where it cannot be had; VerificationError where a network is another file than the published one.
     """
     given = os.environ.get(WHEEL_VARIABLE)
     if given:
@@ -137,18 +154,19 @@ def fetch() -> dict[str, bytes]:
 
 
 def _members(wheel: Path) -> dict[str, bytes]:
-    names = [NETWORK, *(f"{name}.npy" for name in ("input", *TRACES))]
+    names = [folder + name for folder, members in MEMBERS.items() for name in members]
     try:
         with zipfile.ZipFile(wheel) as archive:
             found = {name: archive.read(FOLDER + name) for name in names}
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{wheel}: does not hold {FOLDER}{NETWORK} ({error}); give the wheel of {REQUIREMENT}."
-        ) from error
-    data = found[NETWORK]
-    digests = hashlib.md5(data, usedforsecurity=False).hexdigest(), hashlib.sha256(data).hexdigest()
-    if digests != (MD5, SHA256):
-        raise VerificationError(f"{wheel}: {NETWORK} has MD5 {digests[0]}, the published network has {MD5}.")
+        raise InputError(f"{wheel}: is not the wheel of {REQUIREMENT} ({error}); give that.") from error
+    for folder in MEMBERS:
+        data = found[folder + NETWORK]
+        digests = hashlib.md5(data, usedforsecurity=False).hexdigest(), hashlib.sha256(data).hexdigest()
+        if digests != (MD5[folder], SHA256[folder]):
+            raise VerificationError(
+                f"{wheel}: {folder}{NETWORK} has MD5 {digests[0]}, the published network has {MD5[folder]}."
+            )
     return found
 
 
@@ -167,7 +185,7 @@ def read(data: bytes) -> PilotNet:
                 if _kind(entry) == "flatten":
                     continue
                 layers.append(_layer(entry, len(layers) + 1, layers[-1].shape if layers else shape))
-            return PilotNet(shape, tuple(layers))
+            return PilotNet(shape, tuple(layers), _threshold(entries[0]))
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise InputError(f"network: not a SLAYER file of convolutions and dense layers ({error})") from error
 
@@ -177,8 +195,20 @@ def _kind(entry: Any) -> str:
 
 
 def _shape(entry: Any) -> tuple[int, int, int]:
-    channels, height, width = (int(n) for n in entry["shape"][()])
+    sizes = [int(n) for n in entry["shape"][()]]
+    channels, height, width = sizes if len(sizes) > 1 else (*sizes, 1, 1)
     return channels, height, width
+
+
+def _threshold(entry: Any) -> int:
+    return int(entry["neuron"]["vThMant"][()]) if "neuron" in entry and "vThMant" in entry["neuron"] else 0
+
+
+def _keep(neuron: Any) -> int | None:
+    """Of 4096, what a membrane keeps in a step; ``None`` for a neuron that is not replayed."""
+    if "type" in neuron and neuron["type"][()] == b"SDNN":
+        return 4096
+    return 4096 - int(neuron["vDecay"][()]) if int(neuron["iDecay"][()]) == 4096 else None
 
 
 def _pair(entry: Any) -> tuple[int, int]:
@@ -194,8 +224,8 @@ def _integers(array: NDArray[Any], what: str, limit: int) -> IntArray:
 
 
 def _layer(entry: Any, index: int, before: tuple[int, int, int]) -> Layer:
-    kind, shape, neuron = _kind(entry), _shape(entry), entry["neuron"]
-    if kind not in ("conv", "dense") or int(neuron["iDecay"][()]) != 4096:
+    kind, shape, keep = _kind(entry), _shape(entry), _keep(entry["neuron"])
+    if kind not in ("conv", "dense") or keep is None:
         raise InputError(f"network: layer {index} is a {kind}; only conv and dense with iDecay 4096 are replayed")
     stride, padding = ((1, 1), (0, 0)) if kind == "dense" else (_pair(entry["stride"]), _pair(entry["padding"]))
     weight = _integers(entry["weight"][()], f"weights of layer {index}", 127)
@@ -203,10 +233,11 @@ def _layer(entry: Any, index: int, before: tuple[int, int, int]) -> Layer:
     size = conv_size(before[1:], weight.shape[2:], stride, padding, (1, 1)) if kind == "conv" else (1, 1)
     if (weight.shape[0], *size) != shape:
         raise InputError(f"network: layer {index} has shape {shape}, its weights give {(weight.shape[0], *size)}")
-    bias = _integers(entry["bias"][()], f"bias of layer {index}", 2**20)
-    keep, threshold = 4096 - int(neuron["vDecay"][()]), int(neuron["vThMant"][()])
-    name = f"{kind}{index}"
-    return Layer(name, kind == "dense", weight[None].astype(np.int8), bias, stride, padding, keep, threshold, shape)
+    # The last sigma-delta layer has no bias in the file; one of LIF neurons without bias would be another network.
+    none = keep == 4096 and "bias" not in entry
+    bias = np.zeros(shape[0], np.int64) if none else _integers(entry["bias"][()], f"bias of layer {index}", 2**20)
+    narrow = weight[None].astype(np.int8)
+    return Layer(f"{kind}{index}", kind == "dense", narrow, bias, stride, padding, keep, _threshold(entry), shape)
 
 
 def spike_train(current: IntArray, bias: IntArray, keep: int, threshold: int, resets: Collection[int] = ()) -> IntArray:
@@ -237,19 +268,31 @@ def replay(network: PilotNet, steps: int = STEPS) -> list[LayerReplay]:
     found = []
     for layer in network.layers:
         current = layer.current(spikes)
-        counts = conv_counts(layer.op, {"weight": layer.weight}, [layer.shaped(spikes)], current)
-        everything = layer.current(spikes, np.ones_like(layer.weight))
         out = spike_train(current, layer.bias, layer.keep, layer.threshold)
-        found.append(LayerReplay(layer, spikes, out, counts, int(everything.sum())))
+        found.append(counted(layer, spikes, out))
         spikes = out
     return found
 
 
+def counted(layer: Layer, messages: IntArray, out: IntArray) -> LayerReplay:
+    """Count what a layer did with ``messages`` ``[T, C, H, W]``; a negative one costs as much as a positive one."""
+    size = np.abs(messages)
+    counts = conv_counts(layer.op, {"weight": layer.weight}, [layer.shaped(size)], out)
+    everything = layer.current((size > 0).astype(np.int64), np.ones_like(layer.weight))
+    return LayerReplay(layer, messages, out, counts, int(everything.sum()))
+
+
 def recorded(files: Mapping[str, bytes], name: str) -> IntArray:
     """Spikes of one layer as Lava recorded them (stored W, H, C, T): ``[T, C, H, W]`` of 0 and 1."""
-    stored: IntArray = np.load(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False).astype(np.int64)
+    stored = array(files, f"{LIF}{name}.npy")
     spikes: IntArray = stored.transpose(3, 2, 1, 0) if stored.ndim == 4 else stored.T[:, :, None, None]
     return spikes
+
+
+def array(files: Mapping[str, bytes], name: str) -> IntArray:
+    """A recorded array of integers."""
+    stored: IntArray = np.load(io.BytesIO(files[name]), allow_pickle=False).astype(np.int64)
+    return stored
 
 
 def wrong_spikes(network: PilotNet, files: Mapping[str, bytes]) -> dict[str, int]:

@@ -1,9 +1,7 @@
-"""PilotNet-LIF on cores: the published layout, the layout of this repository's mapper, and what each does to time.
+"""PilotNet on cores: the published layout and the layouts of this repository's mapper, with the work of every core.
 
-This module decides how a layer's neurons are split, counts messages and synaptic operations core by core from the
-replayed spikes, and predicts the step. It must not know what was measured.
-
-    t_step = max over cores of max(synops * t_synop, neurons * t_neuron) + barrier      (Timcheck 2026, a lower bound)
+This module decides how a layer's neurons are split, and counts messages, synaptic operations and memory words core by
+core from the replayed spikes. It must not know prices nor what was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from numpy.typing import NDArray
 from pilotnet import Layer, LayerReplay, PilotNet
 
 from spiketrack_deploy.energy.layers import LayerCounts
-from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.activity import Activity, measured
 from spiketrack_deploy.mapping.limits import core_limits
@@ -26,7 +23,6 @@ from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.traffic import traffic
 from spiketrack_deploy.mapping.types import ChipMapping, CoreLoads, Population, PopulationGraph, Synapses
 from spiketrack_deploy.program.ops.conv import taps
-from spiketrack_deploy.units import Interval
 
 PUBLISHED = {
     "input": 13, "conv1": 25, "conv2": 13, "conv3": 3, "conv4": 3, "conv5": 2, "dense6": 12, "dense7": 1, "dense8": 1,
@@ -40,6 +36,8 @@ WORDS_2022 = 12_000
 """Limit of synaptic memory in that log."""
 WEIGHT_BITS = 4
 """Nominal weight bits of the published log."""
+CONV_BITS, CONV_HEADER = 5, 10
+"""Bits of a kernel's weight and of one row of kernel weights that reproduce the published rows of words."""
 DENSE_BITS, DENSE_HEADER = 15, 20
 """Bits of a dense synapse and of its row, fitted to the five rows of that log that tell words: 100 outputs take 24
 words an input, 17 take 5, 50 take 13, 10 take 3, 1 takes 1. A weight of 8 bits and an index of 7 would need 15."""
@@ -65,16 +63,9 @@ class Layout:
         return len({core for masks in self.masks.values() for core in masks})
 
 
-@dataclass(frozen=True, slots=True)
-class StepTime:
-    """Seconds of a step, the busiest core's layer, and which of its two terms is the larger."""
-
-    total: Interval
-    busiest: str
-    bottleneck: str
-
-
-def vendor_slabs(shape: tuple[int, int, int], rows: int, bits: int = 5, header: int = 10) -> tuple[int, int]:
+def vendor_slabs(
+    shape: tuple[int, int, int], rows: int, bits: int = CONV_BITS, header: int = CONV_HEADER
+) -> tuple[int, int]:
     """Channels and columns of one core under the rule that reproduces the published logs.
 
     ``shape`` (C, H, W) of the layer's output, ``rows``: kernel height * width * input channels. Channels are halved
@@ -92,7 +83,7 @@ def vendor_slabs(shape: tuple[int, int, int], rows: int, bits: int = 5, header: 
     return channels, columns
 
 
-def vendor_cores(shape: tuple[int, int, int], rows: int, bits: int = 5, header: int = 10) -> int:
+def vendor_cores(shape: tuple[int, int, int], rows: int, bits: int = CONV_BITS, header: int = CONV_HEADER) -> int:
     """Cores of a layer under :func:`vendor_slabs`."""
     channels, columns = vendor_slabs(shape, rows, bits, header)
     return -(-shape[0] // channels) * -(-shape[2] // columns)
@@ -113,9 +104,12 @@ def dense_cores(outputs: int, inputs: int) -> int:
         parts *= -(-words // WORDS_2022)
 
 
-def published(network: PilotNet) -> Layout:
-    """The layout of the log, by the rules that reproduce it: slabs of columns, dense layers in equal parts."""
-    layers: dict[str, tuple[int, tuple[int, int, int]]] = {"input": (1, network.input_shape)}
+def published(network: PilotNet, with_input: bool = True) -> Layout:
+    """The layout of the log, by the rules that reproduce it: slabs of columns, dense layers in equal parts.
+
+    ``with_input``: the input layer has cores (PilotNet-LIF; the sigma-delta network's 61 cores hold none of it).
+    """
+    layers: dict[str, tuple[int, tuple[int, int, int]]] = {"input": (1, network.input_shape)} if with_input else {}
     layers |= {layer.name: (int(np.prod(layer.weight.shape[2:])), layer.shape) for layer in network.layers}
     masks: Masks = {}
     used = 0
@@ -148,7 +142,7 @@ def _reaches(layer: Layer, mask: NDArray[np.bool_], before: tuple[int, int, int]
 
 def messages(layout: Layout, item: LayerReplay) -> int:
     """Messages into one layer over all steps: every spike once to every core that holds a synapse of it."""
-    spikes = item.layer.shaped(item.spikes_in)
+    spikes = item.layer.shaped(item.spikes_in) != 0
     before = (spikes.shape[1], spikes.shape[2], spikes.shape[3])
     per_neuron = spikes.sum(axis=0)
     return sum(
@@ -169,41 +163,43 @@ def with_messages(layout: Layout, found: Sequence[LayerReplay], rows: Sequence[L
 
 @dataclass(frozen=True, slots=True)
 class CoreWork:
-    """What one core does in a mean step, and which layer gives it most of its synaptic operations."""
+    """What one core does in a mean step: synaptic operations, 64-bit synaptic words read, neuron slots; ``layer``:
+    the one that gives it most of its operations."""
 
     layer: str
     synops: float
+    words: float
     neurons: int
 
 
-def _loads(layout: Layout, found: Sequence[LayerReplay]) -> list[CoreWork]:
-    received: dict[str, NDArray[np.float64]] = {"input": np.zeros(layout.network.input_shape)}
-    received |= {item.layer.name: item.synops_per_neuron().mean(axis=0) for item in found}
-    cores: dict[int, list[tuple[str, float, int]]] = {}
+def row_words(layer: Layer, mask: NDArray[np.bool_]) -> int:
+    """64-bit words that one message and kernel tap (of a dense layer: one message) reads on the core of ``mask``."""
+    outputs = int(mask.any(axis=(1, 2)).sum())
+    return dense_words(outputs) if layer.dense else -(-(outputs * CONV_BITS + CONV_HEADER) // 64)
+
+
+def loads(layout: Layout, found: Sequence[LayerReplay]) -> list[CoreWork]:
+    """The work of every core in a mean step."""
+    items = {item.layer.name: item for item in found}
+    synops = {name: item.synops_per_neuron().mean(axis=0) for name, item in items.items()}
+    rows = {name: item.rows_per_position().mean(axis=0) for name, item in items.items()}
+    cores: dict[int, list[CoreWork]] = {}
     for name, masks in layout.masks.items():
         for core, mask in masks.items():
-            cores.setdefault(core, []).append((name, float(received[name][mask].sum()), int(mask.sum())))
+            work = (0.0, 0.0)
+            if name in items:
+                read = float(rows[name][mask.any(axis=0)].sum()) * row_words(items[name].layer, mask)
+                work = (float(synops[name][mask].sum()), read)
+            cores.setdefault(core, []).append(CoreWork(name, *work, int(mask.sum())))
     return [
-        CoreWork(max(parts, key=lambda part: part[1])[0], sum(p[1] for p in parts), sum(p[2] for p in parts))
+        CoreWork(
+            max(parts, key=lambda part: part.synops).layer,
+            sum(part.synops for part in parts),
+            sum(part.words for part in parts),
+            sum(part.neurons for part in parts),
+        )
         for parts in cores.values()
     ]
-
-
-def step_time(layout: Layout, found: Sequence[LayerReplay], profile: Profile) -> StepTime:
-    """Predicted time of a step in seconds; ProfileError where the profile has no times."""
-    synop, neuron, barrier = (profile.price(name) for name in ("t_synop", "t_neuron", "t_barrier_chip"))
-    if synop is None or neuron is None or barrier is None:
-        raise ProfileError(
-            f"profile {profile.name}: prices.t_synop, t_neuron and t_barrier_chip are needed for a step time."
-        )
-    terms = [
-        (time, what, core.layer)
-        for core in _loads(layout, found)
-        for time, what in ((synop * core.synops, "synaptic operations"), (neuron * core.neurons, "neuron updates"))
-    ]
-    nominal, what, busiest = max(terms, key=lambda term: term[0].nominal)
-    total = Interval(max(t.low for t, _, _ in terms), nominal.nominal, max(t.high for t, _, _ in terms)) + barrier
-    return StepTime(total, busiest, what)
 
 
 def mapper_network(network: PilotNet) -> PopulationGraph:

@@ -1,7 +1,8 @@
 """Anchors A2 to A8: published figures of silicon and of the literature, reached again from the profiles' prices.
 
-Each test states its tolerance. A1 (PilotNet-LIF) is in ``test_anchors_pilotnet.py``; A9 (k-NN on Pohoiki Springs) is
-not checked: its operation counts were not published.
+Each test states its tolerance. Only A2 is evidence; A4 and A5 are consistent with anything in a wide range, A3, A6, A7
+and A8 are an input against its own quotient and guard against a slip of the pen (docs/energy.md). A1 is in
+``benchmarks/anchors.py``; A9 (k-NN on Pohoiki Springs) is not checked: its operation counts were not published.
 """
 
 from __future__ import annotations
