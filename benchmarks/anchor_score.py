@@ -49,6 +49,8 @@ FITTED = (
     "t_synop", "t_word", "t_slot_native", "t_slot_microcode", "t_barrier_chip", "t_barrier_chips",
 )  # fmt: skip
 """Prices that the anchors decide."""
+BOARDS = ("static of B4",)
+"""Powers of single boards that a fit finds beside the prices: shown, priced nowhere."""
 SPANS = {"message": (0.0017, 0.18)}
 """Prices that one anchor alone decides, by counts whose meaning was not published (B4's arrivals may be operations):
 the span of the older chip's sources, nJ (Davies 2018 within a tile; spike generation and message of SANA-FE 2.2.9)."""
@@ -101,7 +103,7 @@ def derived(anchors: Anchors, draws: int, leave: str = "", tell: Callable[[int],
             if name in bands:
                 band = anchor_fit.envelope({name: bands[name]}, [{name: band.low}, {name: band.high}])[name]
             bands[name] = band
-    return {name: bands[name] for name in FITTED if name in bands}
+    return {name: bands[name] for name in (*FITTED, *BOARDS) if name in bands}
 
 
 BASE = {"energy": ("nJ", 1.0), "time": ("ns", 1e9), "power": ("W", 1.0)}
@@ -110,7 +112,7 @@ BASE = {"energy": ("nJ", 1.0), "time": ("ns", 1e9), "power": ("W", 1.0)}
 def priced(profile: Profile, bands: Mapping[str, Interval], source: str) -> Profile:
     """``profile`` with these prices (base units) and without those that they replace."""
     prices = {name: price for name, price in profile.prices.items() if name not in OLD}
-    for name, band in bands.items():
+    for name, band in ((name, band) for name, band in bands.items() if name in PRICES):
         unit, factor = BASE[PRICES[name][0]]
         low, value, high = (end * factor for end in (band.low, band.nominal, band.high))
         prices[name] = Price(value=value, unit=unit, low=low, high=high, tag="fit", source=source)

@@ -256,7 +256,7 @@ def two_neurons(into: Anchors, file: Path) -> None:
 
 
 def _spread(values: Sequence[float]) -> Interval:
-    return Interval(min(values), statistics.fmean(values), max(values))
+    return Interval(min(values), statistics.median(values), max(values))
 
 
 FLY_SLOTS, FLY_CHIPS = 138_639 / 1440, 12

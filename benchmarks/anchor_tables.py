@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anchor_fit import Bands
-from anchor_score import FITTED, Item, Score
+from anchor_score import BOARDS, FITTED, Item, Score
 from anchor_sets import StepTime
 
 from spiketrack_deploy.hardware.vocabulary import PRICES
@@ -132,7 +132,8 @@ def show_scores(title: str, found: Sequence[Group]) -> None:
 
 def amount(name: str, value: float) -> str:
     """A price in a readable unit."""
-    unit, factor = {"energy": ("J", 1e-9), "time": ("s", 1.0), "power": ("W", 1.0)}[PRICES[name][0]]
+    dimension = "power" if name in BOARDS else PRICES[name][0]
+    unit, factor = {"energy": ("J", 1e-9), "time": ("s", 1.0), "power": ("W", 1.0)}[dimension]
     return "0" if not value else si(value * factor, unit)
 
 
@@ -143,7 +144,7 @@ def show_prices(joint: Bands, wide: Bands, left: Mapping[str, Bands], readings: 
     print(f"\n{'price':17s} {'fit':>9s} {'5 .. 95 %':>20s} {'covers all':>20s} " + " ".join(
         f"{name:>9s}" for name in left
     ))  # fmt: skip
-    for name in FITTED:
+    for name in (*FITTED, *BOARDS):
         if name not in joint:
             continue
         fitted, ships = (f"{amount(name, b.low)} .. {amount(name, b.high)}" for b in (joint[name], wide[name]))
