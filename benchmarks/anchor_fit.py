@@ -179,21 +179,17 @@ def predict(row: Row, prices: Mapping[str, float]) -> float:
     return sum(count * prices.get(name, 0.0) for name, count in row.terms(prices).items())
 
 
-def derive(
-    rows: Sequence[Row], priors: Mapping[str, float], draws: int = DRAWS, tell: Callable[[int], None] | None = None
-) -> Bands:
-    """The fit as nominal prices with their bootstrap band; ``tell`` gets the number of draws done."""
+def derive(rows: Sequence[Row], priors: Mapping[str, float], draws: int = DRAWS) -> Bands:
+    """The fit as nominal prices with their bootstrap band."""
     nominal = fit(rows, priors)
     rng = np.random.default_rng(SEED)
     anchors = sorted({row.anchor for row in rows})
     samples: dict[str, list[float]] = {name: [value] for name, value in nominal.items()}
-    for draw in range(draws):
+    for _ in range(draws):
         of_anchor = dict(zip(anchors, rng.exponential(size=len(anchors))))
         weights = [of_anchor[row.anchor] * w for row, w in zip(rows, rng.exponential(size=len(rows)))]
         for name, value in fit(rows, priors, weights).items():
             samples.setdefault(name, []).append(value)
-        if tell is not None:
-            tell(draw + 1)
     bands = {}
     for name, value in nominal.items():
         low, high = (float(np.quantile(samples[name], tail)) for tail in TAILS)

@@ -6,8 +6,7 @@ the figures come from (``anchor_sets``).
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import anchor_fit
@@ -92,18 +91,21 @@ def _timed(structure: str) -> set[str]:
     return {SYNAPTIC[structure][1], "t_slot_native", "t_slot_microcode"}
 
 
-def derived(anchors: Anchors, draws: int, leave: str = "", tell: Callable[[int], None] | None = None) -> Bands:
-    """Prices with bootstrap band (base units) from all anchors but ``leave``; a price's band covers both structures."""
+def derived(anchors: Anchors, draws: int, leave: str = "", overhead: str = "stepping_power") -> Bands:
+    """Prices with bootstrap band (base units) from all anchors but ``leave``; a price's band covers both structures.
+    ``overhead``: the price of stepping itself (:data:`STEPPING`)."""
     bands: Bands = {}
-    for make, structure in ((make, structure) for make in (energy_rows, time_rows) for structure in SYNAPTIC):
-        kept = anchor_fit.without(make(anchors, structure), leave)
+    systems = [energy_rows(anchors, structure, overhead) for structure in SYNAPTIC]
+    systems += [time_rows(anchors, structure) for structure in SYNAPTIC]
+    for system in systems:
+        kept = anchor_fit.without(system, leave)
         own = {name for row in kept for part in (row.fixed, *row.sides) for name in part}
         held = {name: value for name, value in LOIHI1.items() if name in own}
-        for name, band in anchor_fit.derive(kept, held, draws, tell).items():
+        for name, band in anchor_fit.derive(kept, held, draws).items():
             if name in bands:
                 band = anchor_fit.envelope({name: bands[name]}, [{name: band.low}, {name: band.high}])[name]
             bands[name] = band
-    return {name: bands[name] for name in (*FITTED, *BOARDS) if name in bands}
+    return {name: bands[name] for name in (*FITTED, *BOARDS, overhead) if name in bands}
 
 
 BASE = {"energy": ("nJ", 1.0), "time": ("ns", 1e9), "power": ("W", 1.0)}
@@ -111,7 +113,8 @@ BASE = {"energy": ("nJ", 1.0), "time": ("ns", 1e9), "power": ("W", 1.0)}
 
 def priced(profile: Profile, bands: Mapping[str, Interval], source: str) -> Profile:
     """``profile`` with these prices (base units) and without those that they replace."""
-    prices = {name: price for name, price in profile.prices.items() if name not in OLD}
+    gone = {*OLD, *(STEPPING.values() if {*STEPPING.values()} & {*bands} else ())}
+    prices = {name: price for name, price in profile.prices.items() if name not in gone}
     for name, band in ((name, band) for name, band in bands.items() if name in PRICES):
         unit, factor = BASE[PRICES[name][0]]
         low, value, high = (end * factor for end in (band.low, band.nominal, band.high))
@@ -206,21 +209,21 @@ def prices_of(item: Item) -> list[str]:
     return counted + ([item.rails] if item.chip_s else [])
 
 
-def stepping(anchors: Anchors) -> dict[str, dict[str, float]]:
-    """Structure of :data:`STEPPING` -> anchor -> miss of its dynamic (else total) energy under prices from the others,
-    synaptic energy by operations: what decided the structure."""
-    found: dict[str, dict[str, float]] = {}
+def left_out(anchors: Anchors, left: Mapping[str, Bands], profile: Profile) -> list[Score]:
+    """Every anchor under the prices of ``left`` that never saw it."""
+    found = []
+    for name, bands in left.items():
+        items = [item for item in judged(anchors) if item.anchor == name]
+        found += scores(items, priced(profile, bands, f"all anchors but {name}"))
+    return found
+
+
+def stepping(anchors: Anchors, profile: Profile) -> dict[str, list[Score]]:
+    """Structure of :data:`STEPPING` -> every figure under prices from the other anchors: what decided the structure."""
+    found = {}
     for structure, overhead in STEPPING.items():
-        every = energy_rows(anchors, "operations", overhead)
-        # A board whose own power is one of the prices says nothing about the others' totals.
-        scored = [row for row in every if len(row.fixed) > 1 and row.spread == anchor_fit.BOARD_SPREAD]
-        for name in sorted({row.anchor for row in scored}):
-            kept = anchor_fit.without(every, name)
-            held = {n: p for n, p in LOIHI1.items() if any(n in row.fixed for row in kept)}
-            prices = anchor_fit.fit(kept, held)
-            own = [row for row in scored if row.anchor == name]
-            told = statistics.median(anchor_fit.predict(row, prices) for row in own)
-            found.setdefault(structure, {})[name] = told / statistics.median(row.measured for row in own) - 1
+        left = {name: derived(anchors, 0, name, overhead=overhead) for name in anchors.names}
+        found[structure] = left_out(anchors, left, profile)
     return found
 
 

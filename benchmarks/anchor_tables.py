@@ -154,11 +154,16 @@ def show_prices(joint: Bands, wide: Bands, left: Mapping[str, Bands], readings: 
         print(f"{name:17s} {amount(name, joint[name].nominal):>9s} {fitted:>20s} {ships:>20s} {others}")
 
 
-def show_stepping(found: Mapping[str, Mapping[str, float]]) -> None:
-    """What decided whether stepping costs by the time or by the step."""
-    print("\nMiss of each dynamic energy under prices from all the others, where stepping itself costs")
-    for structure, misses in found.items():
-        print(f"  {structure:12s} {', '.join(f'{name} {miss:+.0%}' for name, miss in misses.items())}")
+def show_stepping(found: Mapping[str, Sequence[Group]]) -> dict[str, dict[str, float]]:
+    """What decided whether stepping costs by the time or by the step, printed and returned: misses, and the median."""
+    print("\nMiss under prices from all the others, where stepping itself costs")
+    told = {}
+    for structure, rows in found.items():
+        energies = {row.name: row.misses[0] for row in rows if len(row.scores) == 1 and row.unit[0] == "J"}
+        told[structure] = energies | {"median of all rows": overall(rows)}
+        shown = ", ".join(f"{name} {miss:+.0%}" for name, miss in energies.items())
+        print(f"  {structure:12s} {shown}; median of all rows {overall(rows):.0%}")
+    return told
 
 
 def show_slack(found: Mapping[str, Mapping[str, tuple[float, float] | None]], tolerance: float) -> None:

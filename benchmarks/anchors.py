@@ -138,15 +138,6 @@ def derive(anchors: Anchors, profile: Profile) -> Derived:
     return Derived(joint, wide, left, readings)
 
 
-def left_out_scores(anchors: Anchors, found: Derived, profile: Profile) -> list[anchor_score.Score]:
-    """Each anchor under prices that never saw it."""
-    scores = []
-    for name, bands in found.left.items():
-        items = [item for item in anchor_score.judged(anchors) if item.anchor == name]
-        scores += anchor_score.scores(items, anchor_score.priced(profile, bands, f"all anchors but {name}"))
-    return scores
-
-
 def slack(anchors: Anchors, profile: Profile) -> dict[str, dict[str, tuple[float, float] | None]]:
     """For the largest member of every group: how wrong each price could be."""
     found = {}
@@ -173,10 +164,10 @@ def run(data: Path | None, name: str, picture: Path | None = None) -> dict[str, 
     held: list[anchor_tables.Group] = []
     if not anchors.left_out:
         found = derive(anchors, profile)
-        held = anchor_tables.groups(left_out_scores(anchors, found, profile))
+        held = anchor_tables.groups(anchor_score.left_out(anchors, found.left, profile))
         anchor_tables.show_prices(found.joint, found.wide, found.left, found.readings)
-        result["stepping"] = anchor_score.stepping(anchors)
-        anchor_tables.show_stepping(result["stepping"])
+        both = {n: anchor_tables.groups(s) for n, s in anchor_score.stepping(anchors, profile).items()}
+        result["stepping"] = anchor_tables.show_stepping(both)
         anchor_tables.show_scores("Each anchor under prices from all the others", held)
         result["leave_one_out"] = [group.to_dict() for group in held]
         result["leave_one_out_median"] = anchor_tables.overall(held)
