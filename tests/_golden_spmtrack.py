@@ -28,7 +28,11 @@ from spiketrack_deploy.trackers.spmtrack.tmoe import Experts
 from spiketrack_deploy.trackers.spmtrack.torch_network import SpmNetwork, foreground_mask, normalised
 from spiketrack_deploy.tracking import aligned_crop as crops
 from spiketrack_deploy.tracking.reference_loop import (
-    LEAST, ReferenceTracker, foreground, rasterised_cells, references_of,
+    LEAST,
+    ReferenceTracker,
+    foreground,
+    rasterised_cells,
+    references_of,
 )  # fmt: skip
 from spiketrack_deploy.tracking.video import open_frames
 
@@ -54,7 +58,9 @@ class Checker:
         clips = [root / "clip", root.parent / "golden" / "clip", Path(__file__).parent / "golden" / "clip"]
         self.clip = next((folder for folder in clips if folder.is_dir()), clips[0])
 
-    def relative(self, config: str, what: str, at: str, want: Any, got: Any, allowed: float, floor: float = 1.0) -> None:
+    def relative(
+        self, config: str, what: str, at: str, want: Any, got: Any, allowed: float, floor: float = 1.0
+    ) -> None:
         a, b = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (want, got))
         if a.size == b.size:
             scale = np.maximum(floor, np.abs(a))
@@ -168,8 +174,9 @@ class Checker:
         state, total = torch.zeros(1, model.config.dim, dtype=torch.float64), torch.zeros(())
         for index, search in enumerate(want["searches"]):
             maps = self.run(model, inputs, [0, 1, 2], index, state)
-            score, giou, cells = loss_terms(maps, tuple(search["target_box"]))
-            state, total = maps.state.detach(), total + score + giou
+            score, giou, mask = loss_terms(maps, torch.tensor([search["target_box"]], dtype=torch.float64))
+            cells = mask.reshape(-1).nonzero()[:, 0]
+            state, total = maps.state.detach(), total + score.sum() + giou.sum()
             ends = [int(cells[0]), int(cells[-1]), len(cells)]
             keys = ("positive_first", "positive_last", "positives")
             self.report.equal(name, "positive cells", f"search {index}", [search[key] for key in keys], ends)

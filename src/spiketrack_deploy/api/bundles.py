@@ -175,11 +175,10 @@ def track(
         else:
             from spiketrack_deploy.engines.sim_threads import FLOAT_THREADS
             from spiketrack_deploy.engines.sim_threads import threads as torch_threads
-            from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
-            from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+            from spiketrack_deploy.trackers.opening import open_float
 
             with torch_threads(threads or FLOAT_THREADS):
-                network = TorchNetwork(load_checkpoint(source.path)[0])
+                network = open_float(source.path, engine or "float", exact=True).network
                 steps, costs = follow(network, frames, clip.init, "float tracker", tell), None
         write_boxes(folder / layout.BOXES, clip, steps, costs)
         write_overlay(folder / layout.VIDEO, frames, clip, steps, costs, remark)

@@ -6,6 +6,7 @@ profiles (``cmos45``: Horowitz, ISSCC 2014; accelerators: what they drew), so no
     dense twin   E = dense multiply-accumulates * (MAC + its memory traffic), the same network as an ANN
     published    E = dense MACs * ADD * mean spike value of the layer's input; the image convolution * MAC
     exact        E = unit operations * ADD;                                     the image convolution's real MACs * MAC
+                 (every layer of a network without spikes is multiply-accumulates in both)
 
 The published form is arXiv 2602.23963 (its firing-rate hook already holds the factor D = 4, so the mean spike value
 0..4 is meant and D is not applied again). It equals the exact one where every weight is non-zero and no border is cut.
@@ -128,7 +129,7 @@ def published_convention(layers: Sequence[LayerCounts], profile: Profile) -> Con
         dense = layer["dense_macs"]
         if not dense:
             continue
-        if layer.kind == "image_conv":
+        if layer.kind == "image_conv" or layer["macs"]:  # real values: multiply-accumulates in either form
             rows.append(ConventionLayer(layer.name, None, mac * dense, mac * layer["macs"]))
         else:
             size = layer.counts.get("input_size", 0)

@@ -20,7 +20,7 @@ from spiketrack_deploy.evaluation.pool import Done, run_here, run_processes
 from spiketrack_deploy.evaluation.resolve import Resolver, resolve
 from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
 from spiketrack_deploy.evaluation.strips import draw_strips
-from spiketrack_deploy.evaluation.subjects import PROGRAM_KIND, Subject, safe_label
+from spiketrack_deploy.evaluation.subjects import FLOAT, FRAME, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.progress import Tell
@@ -157,9 +157,16 @@ def _dispatch(request: EvaluationRequest, tasks: Sequence[Task], done: Done) -> 
 
 
 def _layers(subject: Subject) -> Layers | None:
-    from spiketrack_deploy.program.store import load_program
+    if subject.kind == PROGRAM_KIND:
+        from spiketrack_deploy.program.store import load_program
 
-    return layers_of(load_program(Path(subject.source))) if subject.kind == PROGRAM_KIND else None
+        return layers_of(load_program(Path(subject.source)))
+    if subject.kind != FLOAT:
+        return None
+    from spiketrack_deploy.trackers.opening import frame_layers
+
+    layers = frame_layers(Path(subject.source))
+    return {FRAME: [(layer.name, layer.kind, layer.block) for layer in layers]} if layers else None
 
 
 Scored = tuple[dict[str, Any], Mapping[str, Any]]

@@ -23,7 +23,9 @@ from spiketrack_deploy.inputs.whole_folder import whole_folder
 from spiketrack_deploy.program.store import content_hash, load_program, save_program
 from spiketrack_deploy.trackers.settings import tracker_config
 
-ENGINES = (FLOAT, "sim", "lava", "reference", "onnx")
+INT8 = "int8"
+"""A dense tracker's linear layers in int8, the rest in float."""
+ENGINES = (FLOAT, INT8, "sim", "lava", "reference", "onnx")
 
 Later = Callable[[], Subject]
 """A subject once the run folder is claimed: lowering a model writes its program there."""
@@ -51,10 +53,11 @@ class Resolver:
         if is_bundle(Path(bare)):
             return self._bundle(Path(bare), asked or ("sim",))
         source = find_source(bare)
-        return [partial(self._float if one == FLOAT else self._lowered, source, one) for one in asked or (FLOAT,)]
+        floats = (FLOAT, INT8)
+        return [partial(self._float if one in floats else self._lowered, source, one) for one in asked or (FLOAT,)]
 
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
-        if FLOAT in engines:
+        if FLOAT in engines or INT8 in engines:
             raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
         program = load_program(program_folder(path))
         identity = {"program": content_hash(program)}
@@ -68,15 +71,18 @@ class Resolver:
         ]
 
     def _float(self, source: ModelSource, engine: str) -> Subject:
-        from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+        from spiketrack_deploy.trackers.opening import open_float
 
-        load_checkpoint(source.path)  # a bad checkpoint is one clear error now, not one for every sequence
-        identity = {"model": _model_digest(source.path)}
-        return Subject(_label(source.name, engine), FLOAT, str(source.path.resolve()), engine, self.threads, identity)
+        open_float(source.path, engine)  # a bad checkpoint is one clear error now, not one for every sequence
+        identity = {"model": _model_digest(source)}
+        return Subject(_label(source.name, engine), FLOAT, str(source.absolute), engine, self.threads, identity)
 
     def _lowered(self, source: ModelSource, engine: str) -> Subject:
         """The program lies in the run folder: every engine, every worker and every later run uses this very one."""
-        digest = _model_digest(source.path)
+        from spiketrack_deploy.trackers.opening import demand_program
+
+        demand_program(source.path, engine)
+        digest = _model_digest(source)
         place = self.folder.program_folder(digest)
         if not place.is_dir():
             from spiketrack_deploy.frontends.compile import Options, compile
@@ -112,9 +118,9 @@ def _label(name: str, engine: str) -> str:
     return f"{safe_label(name)}@{engine}"
 
 
-def _model_digest(path: Path) -> str:
+def _model_digest(source: ModelSource) -> str:
     from spiketrack_deploy.trackers.spiketrack.checkpoint import MODEL_FILE
 
-    file = path / MODEL_FILE if path.is_dir() else path
-    config = file.with_name("config.json")
-    return file_digest(file) + (f"+{file_digest(config)}" if config.is_file() else "")
+    files = [file / MODEL_FILE if file.is_dir() else file for file in source.files]
+    config = files[0].with_name("config.json")
+    return "+".join(file_digest(file) for file in [*files, *([config] if config.is_file() else [])])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -17,11 +17,14 @@ from typing import Any, Protocol
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
 from spiketrack_deploy.evaluation.tally import Tally
+from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
-from spiketrack_deploy.tracking.loop import HeadMaps, Network, TrackedFrame, Tracker
+from spiketrack_deploy.tracking.loop import TrackedFrame, tracker_over
 
 BASELINE, FLOAT, PROGRAM_KIND = "baseline", "float", "program"
+FRAME = "frame"
+"""The one phase of a network that is no program and costs the same in every frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,43 +70,46 @@ def safe_label(text: str) -> str:
 
 
 class _Timed:
-    """A network that knows when its search began and how long it worked."""
+    """A network that knows when its search began and how long it worked, whatever its loop asks of it."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Any) -> None:
         self._network = network
+        self.config = network.config
         self.entered = 0.0
         self.seconds = 0.0
 
-    @property
-    def config(self) -> Any:
-        return self._network.config
+    def __getattr__(self, name: str) -> Any:
+        work = getattr(self._network, name)
+        if name == "loop":
+            return work
 
-    def set_templates(self, crops: Sequence[Image]) -> None:
-        begin = perf_counter()
-        self._network.set_templates(crops)
-        self.seconds += perf_counter() - begin
+        def timed(*given: Any) -> Any:
+            begin = perf_counter()
+            if name == "search":
+                self.entered = begin
+            made = work(*given)
+            self.seconds += perf_counter() - begin
+            return made
 
-    def search(self, crop: Image) -> HeadMaps:
-        self.entered = perf_counter()
-        maps = self._network.search(crop)
-        self.seconds += perf_counter() - self.entered
-        return maps
+        return timed
 
 
 class SpikeTracker:
     """The tracking loop over a network, timed. The search crop is cut before the network is entered, so the time until
-    then is that of cropping; decoding, window and the crop of a template update are the rest."""
+    then is that of cropping; decoding, window and the crop of a template update are the rest. ``frame``: counts of
+    every tracked frame, where they are known before."""
 
-    def __init__(self, network: Any, engine: Engine | None = None) -> None:
-        self._network, self._engine = network, engine
+    def __init__(self, network: Any, engine: Engine | None = None, frame: Mapping[str, OpCounts] | None = None) -> None:
+        self._network, self._engine, self._frame = network, engine, frame
         self._timed = _Timed(network)
-        self._tracker = Tracker(self._timed)
+        self._tracker = tracker_over(self._timed)
         self.tally: Tally | None = None
 
     def start(self, frame: Image, box: Box) -> float:
         """See :class:`SequenceTracker`."""
         if self._engine is not None:
             self._network.drain()
+        if self._engine is not None or self._frame is not None:
             self.tally = Tally()
         begin = perf_counter()
         self._tracker.init(frame, box)
@@ -120,10 +126,12 @@ class SpikeTracker:
         self._drain()
         if self.tally is not None:
             self.tally.frames += 1
+        if self.tally is not None and self._frame is not None:
+            self.tally.add_run(FRAME, self._frame)
         return tracked, Seconds(self._timed.entered - begin, self._timed.seconds, total)
 
     def _drain(self) -> None:
-        if self.tally is not None:
+        if self.tally is not None and self._engine is not None:
             for phase, runs in self._network.drain().items():
                 for counts in runs:
                     self.tally.add_run(phase, counts)
@@ -172,12 +180,11 @@ def build(subject: Subject) -> SequenceTracker:
 
 
 def _float_tracker(subject: Subject) -> SequenceTracker:
-    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
-    from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork, set_threads
+    from spiketrack_deploy.trackers.opening import open_float, set_threads
 
     set_threads(subject.threads)
-    model, config = load_checkpoint(subject.source)
-    return SpikeTracker(TorchNetwork(model, config, dtype=next(model.parameters()).dtype))
+    opened = open_float(Path(subject.source), subject.engine)
+    return SpikeTracker(opened.network, frame=opened.counts)
 
 
 def _program_tracker(subject: Subject) -> SequenceTracker:

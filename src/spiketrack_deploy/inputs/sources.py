@@ -32,6 +32,16 @@ class ModelSource:
     untrained: bool | None
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or a tracker's and that of its backbone."""
+        return model_files(self.path)
+
+    @property
+    def absolute(self) -> Path:
+        """The same from any folder."""
+        return Path("+".join(str(file.resolve()) for file in self.files))
+
+    @property
     def remark(self) -> str | None:
         """What must stand beside every result of this model."""
         if not self.untrained:
@@ -65,8 +75,18 @@ def is_bundle(path: Path) -> bool:
     return path.is_dir() and ((path / MANIFEST).exists() or program_folder(path).is_dir())
 
 
+def model_files(path: Path) -> tuple[Path, ...]:
+    """``path`` itself, or the two files of ``TRACKER+BACKBONE`` where no file has that whole name."""
+    parts = str(path).split("+")
+    if len(parts) == 1 or path.exists():
+        return (path,)
+    splits = [(Path("+".join(parts[:i])), Path("+".join(parts[i:]))) for i in range(1, len(parts))]
+    return next((split for split in splits if all(file.exists() for file in split)), splits[0])
+
+
 def find_source(model: str | None) -> ModelSource:
-    """The checkpoint that ``model`` names: a bundled model's name, or a file. Without one, the default model."""
+    """The checkpoint that ``model`` names: a bundled model's name, a file, or ``TRACKER+BACKBONE`` for a tracker whose
+    file leaves its backbone out. Without one, the default model."""
     name = DEFAULT_MODEL if model is None else model
     if name in model_names():
         path = find_model(name)
@@ -74,6 +94,11 @@ def find_source(model: str | None) -> ModelSource:
     path = Path(name)
     if is_bundle(path):
         raise InputError(f"{name}: is a bundle, a model is needed here; give the checkpoint it was made from")
+    files = model_files(path)
+    if len(files) > 1 and (missing := next((file for file in files if not file.is_file()), None)):
+        raise InputError(f"{name}: there is no file {missing}; say TRACKER+BACKBONE with the paths of both files")
+    if len(files) > 1:
+        return ModelSource(files[0].stem, path, _untrained(files[0]))
     if not path.exists():
         bundled = ", ".join(model_names()) or "none"
         raise InputError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -102,6 +102,22 @@ class TrackedFrame:
     argmax: int = -1
     margin: float = 0.0
     updated: bool = False
+
+
+class FrameTracker(Protocol):
+    """A loop over a network: one target in one video."""
+
+    def init(self, frame: Image, box: Sequence[float]) -> object:
+        """Start at ``box`` (x, y, w, h in pixels) of the first frame."""
+
+    def track(self, frame: Image) -> TrackedFrame:
+        """Follow into the next frame."""
+
+
+def tracker_over(network: Any) -> FrameTracker:
+    """The loop that ``network`` says it is made for (``loop``, a class), by default :class:`Tracker`."""
+    made: FrameTracker = getattr(network, "loop", Tracker)(network)
+    return made
 
 
 def maps_from_logits(ctr: Floats, offset: Floats, size: Floats) -> HeadMaps:

@@ -25,7 +25,7 @@ from spiketrack_deploy.tracking.loop import TrackedFrame, initial_box
 LEAST = 10.0
 """Pixels: width and height that a box is enlarged to before it is searched around."""
 RULES = {"halves": lambda k: (0, k // 2 // 2, k // 2 + k // 2 // 2), "thirds": lambda k: (0, k // 3, 2 * k // 3)}
-"""Entries of the memory (entry j is frame j) for frame k >= 4; ``thirds`` was published for LaSOT with the base model."""
+"""Entries of the memory (entry j is frame j) for frame k >= 4; ``thirds`` was published for LaSOT with B alone."""
 _EARLY = {1: (0, 0, 0), 2: (0, 1, 1), 3: (0, 1, 2)}
 
 

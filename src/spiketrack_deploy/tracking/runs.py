@@ -17,7 +17,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource
 from spiketrack_deploy.tracking.boxes import Box
-from spiketrack_deploy.tracking.loop import HeadMaps, Network, Settings, TrackedFrame, Tracker
+from spiketrack_deploy.tracking.loop import HeadMaps, Network, Settings, TrackedFrame, tracker_over
 from spiketrack_deploy.tracking.program_network import IMAGE, SEARCH, TEMPLATE
 from spiketrack_deploy.tracking.video import FrameSource, open_frames
 
@@ -81,9 +81,9 @@ def planar(crop: AnyArray) -> AnyArray:
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
 
 
-def follow(network: Network, frames: FrameSource, init: Box, what: str, tell: Tell | None) -> list[TrackedFrame]:
-    """Track ``init`` through ``frames``."""
-    tracker = Tracker(network)
+def follow(network: Any, frames: FrameSource, init: Box, what: str, tell: Tell | None) -> list[TrackedFrame]:
+    """Track ``init`` through ``frames`` by the loop that ``network`` is made for."""
+    tracker = tracker_over(network)
     tracked: list[TrackedFrame] = []
     total = (frames.frame_count or 1) - 1
     for index, frame in enumerate(frames):

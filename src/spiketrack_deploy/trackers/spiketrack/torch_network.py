@@ -65,8 +65,3 @@ class TorchNetwork:
     def _tensor(self, crops: Sequence[Image]) -> Tensor:
         images = torch.from_numpy(np.stack([normalise(crop) for crop in crops]))
         return images.to(self._dtype).unsqueeze(1)
-
-
-def set_threads(threads: int) -> None:
-    """Threads of PyTorch in this process, which is a worker's own."""
-    torch.set_num_threads(threads)

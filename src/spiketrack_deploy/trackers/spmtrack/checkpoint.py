@@ -22,9 +22,9 @@ from spiketrack_deploy.inputs.untrusted import parse_json, read_json
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.trackers.archive import CONFIG_KEY, TensorFile, TensorSource, open_tensors
 from spiketrack_deploy.trackers.kinds import DINOV2, SPIKETRACK, SPMTRACK, kind_of
-from spiketrack_deploy.trackers.spmtrack.config import BACKBONE_GRID, NETWORK, OFFICIAL_CONFIGS, REFERENCES, SpmConfig
+from spiketrack_deploy.trackers.spmtrack.config import BACKBONE_GRID, NETWORK, OFFICIAL_CONFIGS, SpmConfig
 from spiketrack_deploy.trackers.spmtrack.model import SpmTrack, is_trained
-from spiketrack_deploy.trackers.strict import Faults, compare, read_values
+from spiketrack_deploy.trackers.strict import compare, read_values
 
 ALPHA, FLAG = "expert_alpha", "use_rsexpert"
 """Hyper-parameters among the tensors of a released file."""
@@ -32,12 +32,15 @@ CONFIG_FILE = "config.json"
 _UNUSED = ("cls_token", "mask_token")
 _HEAD_DIM = 64
 """Channels of a head in every published size."""
+_SIZES = {768: "b", 1024: "l", 1536: "g"}
 _ORIGIN = "the model without registers, dinov2_vit{b,l,g}14_pretrain.pth of github.com/facebookresearch/dinov2"
 
 Sources = Mapping[str, TensorSource]
 
 
-def load_spmtrack(files: tuple[Path, ...], config: SpmConfig | None = None, dtype: torch.dtype | None = None) -> SpmTrack:
+def load_spmtrack(
+    files: tuple[Path, ...], config: SpmConfig | None = None, dtype: torch.dtype | None = None
+) -> SpmTrack:
     """The network of ``files`` in evaluation mode: a released file and DINOv2's, or one full file.
 
     Without ``config`` it comes from the file, from a ``config.json`` beside it, or from keys and shapes (published
@@ -62,6 +65,25 @@ def load_spmtrack(files: tuple[Path, ...], config: SpmConfig | None = None, dtyp
     finally:
         for one in opened:
             one.close()
+
+
+def with_backbone(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """``files``, and for a released file alone DINOv2's where it lies in the same folder: under its published name for
+    that width, or as the only ``dinov2*`` there."""
+    if len(files) > 1:
+        return files
+    opened = open_tensors(files[0])
+    try:
+        tensors = opened.tensors
+        if kind_of(tensors, str(files[0])) != SPMTRACK or any(".linear." in key for key in tensors):
+            return files
+        width = tensors["token_type_embed"].shape[-1] if "token_type_embed" in tensors else 0
+    finally:
+        opened.close()
+    beside = sorted(one for one in files[0].parent.glob("dinov2*") if one.is_file() and one != files[0])
+    published = [one for one in beside if one.stem == f"dinov2_vit{_SIZES.get(width)}14_pretrain"]
+    chosen = published or beside
+    return (*files, chosen[0]) if len(chosen) == 1 else files
 
 
 def save_spmtrack(model: SpmTrack, path: Path) -> None:
@@ -99,15 +121,17 @@ def _check_kinds(files: tuple[Path, ...], tensors: list[Sources]) -> None:
     if len(files) == 1:
         if not any(".linear." in key for key in tensors[0]):
             raise InputError(
-                f"checkpoint {files[0]} holds SPMTrack's trained tensors only; say {files[0].name}+DINOV2 with the file "
-                f"of its backbone, or put that beside it ({_ORIGIN})"
+                f"checkpoint {files[0]} holds SPMTrack's trained tensors only; say {files[0].name}+DINOV2 with the "
+                f"file of its backbone, or put that beside it ({_ORIGIN})"
             )
         return
     second = kind_of(tensors[1], str(files[1]))
     if second != DINOV2:
         raise InputError(f"checkpoint {files[1]} is no DINOv2 backbone but a {second} file; give {_ORIGIN}")
     if any(key.startswith("register_token") for key in tensors[1]):
-        raise InputError(f"checkpoint {files[1]} is a DINOv2 with registers, which SPMTrack does not use; give {_ORIGIN}")
+        raise InputError(
+            f"checkpoint {files[1]} is a DINOv2 with registers, which SPMTrack does not use; give {_ORIGIN}"
+        )
     if any(".linear." in key for key in tensors[0]):
         raise InputError(f"checkpoint {files[0]} is a full SPMTrack, backbone included; give it alone")
 
@@ -142,7 +166,7 @@ def infer(file: Path, tensors: Sources) -> SpmConfig:
         return found.shape
 
     dim = shape("token_type_embed")[1]
-    rank, width = shape("blocks.0.attn.qkv.q.tmoe.compress_expert")
+    rank = shape("blocks.0.attn.qkv.q.tmoe.compress_expert")[0]
     depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("blocks.") and k.split(".")[1].isdecimal())
     gated = "blocks.0.mlp.w12.tmoe.compress_expert" in tensors
     hidden = shape(f"blocks.0.mlp.{'w3' if gated else 'fc2'}.tmoe.compress_expert")[1]
@@ -171,7 +195,9 @@ def _scalar(file: Path, source: TensorSource, key: str) -> int:
     if not math.isfinite(value) or value != int(value):
         raise InputError(f"checkpoint {file}: {key} is {value}, it must be an integer")
     if key == ALPHA and not 1 <= value <= 1 << 20:
-        raise InputError(f"checkpoint {file}: {key} is {int(value)}; the experts' scale must be above 0 (published: 64)")
+        raise InputError(
+            f"checkpoint {file}: {key} is {int(value)}; the experts' scale must be above 0 (published: 64)"
+        )
     return int(value)
 
 
@@ -180,8 +206,10 @@ def _check_hyper_parameters(file: Path, tensors: Sources, config: SpmConfig) -> 
     if ALPHA in tensors and (alpha := _scalar(file, tensors[ALPHA], ALPHA)) != config.alpha:
         raise InputError(f"checkpoint {file}: {ALPHA} is {alpha}, its configuration says {config.alpha}; correct one")
     if FLAG in tensors and _scalar(file, tensors[FLAG], FLAG):
-        raise InputError(f"checkpoint {file}: {FLAG} is set (experts scaled by alpha / sqrt(rank)); no model with it was "
-                         "published and none is read here")  # fmt: skip
+        raise InputError(
+            f"checkpoint {file}: {FLAG} is set (experts scaled by alpha / sqrt(rank)); no such model was published and "
+            "none is read here"
+        )
 
 
 def _collect(
@@ -233,8 +261,8 @@ def _backbone(file: Path, tensors: Sources, config: SpmConfig, dtype: torch.dtyp
     width = tensors["pos_embed"].shape[-1:]
     if width != (config.dim,):
         raise InputError(
-            f"checkpoint {file} is a DINOv2 of width {list(width)}, the tracker's is {config.dim}; give the size that it "
-            "was trained on (B: vitb14, L: vitl14, G: vitg14)"
+            f"checkpoint {file} is a DINOv2 of width {list(width)}, the tracker's is {config.dim}; give the size that "
+            "it was trained on (B: vitb14, L: vitl14, G: vitg14)"
         )
     values = _collect(file, dinov2_shapes(config), tensors, config, dtype, lambda key: key in _UNUSED)
     state: dict[str, Tensor] = {}
@@ -267,6 +295,3 @@ def draw_backbone(config: SpmConfig, seed: int) -> SpmTrack:
             else:
                 value.fill_(0.0 if name.endswith("bias") else 1.0)
     return model.eval()
-
-
-__all__ = ["REFERENCES", "draw_backbone", "infer", "load_spmtrack", "on_meta", "save_spmtrack"]

@@ -1,0 +1,126 @@
+"""A checkpoint of any tracker as a network behind a loop of ``tracking/``: which tracker it is, and what it costs.
+
+This module decides which room opens a file, by the names of the tensors in it. It must not know a network's arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.inputs.sources import find_frames, model_files
+from spiketrack_deploy.program.counts import OpCounts
+from spiketrack_deploy.program.dense import DenseLayer
+from spiketrack_deploy.trackers.archive import open_tensors
+from spiketrack_deploy.trackers.kinds import DINOV2, SPMTRACK, kind_of
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.trackers.spmtrack.model import SpmTrack
+
+FLOAT, INT8 = "float", "int8"
+CALIBRATION_FRAMES = 12
+_DENSE = (SPMTRACK, DINOV2)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """``network`` is what a loop runs over; ``counts``: those of every frame by layer, None where they are a program's
+    to tell."""
+
+    network: Any
+    config: Any
+    counts: Mapping[str, OpCounts] | None
+
+
+def is_dense(path: Path) -> bool:
+    """Whether a checkpoint is a dense tracker (or a file that only belongs to one): it has no integer program."""
+    files = model_files(path)
+    file = files[0]
+    if len(files) > 1:
+        return True
+    if file.is_dir():
+        return False
+    opened = open_tensors(file)
+    try:
+        return kind_of(opened.tensors, str(file)) in _DENSE
+    finally:
+        opened.close()
+
+
+def demand_program(path: Path, engine: str) -> None:
+    """UsageError where a program of ``path`` is asked for and it is a dense tracker."""
+    if is_dense(path):
+        raise UsageError(
+            f"{path}: is a dense tracker without an integer program, so the {engine} engine does not run it; "
+            f"choose {FLOAT} or {INT8}"
+        )
+
+
+def open_float(path: Path, engine: str = FLOAT, exact: bool = False) -> Opened:
+    """The tracker of a checkpoint in floating point, or with int8 linear layers; ``exact``: in float64 where it is
+    SpikeTrack's, whose integers are compared with it. InputError says what is wrong with the files."""
+    if is_dense(path):
+        return _open_dense(path, engine)
+    from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
+    from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
+
+    if engine != FLOAT:
+        raise UsageError(f"{path}: is a spiking tracker; its integers are an engine's: choose sim instead of {engine}")
+    model, config = load_checkpoint(path)
+    network = TorchNetwork(model, config) if exact else TorchNetwork(model, config, next(model.parameters()).dtype)
+    return Opened(network, config, None)
+
+
+def load_dense(path: Path) -> SpmTrack:
+    """The network of a dense tracker's checkpoint, float32."""
+    from spiketrack_deploy.trackers.spmtrack.checkpoint import load_spmtrack, with_backbone
+
+    return load_spmtrack(with_backbone(model_files(path)))
+
+
+def _open_dense(path: Path, engine: str) -> Opened:
+    from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork
+    from spiketrack_deploy.trackers.spmtrack.int8 import Ranges
+
+    model = load_dense(path)
+    counts = {layer.name: layer.counts for layer in dense_layers(model.config)}
+    if engine == FLOAT:
+        return Opened(FastNetwork(model), model.config, counts)
+    ranges = Ranges()
+    calibrate(FastNetwork(model, ranges.observe))
+    return Opened(FastNetwork(model, ranges.product), model.config, counts)
+
+
+def calibrate(network: Any) -> None:
+    """Follow the bundled clip, as an export calibrates by default: never what is evaluated."""
+    from spiketrack_deploy.tracking.loop import tracker_over
+    from spiketrack_deploy.tracking.video import open_frames
+
+    clip, tracker = find_frames(None, None, None), tracker_over(network)
+    for index, frame in enumerate(open_frames(clip.path, CALIBRATION_FRAMES)):
+        if index:
+            tracker.track(frame)
+        else:
+            tracker.init(frame, clip.init)
+
+
+def frame_layers(path: Path) -> tuple[DenseLayer, ...]:
+    """Layers of one frame of a dense tracker; none for a spiking one, whose program tells them."""
+    return dense_layers(load_dense(path).config) if is_dense(path) else ()
+
+
+def dense_layers(config: Any) -> tuple[DenseLayer, ...]:
+    """Layers of one frame, counted on the module of a dense tracker's configuration."""
+    from spiketrack_deploy.trackers.spmtrack import counts
+
+    return counts.frame_layers(config)
+
+
+def set_threads(threads: int) -> None:
+    """Threads of PyTorch in this process, which is a worker's own."""
+    import torch
+
+    torch.set_num_threads(threads)
