@@ -1,4 +1,4 @@
-"""SPMTrack on a processor: frames per second of the product against a straight implementation, and int8 against float32.
+"""SPMTrack on a processor: frames per second against a straight implementation, and int8 against float32.
 
     python benchmarks/spmtrack_speed.py [--size spmtrack_b] [--frames 3] [--threads 1]
 

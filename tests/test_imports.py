@@ -26,8 +26,8 @@ MAY_IMPORT = {
     "torch": ("trackers", "frontends.spiketrack.source", "nir_graph", "engines.sim", "training"),
     "nir": (),  # the tests alone compare with it
     "h5py": ("nir_graph",),
-    "onnx": ("engines.sim", "engines.onnx", "report.onnx"),
-    "onnxruntime": ("engines.sim", "engines.onnx"),
+    "onnx": ("engines.sim", "engines.onnx", "report.onnx", "trackers.spmtrack.onnx"),
+    "onnxruntime": ("engines.sim", "engines.onnx", "trackers.spmtrack.onnx"),
     "numba": ("engines.sim_jit",),
     "lava": ("engines.lava_worker",),
     "matplotlib": ("report", "evaluation"),
@@ -207,6 +207,19 @@ def test_names_of_a_tracker_stay_above(room: str) -> None:
             if word.value not in IS_A_KIND and TRACKER_NAMES.fullmatch(word.value)
         ]
     assert not guilty
+
+
+@pytest.mark.parametrize("network", ["spmtrack", "tmoe"])
+def test_one_room_knows_a_dense_tracker_by_name(network: str) -> None:
+    """The loop, scores, bundles, reports and the command line take any dense tracker."""
+    spelled = [
+        f"{name}:{number}"
+        for name, path in MODULES.items()
+        if not within(name, ("trackers",))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if network in line.replace("docs/spmtrack.md", "")
+    ]
+    assert not spelled, spelled
 
 
 def test_nothing_imports_the_command_line() -> None:

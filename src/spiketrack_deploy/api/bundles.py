@@ -26,6 +26,7 @@ from spiketrack_deploy.inputs.progress import Tell
 if TYPE_CHECKING:
     from spiketrack_deploy.bundle.recorded import Recorded
     from spiketrack_deploy.hardware.targets import Target
+    from spiketrack_deploy.inputs.sources import ModelSource
 
 Place = str | Path
 """A file or folder."""
@@ -63,10 +64,14 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
     from spiketrack_deploy.bundle.provenance import command_line
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.sources import find_frames, find_source
+    from spiketrack_deploy.trackers.opening import is_dense
 
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
     source = find_source(request.model)
+    dense = is_dense(source.path)
+    if dense and target.profile.family is not None:
+        return cast(ExportResult, dense_fit(source, target))
     out = as_path(request.out) or Path("export") / f"{source.name}-{target.name}"
     layout.check_output(out, request.force)
     clip = find_frames(as_path(request.video), as_path(request.frames), request.init)
@@ -87,6 +92,13 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
         request.max_frames,
         command,
     )
+    if dense:
+        from spiketrack_deploy.bundle.dense import export_dense
+
+        with layout.staging(out, request.force) as folder:
+            made = export_dense(plan, folder, tell)
+        own = {"bundle": str(out), "model": source.name, "target": target.name, "profile": priced.profile.name}
+        return cast(ExportResult, {**own, **made})
     with layout.staging(out, request.force) as folder:
         outcome = export_bundle(plan, folder, tell)
     energy, parity = outcome.data.energy.to_dict(), outcome.data.parity
@@ -108,6 +120,14 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
         "files": sorted([*outcome.manifest.files, layout.MANIFEST]),
         "seconds": {stage: round(value, 3) for stage, value in outcome.seconds.items()},
     }
+
+
+def dense_fit(source: ModelSource, target: Target) -> dict[str, Any]:
+    """What of a dense tracker ``target`` could hold, layer by layer; nothing is written."""
+    from spiketrack_deploy.mapping.dense import dense_verdict
+    from spiketrack_deploy.trackers.opening import frame_layers
+
+    return {"subject": source.name, **dense_verdict(frame_layers(source.path), target)}
 
 
 def export_target(name: str) -> Target:
@@ -203,12 +223,35 @@ def _track_bundle(
     from spiketrack_deploy.engines.factory import make_engine
 
     layout.check_bundle(folder)
+    if layout.is_dense(folder):
+        return _track_dense(folder, frames, clip, engine, threads, tell)
     program, config = read_program(folder)
     profile = recorded_counts(folder / layout.ENERGY).profile
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
     return list(run.steps), run.costs(profile), program.meta.get("remark")
+
+
+def _track_dense(
+    folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
+) -> tuple[Any, Any, str | None]:
+    """Its exported step in ONNX Runtime, the one engine that a dense bundle has."""
+    from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
+    from spiketrack_deploy.trackers.opening import onnx_network
+    from spiketrack_deploy.tracking.runs import follow
+
+    recorded = recorded_counts(folder / layout.ENERGY)
+    steps = follow(onnx_network(folder / layout.DENSE_ONNX, threads or 1), frames, clip.init, "ONNX Runtime", tell)
+    return steps, [reprice(recorded, recorded.profile).dynamic] * len(steps), None
+
+
+def demand_spiking(folder: Path) -> None:
+    """InputError where a program of a dense bundle is asked for."""
+    if layout.is_dense(folder):
+        raise InputError(
+            f"{folder}: is a dense tracker's bundle without an integer program; track, energy and inspect take it"
+        )
 
 
 def simulate(
@@ -229,6 +272,7 @@ def simulate(
 
     clip, folder = find_frames(as_path(video), as_path(frames), init), Path(folder)
     layout.check_bundle(folder)
+    demand_spiking(folder)
     require_engine(engine)
 
     from spiketrack_deploy.bundle.contents import read_program
@@ -327,6 +371,7 @@ def verify(folder: Place, tell: Tell | None = None) -> VerifyResult:
     """
     from spiketrack_deploy.bundle.verify import verify_bundle
 
+    demand_spiking(Path(folder))
     return cast(VerifyResult, verify_bundle(Path(folder), tell))
 
 
@@ -338,6 +383,11 @@ def inspect(subject: Place) -> InspectResult:
     if is_bundle(path):
         return _inspect_bundle(path)
     source = find_source(str(subject))
+
+    from spiketrack_deploy.trackers.opening import is_dense
+
+    if is_dense(source.path):
+        return _inspect_dense(source)
 
     from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource
     from spiketrack_deploy.nir_graph.summary import summary
@@ -354,7 +404,44 @@ def inspect(subject: Place) -> InspectResult:
     }
 
 
+def _inspect_dense(source: ModelSource) -> InspectResult:
+    from spiketrack_deploy.program.dense import by_part, total_macs
+    from spiketrack_deploy.trackers.opening import open_dense
+
+    model = open_dense(source.path)
+    return {
+        "kind": "dense model",
+        "name": source.name,
+        "remark": source.remark,
+        "config": model.config,
+        "parameters": model.parameters["all"],
+        "trained": model.parameters["trained"],
+        "tensors": model.parameters["tensors"],
+        "macs": total_macs(model.layers),
+        "macs_by_part": by_part(model.layers),
+    }
+
+
+def _inspect_dense_bundle(folder: Path) -> InspectResult:
+    manifest, data = layout.read_manifest(folder), layout.read_json(folder / layout.DENSE)
+    return {
+        "kind": "dense bundle",
+        "name": folder.resolve().name,
+        "remark": None,
+        "config": data["config"].table(),
+        "parameters": data["parameters"]["all"].integer(1),
+        "trained": data["parameters"]["trained"].integer(1),
+        "tensors": data["parameters"]["tensors"].integer(1),
+        "macs": data["macs"].integer(1),
+        "macs_by_part": {name: part.integer() for name, part in data["macs_by_part"].members()},
+        "content_hash": manifest.content_hash,
+        "changed_files": layout.changed_files(folder, manifest),
+    }
+
+
 def _inspect_bundle(folder: Path) -> InspectResult:
+    if layout.is_dense(folder):
+        return _inspect_dense_bundle(folder)
     from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.nir_graph.cuts import read_cuts
     from spiketrack_deploy.nir_graph.reader import read_graph

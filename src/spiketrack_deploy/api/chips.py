@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from spiketrack_deploy.api.bundles import Place
-from spiketrack_deploy.api.results import BudgetResult, MapResult, TargetsComparison, TargetsResult
+from spiketrack_deploy.api.results import BudgetResult, DenseFitResult, MapResult, TargetsComparison, TargetsResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.hardware.schema import Profile
     from spiketrack_deploy.hardware.targets import Target
+    from spiketrack_deploy.program.dense import DenseLayer
     from spiketrack_deploy.program.types import Program
     from spiketrack_deploy.units import Interval
 
@@ -61,8 +62,9 @@ def map(
     rule: str | None = None,
     balance: float | None = None,
     pictures: Place | None = None,
-) -> MapResult:
-    """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of ``target``.
+) -> MapResult | DenseFitResult:
+    """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of ``target``; of a dense
+    tracker, which has no program, say layer by layer what could be held.
 
     ``target``: a chip or a board by profile name, or a TOML file. ``phase``: by default the one that runs most often.
     ``density``: assumed share of neurons that spike, in place of a bundle's own counts. ``rule``: how layers are split,
@@ -76,6 +78,10 @@ def map(
 
     goal = resolve_target(target)
     core_limits(goal.profile)  # a target that nothing can be mapped to is refused before any work
+    if (layers := dense_layers(str(subject))) is not None:
+        from spiketrack_deploy.mapping.dense import dense_verdict
+
+        return cast(DenseFitResult, {"subject": str(subject), **dense_verdict(layers, goal)})
     program, counts = program_and_counts(str(subject))
     if phase is not None and phase not in program.phases:
         raise UsageError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
@@ -171,6 +177,25 @@ PLACED = (
     "activity", "note",
 )  # fmt: skip
 """Keys of :func:`placed`."""
+
+
+def dense_layers(subject: str) -> Sequence[DenseLayer] | None:
+    """Layers of a dense tracker's bundle or model; None for a spiking one."""
+    from spiketrack_deploy.inputs.sources import find_source, is_bundle
+
+    path = Path(subject)
+    if is_bundle(path):
+        from spiketrack_deploy.bundle import layout
+
+        if not layout.is_dense(path):
+            return None
+        from spiketrack_deploy.bundle.dense import read_layers
+
+        layout.check_bundle(path)
+        return read_layers(path)
+    from spiketrack_deploy.trackers.opening import frame_layers
+
+    return frame_layers(find_source(subject).path) or None
 
 
 def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[LayerCounts]]]:

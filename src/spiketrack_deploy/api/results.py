@@ -100,19 +100,40 @@ class _Inspected(TypedDict):
     name: str
     remark: str | None
     config: dict[str, Any]
-    nir: dict[str, Any]
 
 
 class InspectResult(_Inspected, total=False):
-    """Structure of a ``model`` (``parameters``, ``tensors``) or of a ``bundle`` (the other four); ``nir``: nodes by
-    kind and every cut."""
+    """Structure of a ``model`` (``parameters``, ``tensors``) or of a ``bundle`` (``program``, ``ranges``); ``nir``:
+    nodes by kind and every cut. Of a ``dense model`` or ``dense bundle``: ``trained`` parameters, multiply-accumulates of
+    a frame (``macs``, ``macs_by_part``)."""
 
+    nir: dict[str, Any]
     parameters: int
+    trained: int
     tensors: int
+    macs: int
+    macs_by_part: dict[str, int]
     content_hash: str
     changed_files: list[str]
     program: dict[str, Any]
     ranges: dict[str, Any]
+
+
+class DenseFitResult(TypedDict):
+    """What a chip could hold of a dense tracker, which never ``fits`` as a whole: by kind and by layer ``verdict``
+    (native, microcode, host), ``why``, and what it would take (``remedy``); multiply-accumulates, weights, and chips
+    that those alone would fill."""
+
+    subject: str
+    target: str
+    fits: bool
+    macs: int
+    macs_on_chip: int
+    weights: int
+    chips_for_weights: int | None
+    bytes_rewritten_per_frame: int
+    kinds: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
 
 
 class TargetsResult(TypedDict):

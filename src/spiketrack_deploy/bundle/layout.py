@@ -25,6 +25,8 @@ from spiketrack_deploy.inputs.whole_folder import whole_folder
 SCHEMA = "spiketrack-bundle/1"
 VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
 NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
+DENSE, DENSE_ONNX = "dense.json", "model.onnx"
+"""Of a dense tracker's bundle, which has no program."""
 ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"
 BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "provenance.json"
 
@@ -67,6 +69,11 @@ def read_json(path: Path) -> Entry:
     if not path.exists():
         raise InputError(f"{path}: file is missing; this is not a whole bundle, {AGAIN}")
     return read_checked(path, remedy=AGAIN)
+
+
+def is_dense(folder: Path) -> bool:
+    """Whether a bundle is a dense tracker's."""
+    return (folder / DENSE).is_file()
 
 
 def write_manifest(folder: Path, program_hash: str) -> Manifest:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from spiketrack_deploy import __version__, api
-from spiketrack_deploy.cli import options, printing
+from spiketrack_deploy.cli import dense, options, printing
 from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
@@ -53,7 +53,10 @@ def export_command(argv: list[str], /, model: str | None, as_json: bool, quiet: 
     """
     with printing.progress(quiet) as tell:
         result = api.export(api.ExportRequest(model=model, command=tuple(argv), **settings), tell)
-    printing.show(result, printing.export_summary, as_json, quiet)
+    if "kinds" in result:
+        dense.show_fit(result, as_json, quiet)
+    summary = dense.export_summary if "dense" in result else printing.export_summary
+    printing.show(result, summary, as_json, quiet)
 
 
 group.add_command(export_command)
@@ -125,7 +128,9 @@ def verify(bundle: Path, as_json: bool, quiet: bool) -> None:
 @options.output
 def inspect(subject: str, as_json: bool, quiet: bool) -> None:
     """Structure, parameters, NIR summary and cuts of a model or bundle; range margins of a bundle."""
-    printing.show(api.inspect(subject), printing.inspect_summary, as_json, quiet)
+    result = api.inspect(subject)
+    summary = dense.inspect_summary if result["kind"].startswith("dense") else printing.inspect_summary
+    printing.show(result, summary, as_json, quiet)
 
 
 @group.command(context_settings=_WIDE)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from spiketrack_deploy import api
-from spiketrack_deploy.cli import options, printing
+from spiketrack_deploy.cli import dense, options, printing
 from spiketrack_deploy.errors import FitError
 from spiketrack_deploy.units import Interval, si, si_interval
 
@@ -69,6 +69,8 @@ def map_command(subject: str, as_json: bool, quiet: bool, **settings: Any) -> No
     code 4 after the report where it does not fit.
     """
     result = api.map(subject, **settings)
+    if "kinds" in result:
+        dense.show_fit(result, as_json, quiet)
     printing.show(result, map_summary, as_json, quiet)
     if not result["fits"]:
         # The report is the answer; a second JSON object or a FitError's rendering on stdout would spoil it.

@@ -5,15 +5,18 @@ This module decides which room opens a file, by the names of the tensors in it. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.inputs.sources import find_frames, model_files
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.dense import DenseLayer
+from spiketrack_deploy.program.store import array_digest, canonical_json
 from spiketrack_deploy.trackers.archive import open_tensors
 from spiketrack_deploy.trackers.kinds import DINOV2, SPMTRACK, kind_of
 
@@ -41,9 +44,10 @@ def is_dense(path: Path) -> bool:
     file = files[0]
     if len(files) > 1:
         return True
-    if file.is_dir():
+    try:
+        opened = open_tensors(file)
+    except InputError:  # no file of tensors: whoever else opens it says what is wrong with it
         return False
-    opened = open_tensors(file)
     try:
         return kind_of(opened.tensors, str(file)) in _DENSE
     finally:
@@ -82,16 +86,79 @@ def load_dense(path: Path) -> SpmTrack:
 
 
 def _open_dense(path: Path, engine: str) -> Opened:
-    from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork
-    from spiketrack_deploy.trackers.spmtrack.int8 import Ranges
+    if engine not in (FLOAT, INT8):
+        demand_program(path, engine)
+    model = open_dense(path)
+    counts = {layer.name: layer.counts for layer in model.layers}
+    return Opened(model.network(engine), model.model.config, counts)
 
-    model = load_dense(path)
-    counts = {layer.name: layer.counts for layer in dense_layers(model.config)}
-    if engine == FLOAT:
-        return Opened(FastNetwork(model), model.config, counts)
-    ranges = Ranges()
-    calibrate(FastNetwork(model, ranges.observe))
-    return Opened(FastNetwork(model, ranges.product), model.config, counts)
+
+class DenseModel:
+    """A dense tracker's network and what can be made of it; no caller needs to know which one it is."""
+
+    def __init__(self, model: SpmTrack) -> None:
+        from spiketrack_deploy.trackers.spmtrack.onnx_export import OPSET
+
+        self.model, self.opset = model, OPSET
+        self.layers = dense_layers(model.config)
+        self.config: dict[str, Any] = model.config.to_dict()
+        self.parameters = {
+            "all": sum(value.numel() for value in model.parameters()),
+            "trained": sum(value.numel() for value in model.trained().values()),
+            "tensors": len(model.state_dict()),
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the configuration and every tensor: which network it is."""
+        sha = hashlib.sha256(canonical_json(self.config))
+        for name, value in self.model.state_dict().items():
+            sha.update(f"{name} {array_digest(value.numpy())} ".encode())
+        return sha.hexdigest()
+
+    def network(self, engine: str = FLOAT, literal: bool = False) -> Any:
+        """Behind a loop: float32 for speed, with int8 linear layers, or ``literal`` as published."""
+        from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork
+        from spiketrack_deploy.trackers.spmtrack.int8 import Ranges
+        from spiketrack_deploy.trackers.spmtrack.torch_network import SpmNetwork
+
+        if literal:
+            import torch
+
+            return SpmNetwork(self.model, torch.float32)
+        if engine == FLOAT:
+            return FastNetwork(self.model)
+        ranges = Ranges()
+        calibrate(FastNetwork(self.model, ranges.observe))
+        return FastNetwork(self.model, ranges.product)
+
+    def export_onnx(self, path: Path) -> None:
+        """The whole step as an ONNX model."""
+        from spiketrack_deploy.trackers.spmtrack.onnx_export import export_onnx
+
+        export_onnx(self.model, path)
+
+    @contextmanager
+    def watching_experts(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Gives a function that says, of the literal network's frames in the block, how each layer's experts were used:
+        mean weight ``share``, mean ``entropy`` in nats (ln of their number: not selective at all), and ``first``, the
+        share of tokens that weigh each most."""
+        from spiketrack_deploy.trackers.spmtrack.counts import usage, watch_experts
+
+        with watch_experts(self.model) as kept:
+            yield lambda: [asdict(one) for one in usage(kept)]
+
+
+def open_dense(path: Path) -> DenseModel:
+    """The dense tracker of a checkpoint; InputError says what is wrong with its files."""
+    return DenseModel(load_dense(path))
+
+
+def onnx_network(path: Path, threads: int = 1) -> Any:
+    """An exported dense tracker in ONNX Runtime, behind a loop."""
+    from spiketrack_deploy.trackers.spmtrack.onnx_network import OnnxNetwork
+
+    return OnnxNetwork(path, threads)
 
 
 def calibrate(network: Any) -> None:

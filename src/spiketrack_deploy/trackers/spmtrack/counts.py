@@ -144,7 +144,7 @@ class _Counter(TorchDispatchMode):
         read, written, stored = sum(t.numel() for t in reads), made.numel(), sum(t.numel() for t in weights)
         if old is not None:
             macs, read, written = macs + old.macs, read + old.reads, written + old.writes
-            stored, elements = stored + old.weights, elements + old.elements
+            stored, elements = max(stored, old.weights), elements + old.elements
         self.layers[name] = DenseLayer(name, kind, block, part, macs, stored, read, written, elements)
 
 

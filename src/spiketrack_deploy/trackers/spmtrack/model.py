@@ -79,7 +79,7 @@ class Mlp(nn.Module):
     def __init__(self, config: SpmConfig) -> None:
         super().__init__()
         self.first, self.second = (name for name, _, _ in config.ffn_layers)
-        self.gated = config.ffn == "swiglu"
+        self.gated, self.hidden = config.ffn == "swiglu", config.hidden
         for name, inputs, outputs in config.ffn_layers:
             self.add_module(name, _expert(config, inputs, outputs))
 

@@ -1,0 +1,201 @@
+"""One export of a dense tracker: no integer program, but everything else that an export says.
+
+    open      checkpoint -> network, its layers counted on the module           trackers/opening.py
+    follow    float32 tracker on the clip: boxes                                tracking/runs.py
+    ONNX      the whole step, and the same clip in stock ONNX Runtime
+    int8      linear layers in int8, the same clip
+    price     counts -> energy.json, layers.csv; dense.json                     energy/
+    show      tracked.mp4, report.html; seal                                    report/, layout
+
+This module decides the order and the names of the files. It must not know which dense tracker it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.bundle import layout, provenance
+from spiketrack_deploy.bundle.export import Clock, Plan, write_boxes, write_overlay
+from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
+from spiketrack_deploy.errors import VerificationError
+from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
+from spiketrack_deploy.program.dense import KINDS, DenseLayer, by_part, total_macs
+from spiketrack_deploy.report.data import ClipFacts
+from spiketrack_deploy.report.dense_page import DenseReport, build
+from spiketrack_deploy.trackers.opening import INT8, DenseModel, onnx_network, open_dense
+from spiketrack_deploy.tracking.boxes import overlaps
+from spiketrack_deploy.tracking.loop import TrackedFrame, tracker_over
+from spiketrack_deploy.tracking.runs import follow, open_clip
+from spiketrack_deploy.tracking.video import FrameSource
+
+SCHEMA = "spiketrack-dense/1"
+PARITY_FRAMES, MAP_BOUND, BOX_BOUND = 10, 1e-4, 0.1
+"""Frames that ONNX Runtime is compared on; largest difference of a map (float32), and of a box in pixels."""
+
+
+def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
+    """Write every file of a dense bundle into ``folder``; returns what the command prints.
+
+    VerificationError: ONNX Runtime does not give the maps and boxes that PyTorch gives."""
+    from spiketrack_deploy.engines.sim_threads import FLOAT_THREADS, threads
+
+    clock, frames = Clock(tell), open_clip(plan.clip, plan.max_frames)
+    with threads(plan.threads or FLOAT_THREADS):
+        with clock.stage("checkpoint"):
+            model = open_dense(plan.source.path)
+        with clock.stage("float tracker"):
+            steps, seconds = _followed(model.network(), plan, frames, tell, "float tracker")
+        with clock.stage("ONNX"):
+            model.export_onnx(folder / layout.DENSE_ONNX)
+            found = compare_onnx(model, folder / layout.DENSE_ONNX, plan, frames)
+        with clock.stage("int8"):
+            int8, int8_seconds = _followed(model.network(INT8), plan, frames, tell, "int8 tracker")
+    found["int8"] = {
+        "mean_overlap": float(overlaps([s.box for s in int8], [s.box for s in steps]).mean()),
+        "seconds_per_frame": int8_seconds,
+        "float32_seconds_per_frame": seconds,
+    }
+    with clock.stage("energy"):
+        energy = price(model.layers, len(steps), plan)
+        write_energy_json(energy, folder / layout.ENERGY)
+        write_layers_csv(energy, folder / layout.LAYERS)
+        costs = [energy.dynamic] * len(steps)
+        write_boxes(folder / layout.BOXES, plan.clip, steps, costs)
+    described = describe(model, found.pop("experts"))
+    layout.write_json(folder / layout.DENSE, described)
+    layout.write_json(folder / layout.PARITY, found)
+    with clock.stage("video"):
+        stills = write_overlay(folder / layout.VIDEO, frames, plan.clip, steps, costs, plan.source.remark)
+    size, place = (frames.width, frames.height), plan.clip.path.name
+    clip = ClipFacts(place, len(steps) + 1, *size, plan.clip.init, plan.clip.bundled)
+    names = (plan.source.name, plan.source.weights, plan.source.remark)
+    report = DenseReport(*names, clip, plan.target.name, plan.command, described, energy, found, stills)
+    return _seal(plan, folder, report, clock, len(steps))
+
+
+def _followed(
+    network: Any, plan: Plan, frames: FrameSource, tell: Tell | None, what: str
+) -> tuple[list[TrackedFrame], float]:
+    begin = time.perf_counter()
+    steps = follow(network, frames, plan.clip.init, what, tell)
+    return steps, (time.perf_counter() - begin) / len(steps)
+
+
+def compare_onnx(model: DenseModel, path: Path, plan: Plan, frames: FrameSource) -> dict[str, Any]:
+    """PyTorch's literal step and ONNX Runtime's, each in its own loop over the first frames; experts used meanwhile."""
+    networks = {"torch": model.network(literal=True), "onnx": onnx_network(path)}
+    trackers: dict[str, Any] = {name: tracker_over(network) for name, network in networks.items()}
+    rows = []
+    with model.watching_experts() as experts:
+        for index, frame in enumerate(frames):
+            if index > PARITY_FRAMES:
+                break
+            if index == 0:
+                for tracker in trackers.values():
+                    tracker.init(frame, plan.clip.init)
+                continue
+            first, second = (tracker.track(frame) for tracker in trackers.values())
+            a, b = (tracker.maps for tracker in trackers.values())
+            rows.append(
+                {
+                    "frame": first.frame,
+                    "score": float(np.abs(a.score - b.score).max()),
+                    "boxes_map": float(np.abs(a.boxes - b.boxes).max()),
+                    "box_pixels": float(np.abs(np.subtract(first.box, second.box)).max()),
+                    "same_cell": first.argmax == second.argmax,
+                }
+            )
+    worst = {key: max(row[key] for row in rows) for key in ("score", "boxes_map", "box_pixels")}
+    bad = max(worst["score"], worst["boxes_map"]) > MAP_BOUND or worst["box_pixels"] > BOX_BOUND
+    if bad or not all(row["same_cell"] for row in rows):
+        raise VerificationError(
+            f"{path.name}: ONNX Runtime differs from PyTorch by {worst['score']:.2g} in a score, "
+            f"{worst['boxes_map']:.2g} in a box map and {worst['box_pixels']:.2g} pixels in a box, more than "
+            f"{MAP_BOUND:g} and {BOX_BOUND:g} px; report it with both versions"
+        )
+    onnx = {
+        "opset": model.opset,
+        "frames": len(rows),
+        "bound_maps": MAP_BOUND,
+        "bound_pixels": BOX_BOUND,
+        "worst": worst,
+    }
+    return {"schema": "spiketrack-dense-parity/1", "onnx": {**onnx, "rows": rows}, "experts": experts()}
+
+
+def price(layers: Sequence[DenseLayer], runs: int, plan: Plan) -> EnergyReport:
+    """Counts of every frame are the same; nothing is amortised."""
+    counted = [
+        LayerCounts(one.name, one.kind, one.block, {k: v * runs for k, v in one.counts.to_dict().items() if v}, runs)
+        for one in layers
+    ]
+    return assess({"frame": counted}, plan.priced.profile, {"frame": 1.0}, result="frame")
+
+
+def describe(model: DenseModel, experts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of ``dense.json``."""
+    return {
+        "schema": SCHEMA,
+        "config": model.config,
+        "network_hash": model.digest,
+        "parameters": model.parameters,
+        "macs": total_macs(model.layers),
+        "macs_by_part": by_part(model.layers),
+        "bytes_float32": sum(layer.bytes_moved(4) for layer in model.layers),
+        "bytes_int8": sum(layer.bytes_moved(1) for layer in model.layers),
+        "layers": [layer.to_dict() for layer in model.layers],
+        "experts": list(experts),
+    }
+
+
+def read_layers(folder: Path) -> list[DenseLayer]:
+    """The layers of a dense bundle; InputError where ``dense.json`` is not one."""
+    data = layout.read_json(folder / layout.DENSE)
+    data.schema(SCHEMA)
+    words, numbers = ("name", "kind", "block", "part"), ("macs", "weights", "reads", "writes", "elements")
+    layers = []
+    for row in data["layers"].each():
+        if row["kind"].text() not in KINDS:
+            raise row["kind"].fault(f"one of {', '.join(KINDS)}")
+        text, counts = [row[key].text() for key in words], [row[key].integer() for key in numbers]
+        layers.append(DenseLayer(text[0], text[1], text[2], text[3], *counts))
+    return layers
+
+
+def _seal(plan: Plan, folder: Path, report: DenseReport, clock: Clock, frames: int) -> dict[str, Any]:
+    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
+    content = layout.content_hash(files)
+    with clock.stage("report"):
+        write_whole(folder / layout.REPORT, build(report, content))
+    inputs = {f"model{i or ''}": file for i, file in enumerate(plan.source.files)} | {"clip": plan.clip.path}
+    settings = {
+        "model": plan.source.name,
+        "target": plan.target.name,
+        "profile": plan.profile_path or plan.priced.profile.name,
+        "profile_sha256": plan.priced.profile.digest,
+        "init": list(plan.clip.init),
+        "max_frames": plan.max_frames,
+        "threads": plan.threads,
+    }
+    layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
+    manifest = layout.write_manifest(folder, report.described["network_hash"])
+    energy = report.energy.to_dict()
+    return {
+        "frames": frames,
+        "content_hash": manifest.content_hash,
+        "program_hash": manifest.program_hash,
+        "energy": {key: energy[key] for key in ("per_result", "phases", "static")},
+        "unpriced": energy["unpriced"],
+        "parity": report.parity,
+        "dense": {key: report.described[key] for key in ("macs", "macs_by_part", "parameters", "bytes_float32")},
+        "verdict": report.sentences(),
+        "files": sorted([*manifest.files, layout.MANIFEST]),
+        "seconds": {stage: round(value, 3) for stage, value in clock.seconds.items()},
+    }
