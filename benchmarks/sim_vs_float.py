@@ -39,7 +39,7 @@ from spiketrack_deploy.frontends.spiketrack.source import SpikeTrackSource  # no
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.make_untrained import dead_leaves, make_untrained  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack  # noqa: E402
-from spiketrack_deploy.tracking.crop import normalise  # noqa: E402
+from spiketrack_deploy.tracking.pixels import normalise  # noqa: E402
 
 WARM = 3
 LABELS = {

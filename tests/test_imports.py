@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "av": ("tracking.video",),
     "threadpoolctl": ("lowering.lower",),
     "safetensors": ("trackers", "program"),
-    "pydantic": ("hardware", "inputs", "trackers", "tracking.rule", "training"),
+    "pydantic": ("hardware", "inputs", "trackers", "tracking.pixels", "tracking.rule", "training"),
     "click": ("cli",),
     "rich": ("cli", "report"),
     "tomli": ("inputs.untrusted",),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.tracking.boxes import clip_box
-from spiketrack_deploy.tracking.crop import crop_window, hann_window, normalise, sample_target
+from spiketrack_deploy.tracking.crop import crop_window, hann_window, sample_target
+from spiketrack_deploy.tracking.pixels import normalise
 
 Ints = npt.NDArray[np.int64]
 

@@ -91,11 +91,11 @@ def choose_loop(
     the integer program; the best weighted mean is kept. The same call goes on where it stopped. Test sequences are not
     for this. UsageError (2), InputError (3).
     """
-    from spiketrack_deploy.datasets.layouts import read_folders
     from spiketrack_deploy.training.choose_loop import Choice, choose
 
-    clips = read_folders([Path(one) for one in data]).split(hold_out)[1]
-    found = choose(Choice(find_source(str(model)).path, clips, draws, seed, Path(out)), tell or _silent)
+    folders = tuple(Path(one) for one in data)
+    choice = Choice(find_source(str(model)).path, folders, tuple(hold_out), draws, seed, Path(out))
+    found = choose(choice, tell or _silent)
     return {"output": str(out), **found}  # type: ignore[typeddict-item]
 
 

@@ -48,7 +48,7 @@ def input_samples(
                 "with the same model"
             )
         if op.kind == "image_conv":
-            yield run[name].astype(np.float32) - (255.0 * op.params["mean"][:, None, None]).astype(np.float32)
+            yield run[name].astype(np.float32) - op.params["mean"][:, None, None].astype(np.float32)
         else:
             value = gate_transpose(run[name]) if transposed else run[name]
             yield value.astype(np.float32) * np.float32(0.25)

@@ -68,7 +68,7 @@ def _same(a: tuple[str, FloatOp, Shape], b: tuple[str, FloatOp, Shape]) -> bool:
 def _folded(key: str, op: FloatOp, uses: tuple[Key, ...], image: tuple[int, int]) -> Conv:
     if op.kind != "image_conv":
         return Conv(key, op, uses, op.params["weight"], op.params["bias"], image)
-    scale: AnyArray = 1.0 / (255.0 * op.params["std"])
+    scale: AnyArray = 1.0 / op.params["std"]
     weight: AnyArray = op.params["weight"] * scale[None, None, :, None, None]
     return Conv(key, op, uses, weight, image_bias(op, weight, image), image)
 
@@ -81,7 +81,7 @@ def image_bias(op: FloatOp, weight: AnyArray, image: tuple[int, int]) -> AnyArra
     """
     _, outputs, height, width = op.shape
     result = np.repeat(op.params["bias"][0].astype(np.float64), height * width).reshape(outputs, height, width)
-    share = (weight[0] * (255.0 * op.params["mean"])[None, :, None, None]).sum(axis=1)
+    share = (weight[0] * op.params["mean"][None, :, None, None]).sum(axis=1)
     for ky, kx, rows, cols, _, _ in taps(
         image, (height, width), weight.shape[3:], op.params["stride"], op.params["padding"], op.params["dilation"]
     ):

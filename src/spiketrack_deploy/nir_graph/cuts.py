@@ -114,18 +114,22 @@ def _decode(cut: Cut, inputs: Sequence[Shape]) -> Shape:
 _HEADS = {"heads": ("a positive integer", _is_int(1))}
 _SLOT = {"memory": ("an index >= 0", _is_int(0)), "step": ("an index >= 0", _is_int(0))}
 
+NORMALISE = ("normalise", "normalise_pixels")
+"""Operations through which an image enters."""
+
+
+def _enters(equation: str) -> CutOp:
+    fields: dict[str, tuple[str, Check]] = {
+        "mean": ("three numbers", _is_three(_is_number)),
+        "std": ("three positive numbers", _is_three(lambda v: _is_number(v) and v > 0)),
+        "shape": ("three positive integers", _is_three(_is_int(1))),
+    }
+    return CutOp(equation, 0, 1, fields, lambda cut, _: tuple(cut.params["shape"]))
+
+
 CUT_OPS: dict[str, CutOp] = {
-    "normalise": CutOp(
-        "y = (v / 255 - mean) / std, v uint8, on the host",
-        0,
-        1,
-        {
-            "mean": ("three numbers", _is_three(_is_number)),
-            "std": ("three positive numbers", _is_three(lambda v: _is_number(v) and v > 0)),
-            "shape": ("three positive integers", _is_three(_is_int(1))),
-        },
-        lambda cut, _: tuple(cut.params["shape"]),
-    ),
+    "normalise": _enters("y = (v / 255 - mean) / std, v uint8, on the host"),
+    "normalise_pixels": _enters("y = (v - mean) / std, v uint8, on the host"),
     "key_value": CutOp("M = k^T v per head, positions summed, unscaled", 2, 0, _HEADS, _key_value),
     "query": CutOp(
         "y = q M * gain per head; gain null: ((q M) * d^-1/2) * 2",

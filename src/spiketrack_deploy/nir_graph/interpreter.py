@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.nir_graph.cuts import NORMALISE
 from spiketrack_deploy.nir_graph.graph import (
     CUT_PREFIX,
     Cut,
@@ -85,7 +86,7 @@ class _Run:
         self.maps: dict[str, FloatArray] = {}
 
     def run(self, order: Sequence[str], needs: Mapping[str, Sequence[str]]) -> InterpreterResult:
-        steps = [step for step in order if step in self.cuts and self.cuts[step].op == "normalise"]
+        steps = [step for step in order if step in self.cuts and self.cuts[step].op in NORMALISE]
         self._check_images([self.cuts[step] for step in steps])
         readers = dict.fromkeys(order, 0)
         for step in order:
@@ -145,8 +146,9 @@ class _Run:
 
     def _cut(self, cut: Cut, inputs: Sequence[Tensor]) -> Tensor | None:
         params = cut.params
-        if cut.op == "normalise":
-            return _normalise(self.images[split_name(cut.id)[2]], params["mean"], params["std"])
+        if cut.op in NORMALISE:
+            image = self.images[split_name(cut.id)[2]]
+            return _normalise(image / 255.0 if cut.op == "normalise" else image, params["mean"], params["std"])
         if cut.op == "key_value":
             keys, values = (x.reshape(params["heads"], x.shape[0] // params["heads"], -1) for x in inputs)
             return keys @ values.transpose(1, 2)
@@ -210,11 +212,11 @@ def _tensor(array: FloatArray) -> Tensor:
     return torch.from_numpy(array.copy())
 
 
-def _normalise(image: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def _normalise(image: npt.NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     import torch
 
     mean_, std_ = (np.array(values, dtype=np.float64).reshape(-1, 1, 1) for values in (mean, std))
-    return torch.from_numpy((image / 255.0 - mean_) / std_)
+    return torch.from_numpy((image - mean_) / std_)
 
 
 def _query(queries: Tensor, matrix: Tensor, gain: float | None) -> Tensor:

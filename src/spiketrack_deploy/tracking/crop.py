@@ -1,7 +1,7 @@
-"""Cutting a square crop around a box, normalising it, and the window of the loop.
+"""Cutting a square crop around a box, and the window of the loop.
 
 This module decides the pixels that enter a network (docs/spiketrack.md, "Loop"); OpenCV's bilinear resize defines
-them. It must not know PyTorch nor the network.
+them, pixels.py what numbers they are. It must not know PyTorch nor the network.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,6 @@ from spiketrack_deploy.tracking.images import Image
 
 Floats = npt.NDArray[np.float64]
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 MAX_CROP_SIDE = 32768
 """Pixels; a larger crop would need gigabytes before it is resized."""
 
@@ -98,19 +95,6 @@ def check_frame(frame: Image) -> None:
     ):
         got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise InputError(f"a frame must be an RGB image, uint8 [height, width, 3]; got {got}")
-
-
-def normalise(crop: Image) -> Floats:
-    """``(v / 255 - mean) / std`` of an RGB crop ``[r, r, 3]`` as float64 ``[3, r, r]``."""
-    table = _normalised_values()
-    return np.stack([table[c][crop[:, :, c]] for c in range(3)])
-
-
-@lru_cache(maxsize=1)
-def _normalised_values() -> Floats:
-    """``[3, 256]``: a byte has only 256 values, so the division is done once and is the same on every machine."""
-    levels = np.arange(256, dtype=np.float64) / 255
-    return np.stack([(levels - mean) / std for mean, std in zip(MEAN, STD)])
 
 
 def hann_window(side: int) -> Floats:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.datasets.catalogue import FrameStore
+from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError, UsageError
@@ -51,11 +52,12 @@ Scores = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``model``: weights; ``clips``: held out, each with its weight; ``draws``: rules, the published one among them;
-    ``seed``: of the draws; ``folder``: where scores and the result go."""
+    """``model``: weights; ``held_out``: clips of the folders ``data``, by name or by folder; ``draws``: rules, the
+    published one among them; ``seed``: of the draws; ``folder``: where scores and the result go."""
 
     model: Path
-    clips: tuple[VideoSequence, ...]
+    data: tuple[Path, ...]
+    held_out: tuple[str, ...]
     draws: int
     seed: int
     folder: Path
@@ -81,13 +83,14 @@ def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
     made on: chosen on each half of the clips, scored on the other. InputError: no clips, unusable weights, a folder of
     another choice.
     """
-    if not choice.clips:
+    clips = read_folders(choice.data).split(choice.held_out)[1]
+    if not clips:
         raise InputError("a rule is chosen on held-out clips; name some with --hold-out (clips, or a folder of --data)")
     model, config = load_checkpoint(choice.model)
     claim = {
         "schema": SCHEMA,
         "model": file_digest(choice.model / MODEL_FILE if choice.model.is_dir() else choice.model),
-        "clips": {clip.name: clip.weight for clip in choice.clips},
+        "clips": {clip.name: clip.weight for clip in clips},
         "seed": choice.seed,
     }
     rules = drawn_rules(choice.draws, choice.seed)
@@ -96,10 +99,10 @@ def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
     for index, rule in enumerate(rules[len(scores) :], len(scores)):
         network = network or _network(choice.model, tell)
         tell(f"rule {index + 1} of {len(rules)}: {rule.to_dict() or 'published'}", index, len(rules))
-        scores.append({"rule": rule.to_dict(), "auc": _scored(network, rule, choice.clips, store)})
+        scores.append({"rule": rule.to_dict(), "auc": _scored(network, rule, clips, store)})
         write_json(choice.folder / RUN_FILE, {**claim, "rules": scores})
     store.close()
-    result = {**claim, "rules": scores, **_verdict(scores[: len(rules)], choice.clips)}
+    result = {**claim, "rules": scores, **_verdict(scores[: len(rules)], clips)}
     write_json(choice.folder / RUN_FILE, result)
     chosen = replace(config, loop=LoopRule(**result["chosen"]["rule"]))
     save_model(model, chosen, choice.folder / MODEL_FILE, compact=True)

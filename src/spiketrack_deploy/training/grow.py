@@ -16,6 +16,7 @@ from torch import Tensor
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.tracking.pixels import Normalisation, pixel_units
 
 _MAY_DIFFER = frozenset(
     {
@@ -28,8 +29,10 @@ _MAY_DIFFER = frozenset(
         "update_interval",
         "update_threshold",
         "loop",
+        "normalisation",
     }
 )
+_FIRST = "encoder.downsample1_1."
 _LAST_NORMS = (".pwconv2.1", ".bn2", ".proj_conv.1", ".mlp.fc2_bn")
 """The norm through which each residual path of a block, a transformer block or a retriever joins the stream."""
 
@@ -54,6 +57,23 @@ def grown(model: SpikeTrack, config: TrackerConfig, fresh: SpikeTrack) -> SpikeT
     out = SpikeTrack(config)
     out.load_state_dict(state)
     return out.eval()
+
+
+def renormalised(model: SpikeTrack, before: Normalisation | None) -> SpikeTrack:
+    """``model``, trained on pixels that were normalised as ``before`` says, for those of its configuration, in place.
+
+    What reaches the first neurons stays the same but at the border of a crop, where zero padding now stands for another
+    grey.
+    """
+    if model.config.normalisation == before:
+        return model
+    (old_mean, old_std), (mean, std) = (pixel_units(n) for n in (before, model.config.normalisation))
+    state = {key: value.double() for key, value in model.state_dict().items()}
+    raw = state[f"{_FIRST}encode_conv.weight"] / torch.from_numpy(old_std)[:, None, None]
+    state[f"{_FIRST}encode_conv.weight"] = raw * torch.from_numpy(std)[:, None, None]
+    state[f"{_FIRST}encode_bn.running_mean"] += raw.sum((2, 3)) @ torch.from_numpy(old_mean - mean)
+    model.load_state_dict(state)
+    return model
 
 
 def _check(own: TrackerConfig, wanted: TrackerConfig) -> None:

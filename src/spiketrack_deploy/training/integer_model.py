@@ -26,7 +26,7 @@ from spiketrack_deploy.lowering.calibrate import WEIGHT_MAX
 from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.norm import EPS
-from spiketrack_deploy.tracking.crop import MEAN, STD
+from spiketrack_deploy.tracking.pixels import pixel_units
 from spiketrack_deploy.training.joint import branch_pass, joint_pass
 from spiketrack_deploy.training.pairs import Sample
 from spiketrack_deploy.training.surrogate import learn
@@ -101,7 +101,7 @@ class IntegerModel(nn.Module):
 
     def refit(self, samples: Sequence[Sample]) -> None:
         """Choose exponents and units again for the masters as they are now."""
-        self.set_units(units_of(lowered(self.deployed(rounded=False), samples), self.net))
+        self.set_units(units_of(lowered(self.deployed(integers=False), samples), self.net))
 
     def effective(self) -> dict[str, Tensor]:
         """Every parameter as the program holds it, differentiable (straight through): key of ``net`` -> tensor."""
@@ -112,7 +112,7 @@ class IntegerModel(nn.Module):
             weight, bias = parameters[f"{path}.weight"], parameters[f"{path}.bias"]
             if path == FIRST:
                 # Its master acts on normalised pixels, so that one learning rate suits all layers.
-                weight = rounded(weight / _pixel_scale(weight), exponent, WEIGHT_MAX)
+                weight = rounded(weight / self._pixel_scale(weight), exponent, WEIGHT_MAX)
                 bias = self._bias_map(weight, bias)
             else:
                 weight = rounded(weight, exponent, WEIGHT_MAX)
@@ -125,7 +125,7 @@ class IntegerModel(nn.Module):
     def _bias_map(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Bias minus the mean's share of every tap inside the image, in float64: ``[O,r/2,r/2]``."""
         side, first = self.config.resolution, cast(PixelConv, self.net.get_submodule(FIRST))
-        mean = (255.0 * torch.tensor(MEAN, dtype=torch.float64, device=weight.device))[None, :, None, None]
+        mean = torch.from_numpy(pixel_units(self.config.normalisation)[0]).to(weight.device)[None, :, None, None]
         share = F.conv2d(
             mean.expand(1, 3, side, side), weight.double(), None, first.stride, cast(tuple[int, int], first.padding)
         )
@@ -137,7 +137,12 @@ class IntegerModel(nn.Module):
         values = {f"net.{key}": value.to(dtype) for key, value in self.effective().items()}
         return cast(Maps, functional_call(self.passes, values, (templates, searches, each)))
 
-    def deployed(self, rounded: bool = True) -> SpikeTrack:
+    def _pixel_scale(self, like: Tensor) -> Tensor:
+        """What a raw pixel is divided by, ``[1,3,1,1]``."""
+        scale = torch.from_numpy(pixel_units(self.config.normalisation)[1])
+        return scale.to(like.device, like.dtype)[None, :, None, None]
+
+    def deployed(self, integers: bool = True) -> SpikeTrack:
         """A tracker with the published keys: the weights as the program holds them, or the masters as they are.
 
         Norms become the identity to the last bit, in float32 and float64 (:data:`IDENTITY_SCALE`).
@@ -145,24 +150,22 @@ class IntegerModel(nn.Module):
         out = copy.deepcopy(self.template[0]).float()
         state = out.state_dict()
         masters: dict[str, Tensor] = dict(self.net.named_parameters())
-        chosen = {**masters, **(self.effective() if rounded else {})}
-        if rounded:
-            chosen[f"{FIRST}.bias"] = masters[f"{FIRST}.bias"]  # the map is made again from weights and mean
+        chosen = {**masters, **(self.effective() if integers else {})}
+        if integers:
+            # The map is made again from weights and mean, whose share is whole in the map's unit if pixels are dyadic.
+            own, bits = self.config.normalisation, self.get_buffer(_key("bits", FIRST))
+            bias = masters[f"{FIRST}.bias"]
+            chosen[f"{FIRST}.bias"] = rounded(bias, bits) if own is not None and own.dyadic else bias
         values = {key: value.detach().cpu() for key, value in chosen.items()}
         for path in self._units.convs:
             weight, bias = values[f"{path}.weight"].double(), values[f"{path}.bias"]
-            if path == FIRST and rounded:
-                weight = weight * _pixel_scale(weight)
+            if path == FIRST and integers:
+                weight = weight * self._pixel_scale(weight)
             _write(state, path, weight, bias, norm_of(self.template[0], path))
         for key in self._units.offsets:
             state[key] = values[key]
         out.load_state_dict(state)
         return out.eval()
-
-
-def _pixel_scale(like: Tensor) -> Tensor:
-    """255 std ``[1,3,1,1]``: what a raw pixel is divided by."""
-    return (255.0 * torch.tensor(STD, dtype=like.dtype, device=like.device))[None, :, None, None]
 
 
 def _key(kind: str, path: str) -> str:

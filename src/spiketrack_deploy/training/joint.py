@@ -16,14 +16,15 @@ from spiketrack_deploy.trackers.spiketrack.blocks import TransformerBlock
 from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.retriever import MemoryRetrieval
-from spiketrack_deploy.tracking.crop import MEAN, STD
+from spiketrack_deploy.tracking.pixels import MEAN, STD, Normalisation
 
 
-def normalised(crops: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 ``[N,r,r,3]`` -> ``[N,3,r,r]``, (v / 255 - mean) / std."""
-    mean = torch.tensor(MEAN, dtype=dtype, device=crops.device)
-    std = torch.tensor(STD, dtype=dtype, device=crops.device)
-    return ((crops.to(dtype) / 255 - mean) / std).permute(0, 3, 1, 2)
+def normalised(crops: Tensor, normalisation: Normalisation | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 ``[N,r,r,3]`` -> ``[N,3,r,r]``, (v / 255 - mean) / std, or as ``normalisation`` says."""
+    own = normalisation
+    mean = torch.tensor(own.mean if own else MEAN, dtype=dtype, device=crops.device)
+    std = torch.tensor(own.std if own else STD, dtype=dtype, device=crops.device)
+    return (((crops.to(dtype) if own else crops.to(dtype) / 255) - mean) / std).permute(0, 3, 1, 2)
 
 
 def joint_pass(model: SpikeTrack, templates: Tensor, searches: Tensor, searches_each: int) -> Maps:

@@ -32,7 +32,8 @@ class Recipe:
     all workers. ``minutes`` above 0 replaces the step count by a budget of training time: the schedule then follows the
     clock and two runs differ; with 0 a run is a function of recipe, configuration, data, seed and worker count.
     ``video`` and ``paste`` are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss
-    per 10^6 synaptic operations of a search frame; ``ema`` the decay of the averaged weights per step; ``time_rate``
+    per 10^6 synaptic operations of a search frame; ``ema`` the decay of the averaged weights per step; ``exact``
+    asks for a network that is its program to the last bit (integer stage, T = 1, dyadic pixels). ``time_rate``
     multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Lengths in target
     sizes, scales as natural logarithms. Raises :class:`InputError` for an illegal value.
     """
@@ -52,6 +53,7 @@ class Recipe:
     ema: Share = 0.998
     half_precision: bool = True
     synop_penalty: Weight = 0.0
+    exact: bool = False
     video: Share = 0.4
     paste: Share = 0.15
     least_side: Weight = 16.0
@@ -80,6 +82,8 @@ class Recipe:
             raise InputError(
                 f"recipe: {recipe.templates_per_step} templates a step cannot be shared by {recipe.workers} workers"
             )
+        if recipe.exact and recipe.stage != "integer":
+            raise InputError("recipe: exact needs the integer stage: only there the weights are the program's integers")
         if recipe.video + recipe.paste > 1:
             raise InputError("recipe: video and paste are shares of draws and must not exceed 1 together")
         return recipe

@@ -19,7 +19,8 @@ from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.training.grow import grown
+from spiketrack_deploy.tracking.pixels import require_dyadic
+from spiketrack_deploy.training.grow import grown, renormalised
 from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import data_digest, open_run, settings
@@ -65,6 +66,10 @@ def train(request: Request, tell: Tell = _silent) -> Path:
     a step that cannot fit this machine's memory.
     """
     _check_memory(request.config, request.recipe)
+    if request.recipe.exact:
+        require_dyadic(request.config.normalisation)
+        if request.config.templates > 1:
+            raise InputError("recipe: exact is for one template (T = 1): membranes of several keep real decays")
     return Path(
         lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell)))
     )
@@ -146,12 +151,16 @@ def _tell_skipped(sentences: Sequence[str], tell: Tell) -> None:
 
 
 def _start(file: Path, config: TrackerConfig, fresh: SpikeTrack | None) -> SpikeTrack:
-    """Weights of the same configuration, of its T = 1 relative, or with ``fresh`` of a smaller one."""
+    """Weights of the same configuration, of its T = 1 relative, or with ``fresh`` of a smaller one; made for the
+    configuration's pixels where theirs were normalised otherwise."""
+    stored, own = load_checkpoint(file)
     if fresh is not None:
-        return grown(load_checkpoint(file)[0], config, fresh)
-    if config.templates > 1 and load_checkpoint(file)[1].templates == 1:
-        return widened(load_checkpoint(file, replace(config, templates=1))[0], config)
-    return load_checkpoint(file, config)[0]
+        found = grown(stored, config, fresh)
+    elif config.templates > 1 and own.templates == 1:
+        found = widened(load_checkpoint(file, replace(config, templates=1))[0], config)
+    else:
+        found = load_checkpoint(file, config)[0]
+    return renormalised(found, own.normalisation)
 
 
 def _stage(model: SpikeTrack, recipe: Recipe, sampler: Sampler) -> Stage:

@@ -64,8 +64,9 @@ class FloatStage:
 
     def maps(self, templates: Tensor, searches: Tensor, each: int) -> Maps:
         """See :class:`Stage`."""
-        s = normalised(searches)
-        t = normalised(templates.flatten(0, 1)).unflatten(0, templates.shape[:2])
+        own = self.module.config.normalisation
+        s = normalised(searches, own)
+        t = normalised(templates.flatten(0, 1), own).unflatten(0, templates.shape[:2])
         return joint_pass(self.module, t[0], s, each) if self.joint else branch_pass(self.module, t, s, each)
 
     def convolutions(self) -> Mapping[str, nn.Module]:

@@ -103,7 +103,10 @@ def _pair_figures(
 def _answers(model: SpikeTrack, templates: list[Image], searches: list[Image]) -> torch.Tensor:
     device = next(model.parameters()).device
     with torch.inference_mode():
-        t, s = (normalised(torch.from_numpy(np.stack(crops)).to(device)) for crops in (templates, searches))
+        t, s = (
+            normalised(torch.from_numpy(np.stack(crops)).to(device), model.config.normalisation)
+            for crops in (templates, searches)
+        )
         maps = branch_pass(model, t.unsqueeze(0).expand(model.config.templates, -1, -1, -1, -1), s, 1)
         window = torch.from_numpy(hann_window(model.config.grid)).to(device)
         best = (maps.score[:, 0] * window).flatten(1).argmax(1)

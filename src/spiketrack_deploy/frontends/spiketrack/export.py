@@ -19,9 +19,8 @@ from spiketrack_deploy.nir_graph.cuts import TRANSPOSE
 from spiketrack_deploy.nir_graph.graph import Cut, FloatArray, Graph, canonical_json
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.loop import CLAMP
+from spiketrack_deploy.tracking.pixels import MEAN, STD
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 LAST_EMBED = 3
 """A network has four template embeddings, 0 to 3; later steps would use the last."""
 
@@ -71,9 +70,11 @@ class _Phase:
 
     def _images(self) -> Steps:
         side = self.config.resolution
-        params = {"mean": list(IMAGE_MEAN), "std": list(IMAGE_STD), "shape": [3, side, side]}
+        own = self.config.normalisation
+        op, mean, std = ("normalise_pixels", own.mean, own.std) if own else ("normalise", MEAN, STD)
+        params = {"mean": list(mean), "std": list(std), "shape": [3, side, side]}
         names = [f"{self.name}.image@t{t}" for t in range(self.steps)]
-        return [self.b.cut(f"{name}.normalise", "normalise", [], dict(params), result=name) for name in names]
+        return [self.b.cut(f"{name}.{op}", op, [], dict(params), result=name) for name in names]
 
     def _stage(self, stage: str, x: Steps) -> Steps:
         path = f"encoder.{stage}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from spiketrack_deploy.frontends.spiketrack.fold import STRICT_THRESHOLDS
 from spiketrack_deploy.frontends.spiketrack.names import IMAGE, MAPS, Ref, parse, refusal, state_name
+from spiketrack_deploy.nir_graph.cuts import NORMALISE
 from spiketrack_deploy.nir_graph.graph import (
     CUT_PREFIX,
     Cut,
@@ -137,7 +138,7 @@ class PhaseReader:
         if end not in self.cuts:
             return self.value(self.only_source(end))
         cut, name = self.cuts[end], parse(end)
-        if cut.op == "normalise":
+        if cut.op in NORMALISE:
             return IMAGE, name.step
         if cut.op == "memory_read":
             return state_name(cut.params["memory"]), name.step
@@ -295,7 +296,8 @@ def _cut_operation(kind: str, *kept: str, given: Sequence[str] = ()) -> Callable
 
 def _read_normalise(reader: PhaseReader, cut: Cut, fields: Fields) -> None:
     fields.take("shape")  # shape inference compared it
-    params = {field: np.asarray(fields.take(field), dtype=np.float64) for field in ("mean", "std")}
+    unit = 255.0 if cut.op == "normalise" else 1.0  # of a pixel, in the program's 0..255
+    params = {field: unit * np.asarray(fields.take(field), dtype=np.float64) for field in ("mean", "std")}
     reader.keep("normalise", fields.owner, (), params, (IMAGE, parse(fields.owner).step))
 
 
@@ -315,7 +317,7 @@ def _read_decode(reader: PhaseReader, cut: Cut, fields: Fields) -> None:
 
 
 _CUTS: Mapping[str, Callable[[PhaseReader, Cut, Fields], None]] = {
-    "normalise": _read_normalise,
+    **dict.fromkeys(NORMALISE, _read_normalise),
     "memory_read": _read_memory_read,
     "memory_write": _read_memory_write,
     "decode": _read_decode,

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import checked, shown
+from spiketrack_deploy.tracking.pixels import Normalisation
 from spiketrack_deploy.tracking.rule import PUBLISHED, LoopRule
 
 OFFICIAL_WALK: tuple[str, ...] = (
@@ -69,9 +70,9 @@ class TrackerConfig:
     T (1 to 3). ``head_width`` is halved three times. ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions
     are hidden width over width of SepConv, conv block and MLP; ``value_ratio`` is value width over width.
     ``attention_gain`` None means the official factor 2 d^-1/2 after every product of queries and a key-value matrix; a
-    number replaces that factor everywhere. ``loop`` is the published rule where a configuration does not state another.
-    Construction raises :class:`InputError` for every illegal combination, and
-    for a network beyond :data:`MAX_WEIGHTS` or :data:`MAX_VALUES`, before anything of its size is made.
+    number replaces that factor everywhere. ``loop`` and the ``normalisation`` of pixels (None) are the published ones
+    where nothing else is stated. Construction raises :class:`InputError` for every illegal combination, and for a
+    network beyond :data:`MAX_WEIGHTS` or :data:`MAX_VALUES`, before anything of its size is made.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -91,6 +92,7 @@ class TrackerConfig:
     update_interval: Annotated[int, Field(ge=1, le=10**9)] = 25
     update_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
     loop: LoopRule = PUBLISHED
+    normalisation: Normalisation | None = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -115,11 +117,12 @@ class TrackerConfig:
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values (tuples become lists); ``loop`` only where it is not the published rule, so
-        that a configuration of an earlier version and what was recorded of it stay the same."""
+        """Every field as JSON-ready values (tuples become lists); ``loop`` and ``normalisation`` only where they are
+        not the published ones, so that a configuration of before and what was recorded of it stay the same."""
         out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         out |= {"dims": list(self.dims), "walk": list(self.walk), "loop": self.loop.to_dict()}
-        return out if out["loop"] else {key: value for key, value in out.items() if key != "loop"}
+        out["normalisation"] = self.normalisation.to_dict() if self.normalisation else None
+        return {key: value for key, value in out.items() if value or key not in ("loop", "normalisation")}
 
     def renamed(self, name: str) -> TrackerConfig:
         """The same layout under another name."""

@@ -23,8 +23,8 @@ from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.draw import draw_state, uniform
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.norm import ThawedNorm, freeze_norms, thaw_norms
-from spiketrack_deploy.tracking.crop import normalise
 from spiketrack_deploy.tracking.images import Image
+from spiketrack_deploy.tracking.pixels import normalise
 
 UNTRAINED = TrackerConfig(
     "spiketrack-untrained",

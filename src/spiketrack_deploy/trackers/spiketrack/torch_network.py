@@ -14,9 +14,9 @@ from torch import Tensor
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.tracking.crop import normalise
 from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import HeadMaps, maps_from_logits
+from spiketrack_deploy.tracking.pixels import normalise
 
 
 class TorchNetwork:
@@ -63,5 +63,5 @@ class TorchNetwork:
         return maps_from_logits(ctr, offset, size)
 
     def _tensor(self, crops: Sequence[Image]) -> Tensor:
-        images = torch.from_numpy(np.stack([normalise(crop) for crop in crops]))
+        images = torch.from_numpy(np.stack([normalise(crop, self._config.normalisation) for crop in crops]))
         return images.to(self._dtype).unsqueeze(1)
