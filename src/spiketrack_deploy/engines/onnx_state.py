@@ -1,7 +1,7 @@
 """Neurons, delay lines and graded messages in standard ONNX operators, as :mod:`onnx_export` asks for them.
 
-This module decides how the operations of ``program.ops.state`` and ``program.ops.message`` are written; it must not
-know who collects the nodes. What is multiplied by a decay, level or factor is float64 while it is.
+This module decides how the operations of ``program.ops.state``, ``message`` and ``sigma_delta`` are written; it must
+not know who collects the nodes. What is multiplied by a decay, level or factor is float64 while it is.
 """
 
 from __future__ import annotations
@@ -84,6 +84,28 @@ def _reshape(g: Graph, op: Op, arrays: Arrays, out: str) -> None:
     g.reshape(op.inputs[0], g.shape(op.name), out)
 
 
+def _sent(g: Graph, op: Op, arrays: Arrays) -> tuple[str, str]:
+    """What a sigma-delta neuron sends, and what it had told, as float64."""
+    sigma, said = (g.cast(name, np.float64) for name in op.inputs)
+    act = g.node("Add", sigma, _wide(g, arrays["bias"])) if "bias" in arrays else sigma
+    if op.attrs["rectified"]:
+        act = g.node("Max", act, g.number(0.0, np.float64))
+    delta = g.node("Sub", act, said)
+    reached = g.node("GreaterOrEqual", g.node("Abs", delta), _wide(g, arrays["threshold"]))
+    y = g.node("Where", reached, delta, g.number(0.0, np.float64))
+    limit = float(op.attrs["limit"])
+    return (g.node("Clip", y, g.number(-limit, np.float64), g.number(limit, np.float64)) if limit else y), said
+
+
+def _change(g: Graph, op: Op, arrays: Arrays, out: str) -> None:
+    scaled = g.node("Mul", _sent(g, op, arrays)[0], g.number(2.0 ** -op.attrs["shift"], np.float64))
+    g.cast(g.node("Floor", scaled), np.float32, out=out)
+
+
+def _told(g: Graph, op: Op, arrays: Arrays, out: str) -> None:
+    g.cast(g.node("Add", *_sent(g, op, arrays)), np.float32, out=out)
+
+
 STATE_WRITERS: dict[str, Callable[[Graph, Op, Arrays, str], None]] = {
     "integrate": _integrate,
     "fire": _fire,
@@ -92,4 +114,6 @@ STATE_WRITERS: dict[str, Callable[[Graph, Op, Arrays, str], None]] = {
     "delayed": _delayed,
     "rescale": _rescale,
     "reshape": _reshape,
+    "change": _change,
+    "told": _told,
 }

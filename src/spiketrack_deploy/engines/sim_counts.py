@@ -18,7 +18,7 @@ from torch import Tensor
 from spiketrack_deploy.engines.sim_census import Sums, reach
 from spiketrack_deploy.engines.sim_kernels import interpolation
 from spiketrack_deploy.engines.sim_sums import adders
-from spiketrack_deploy.engines.sim_state import integral, lowered, product, whole
+from spiketrack_deploy.engines.sim_state import due, integral, lowered, product, whole
 from spiketrack_deploy.engines.sim_tensors import Held, nhwc
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import AnyArray, Arrays, Op
@@ -193,6 +193,18 @@ def _rescale(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Count
     return Counter(lambda seen, sums: OpCounts(relays=seen[1], relay_synops=seen[1], saturated=seen[0]), observe)
 
 
+def _change(op: Op, inputs: Sequence[Held], out: Held, arrays: Arrays) -> Counter:
+    free, size, shift = due(op, arrays, inputs), out.spec.size, op.attrs["shift"]
+    limit = op.attrs["limit"] or float("inf")
+
+    def observe(values: Sequence[Tensor], by_class: Mapping[str, AnyArray]) -> tuple[int, int]:
+        y = free(*values)
+        message = torch.floor(y.clamp(-limit, limit) / 2.0**shift)
+        return int((y.abs() > limit).sum()), int(torch.count_nonzero(message))
+
+    return Counter(lambda seen, sums: OpCounts(neuron_updates=size, neuron_spiking=seen[1], saturated=seen[0]), observe)
+
+
 def _beyond(op: Op, free: Callable[..., Tensor]) -> Observe:
     """How many values leave the operation's limit, and how many are not 0."""
     limit = op.attrs["limit"] or float("inf")
@@ -227,4 +239,6 @@ COUNTERS: dict[str, Builder] = {
     "graded_conv": _graded,
     "rescale": _rescale,
     "reshape": _nothing,
+    "change": _change,
+    "told": _nothing,
 }

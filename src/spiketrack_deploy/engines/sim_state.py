@@ -1,7 +1,7 @@
 """Exact PyTorch kernels of neurons, delay lines and graded messages: whole numbers in float64.
 
-This module decides how the simulator computes the operations of ``program.ops.state`` and ``program.ops.message``; it
-must not know phases or counts, and shares no arithmetic with them. A membrane times a decay needs 36 bits, a message
+This module decides how the simulator computes the operations of ``program.ops.state``, ``message`` and
+``sigma_delta``; it must not know phases or counts, and shares no arithmetic with them. A membrane times a decay needs 36 bits, a message
 times a factor 44: a float64 holds both, and dividing by a power of two loses nothing before it is truncated.
 """
 
@@ -114,6 +114,34 @@ def reshape_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, in
     return lambda x: form(given(x).reshape(shape))
 
 
+def due(op: Op, arrays: Arrays, inputs: Sequence[Held]) -> Kernel:
+    """Sum and what was told, held, to what a sigma-delta neuron would send without a limit."""
+    sigma, said = (whole(one) for one in inputs)
+    bias = real(arrays["bias"]) if "bias" in arrays else 0.0
+    threshold, rectified = real(arrays["threshold"]), bool(op.attrs["rectified"])
+
+    def run(s: Tensor, t: Tensor) -> Tensor:
+        act = sigma(s) + bias
+        delta = (act.clamp_min_(0) if rectified else act) - said(t)
+        return torch.where(delta.abs() >= threshold, delta, 0.0)
+
+    return run
+
+
+def change_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """The message: floor of what is sent over a power of two."""
+    free, form, limit = due(op, arrays, inputs), held_as(out), float(op.attrs["limit"] or np.inf)
+    scale = 2.0 ** -op.attrs["shift"]
+    return lambda s, t: form(torch.floor(free(s, t).clamp_(-limit, limit) * scale))
+
+
+def told_kernel(op: Op, arrays: Arrays, inputs: Sequence[Held], out: Held, int8: bool) -> Kernel:
+    """What was told and is sent now."""
+    free, form, limit = due(op, arrays, inputs), held_as(out), float(op.attrs["limit"] or np.inf)
+    said = whole(inputs[1])
+    return lambda s, t: form(said(t) + free(s, t).clamp_(-limit, limit))
+
+
 STATE_KERNELS = {
     "integrate": limited(integral),
     "fire": fire_kernel,
@@ -123,4 +151,6 @@ STATE_KERNELS = {
     "graded_conv": graded_conv_kernel,
     "rescale": limited(product),
     "reshape": reshape_kernel,
+    "change": change_kernel,
+    "told": told_kernel,
 }

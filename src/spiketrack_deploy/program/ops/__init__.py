@@ -6,9 +6,9 @@ one row here plus one function per engine, mapping and verdict table; a test wal
 
 from __future__ import annotations
 
-from spiketrack_deploy.program.ops import attention, conv, gate, message, neuron, state, stream
+from spiketrack_deploy.program.ops import attention, conv, gate, message, neuron, sigma_delta, state, stream
 from spiketrack_deploy.program.ops.row import OpKind
 
-_FAMILIES = (conv, neuron, stream, attention, gate, state, message)
+_FAMILIES = (conv, neuron, stream, attention, gate, state, message, sigma_delta)
 OP_TABLE: dict[str, OpKind] = {row.name: row for family in _FAMILIES for row in family.ROWS}
 """Kind of operation -> its row."""

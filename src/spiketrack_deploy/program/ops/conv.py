@@ -150,7 +150,9 @@ def image_conv_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: I
     """Pixels into a stream: multiply-accumulates with a real-valued operand."""
     (x,) = inputs
     fan = fan_out(arrays["weight"], (x.shape[2], x.shape[3]), *conv_geometry(op))
-    return OpCounts(events=int(np.count_nonzero(x)), macs=int(((x > 0) * fan).sum()), dense_macs=dense_macs(arrays, out))
+    return OpCounts(
+        events=int(np.count_nonzero(x)), macs=int(((x > 0) * fan).sum()), dense_macs=dense_macs(arrays, out)
+    )
 
 
 def conv_shape(op: Op, arrays: Arrays, specs: Specs) -> Shape:

@@ -148,11 +148,12 @@ ROWS = (
         "the same values in another shape, row-major",
         "wiring",
         shape=lambda op, arrays, specs: (
-            specs[0].shape[0], op.attrs["channels"], op.attrs["height"], op.attrs["width"]
+            specs[0].shape[0],
+            op.attrs["channels"],
+            op.attrs["height"],
+            op.attrs["width"],
         ),
-        run=lambda op, arrays, x: x[0].reshape(
-            len(x[0]), op.attrs["channels"], op.attrs["height"], op.attrs["width"]
-        ),
+        run=lambda op, arrays, x: x[0].reshape(len(x[0]), op.attrs["channels"], op.attrs["height"], op.attrs["width"]),
         bound=_reshape_bound,
         attrs={key: (1, MOST_ELEMENTS) for key in ("channels", "height", "width")},
         inputs_legal=_reshape_legal,
