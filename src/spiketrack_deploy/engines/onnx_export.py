@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.engines.sim_levels import rounding_bits
 from spiketrack_deploy.engines.onnx_state import STATE_WRITERS
+from spiketrack_deploy.engines.sim_levels import rounding_bits
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.store import content_hash

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from spiketrack_deploy.engines.sim_census import Sums, reach
 from spiketrack_deploy.engines.sim_kernels import interpolation
-from spiketrack_deploy.engines.sim_sums import adders
 from spiketrack_deploy.engines.sim_state import due, integral, lowered, product, whole
+from spiketrack_deploy.engines.sim_sums import adders
 from spiketrack_deploy.engines.sim_tensors import Held, nhwc
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.types import AnyArray, Arrays, Op

@@ -87,7 +87,7 @@ def dense_weights(*matrices: IntArray) -> list[IntArray]:
     lose bits where its least is a power of two. ValueError: netx cannot load it (all zero, or positive and above 255).
     """
     low, high = min(int(m.min()) for m in matrices), max(int(m.max()) for m in matrices)
-    if high > 254 and low < 0 or low < -256 and high > 0:
+    if (high > 254 and low < 0) or (low < -256 and high > 0):
         matrices = tuple(np.clip(m, -256, 254) for m in matrices)
         low, high = max(low, -256), min(high, 254)
     if low == high == 0:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.frontends.netx.network import (
     MAX_BIAS,
     MAX_DELAY,

@@ -155,7 +155,7 @@ ROWS = (
         ),
         run=lambda op, arrays, x: x[0].reshape(len(x[0]), op.attrs["channels"], op.attrs["height"], op.attrs["width"]),
         bound=_reshape_bound,
-        attrs={key: (1, MOST_ELEMENTS) for key in ("channels", "height", "width")},
+        attrs=dict.fromkeys(("channels", "height", "width"), (1, MOST_ELEMENTS)),
         inputs_legal=_reshape_legal,
     ),
 )

@@ -28,7 +28,7 @@ from spiketrack_deploy.trackers.spmtrack.model import (
     SpmTrack,
 )
 from spiketrack_deploy.trackers.spmtrack.tmoe import ExpertLinear
-from spiketrack_deploy.tracking.crop import MEAN, STD
+from spiketrack_deploy.tracking.pixels import MEAN, STD
 
 OPSET, IR_VERSION = 20, 9
 INPUTS = ("templates", "foreground", "search", "state")

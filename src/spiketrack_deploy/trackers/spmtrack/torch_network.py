@@ -16,7 +16,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spmtrack.config import REFERENCES, SpmConfig
 from spiketrack_deploy.trackers.spmtrack.model import Maps, SpmTrack
 from spiketrack_deploy.tracking.aligned_crop import Floats, Pixels
-from spiketrack_deploy.tracking.crop import MEAN, STD
+from spiketrack_deploy.tracking.pixels import MEAN, STD
 from spiketrack_deploy.tracking.reference_loop import BoxMaps, ReferenceTracker
 
 
