@@ -5,8 +5,10 @@ This module decides which counts must agree and how far. It must not know energi
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ import pilotnet_sdnn
 from anchor_sets import SDNN_CHIP
 from pilotnet import LayerReplay, PilotNet
 
+from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.program.types import IntArray
 
 COUNTERS = {"conv2": (1.60e6, 1.62e6), "conv3": (452e3, 452e3), "conv4": (151e3, 151e3), "conv5": (67e3, 67e3)}
 """A1: synaptic operations per step that the chip counted, read from a plot: from, to."""
@@ -77,11 +81,16 @@ def lif(network: PilotNet, found: Sequence[LayerReplay], files: Mapping[str, byt
     ]
 
 
+def image(files: Mapping[str, bytes]) -> IntArray:
+    """The recorded input of the wheel's sigma-delta network ``[1, C, H, W]``."""
+    found: IntArray = pilotnet.array(files, f"{pilotnet.SDNN}input.npy").transpose(3, 2, 1, 0)
+    return found
+
+
 def golden(network: PilotNet, files: Mapping[str, bytes]) -> list[Check]:
     """B3: the wheel's sigma-delta network, its recorded output and the vectors on the ramp."""
-    image = pilotnet.array(files, f"{pilotnet.SDNN}input.npy").transpose(3, 2, 1, 0)
     record = pilotnet.array(files, f"{pilotnet.SDNN}output.npy").ravel()
-    output = pilotnet_sdnn.replay(network, np.repeat(image, record.size, axis=0))[-1].spikes.ravel()
+    output = pilotnet_sdnn.replay(network, np.repeat(image(files), record.size, axis=0))[-1].spikes.ravel()
     wrong = int((output != record).sum())
     return [same("B3 outputs that differ from Lava's record, 9 steps", wrong, 0), *vectors("B3", network)]
 
@@ -96,6 +105,34 @@ def vectors(name: str, network: PilotNet) -> list[Check]:
         same(f"{name} synops of steps 12 to 23 on the ramp", total, synops),
         same(f"{name} output at step 23", output, last),
     ]
+
+
+def table(file: Path, tutorial: PilotNet, wheel: PilotNet, still: IntArray) -> Check:
+    """Every number of another replay's table (operations by layer, input and step) against this one's; columns of
+    layers are matched in order, an empty one is a layer that the network has not. InputError for another file."""
+    runs = {
+        ("tutorial", "ramp"): (tutorial, pilotnet_sdnn.ramp(tutorial.input_shape, VECTOR_STEPS)),
+        ("wheel", "ramp"): (wheel, pilotnet_sdnn.ramp(wheel.input_shape, VECTOR_STEPS)),
+        ("wheel", "input.npy"): (wheel, np.repeat(still, VECTOR_STEPS, axis=0)),
+    }
+    counts = {
+        key: np.array([pilotnet_sdnn.synops_per_step(item) for item in pilotnet_sdnn.replay(*run)])
+        for key, run in runs.items()
+    }
+    wrong = compared = 0
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            for row in csv.reader(stream):
+                if row[0] == "network":
+                    continue
+                steps = slice(VECTOR_FROM, None) if row[2].startswith("sum") else slice(int(row[2]), int(row[2]) + 1)
+                own = counts[row[0], row[1]][:, steps].sum(axis=1)
+                theirs = [int(cell) for cell in row[3:] if cell]
+                wrong += int((np.append(own, own.sum()) != theirs).sum())
+                compared += len(theirs)
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise InputError(f"{file}: is not the table of exact operation counts ({error})") from error
+    return same(f"B1, B3 numbers that differ, of {compared} by layer and step", wrong, 0)
 
 
 def pan(network: PilotNet, files: Mapping[str, bytes]) -> list[LayerReplay]:

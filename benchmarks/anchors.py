@@ -6,7 +6,8 @@ Counts first (replays against the chip's counters and recorded outputs), then ta
 the prices derived from all anchors but the one they are held against, the prices that ship; what each figure could not
 tell. Predictions are those of ``energy.pricing`` and ``mapping.closed_loop``. DIR holds what is not part of this
 repository: ``pilotnet_sdnn/network.net`` (lava-nc/lava-dl@d825ac5), ``ozu_wta/points.csv`` (read off the figures of
-OzU-CAST/LoihiScalingEfficiency@1c5a162) and ``two_lif_floor/res.json`` (NECOTIS/TemporalLearningInRSNNs@3e64b51); the
+OzU-CAST/LoihiScalingEfficiency@1c5a162) and ``two_lif_floor/res.json`` (NECOTIS/TemporalLearningInRSNNs@3e64b51), and
+may hold ``pilotnet_sdnn/vectors.csv`` (columns network, input, step, operations of each layer, total); the
 networks of the lava-dl wheel are fetched. Exit code 0: all counts agree and every figure lies in the band; 1: not.
 """
 
@@ -78,6 +79,7 @@ def gather(data: Path | None, profile: Profile) -> tuple[Anchors, list[Check]]:
 
 def _from_folder(anchors: Anchors, data: Path, files: dict[str, bytes]) -> list[Check]:
     names = ("pilotnet_sdnn/network.net", "ozu_wta/points.csv", "two_lif_floor/res.json")
+    exact = data / "pilotnet_sdnn/vectors.csv"
     missing = [name for name in names if not (data / name).is_file()]
     if missing:
         raise InputError(f"{data}: has no {', '.join(missing)}; see the first lines of benchmarks/anchors.py.")
@@ -89,6 +91,9 @@ def _from_folder(anchors: Anchors, data: Path, files: dict[str, bytes]) -> list[
         with progress("replay of PilotNet-SDNN", 2) as tell:
             network = pilotnet.read(stored)
             checks = anchor_counts.vectors("B1", network)
+            if exact.is_file():
+                wheel = pilotnet.read(files[pilotnet.SDNN + pilotnet.NETWORK])
+                checks.append(anchor_counts.table(exact, network, wheel, anchor_counts.image(files)))
             tell(1)
             found = anchor_counts.pan(network, files)
             checks += anchor_counts.shares(found)
