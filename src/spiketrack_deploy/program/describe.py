@@ -27,12 +27,26 @@ def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
         "operations": len(phase.ops),
         "by_kind": dict(sorted(Counter(op.kind for op in phase.ops).items())),
         "blocks": list(dict.fromkeys(op.block for op in phase.ops)),
+        "links": links(phase),
         "neurons": neurons,
         "memory_words_in": sum(spec.size for name, spec in phase.inputs.items() if name in program.states),
         "memory_words_out": sum(phase.spec(v).size for k, v in phase.outputs.items() if k in program.states),
         "inputs": {name: list(spec.shape) for name, spec in phase.inputs.items()},
         "outputs": {name: list(phase.spec(value).shape) for name, value in phase.outputs.items()},
     }
+
+
+def links(phase: Phase) -> list[dict[str, Any]]:
+    """Which block reads of which: ``from`` (a block, or the name of an input), ``to``, and ``reads``: pairs of the
+    operation that reads and the kind of value. In execution order; within a block nothing is listed."""
+    block = {op.name: op.block for op in phase.ops}
+    found: dict[tuple[str, str], list[list[str]]] = {}
+    for op in phase.ops:
+        for name in op.inputs:
+            source = block.get(name, name)
+            if source != op.block:
+                found.setdefault((source, op.block), []).append([op.name, phase.spec(name).kind])
+    return [{"from": source, "to": target, "reads": reads} for (source, target), reads in found.items()]
 
 
 def describe_weights(program: Program) -> dict[str, int]:

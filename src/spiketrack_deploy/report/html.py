@@ -35,11 +35,32 @@ code,pre{font:13px ui-monospace,"DejaVu Sans Mono",monospace}pre{background:var(
 figure{margin:10px 0}.photos{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:12px}.photos img{width:100%}figure svg{width:100%;height:auto}figcaption{color:var(--dim);font-size:13px}
 ul{margin:6px 0 10px;padding-left:22px}li{margin:2px 0}dt{font-weight:600;margin-top:8px}dd{margin:0 0 0 18px;max-width:80ch}
 nav{font-size:13px;margin:8px 0}nav a{margin-right:14px;color:var(--accent);text-decoration:none}
-@media print{main{max-width:none;padding:0}.scroll{max-height:none;overflow:visible;border:0}.scroll th{position:static}nav{display:none}
+.answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:12px;margin:16px 0}
+.answer{display:block;border:1px solid var(--line);border-top:5px solid var(--dim);border-radius:6px;padding:10px 14px;color:inherit;text-decoration:none}
+.answer b{display:block;font-size:16px;margin-bottom:3px}.answer span{font-size:14px}.answer:hover{background:var(--soft)}.answer:after{content:"proof below";color:var(--accent);font-size:12px;display:block;margin-top:4px}
+.answer.good{border-top-color:var(--ok)}.answer.doubtful{border-top-color:#d08900}.answer.bad{border-top-color:var(--alert)}
+.net .graphs{display:flex;flex-wrap:wrap;gap:18px;align-items:flex-start}.net .graphs figure{flex:1 1 320px;min-width:0}.net svg{width:100%;height:auto}
+.net text{font:12px ui-monospace,"DejaVu Sans Mono",monospace}.net .name{font-weight:600}.net rect{stroke:#8a97a3}.net .outside rect{fill:#fff;stroke-dasharray:4 3}
+.net .link{fill:none;stroke:#8a97a3;stroke-opacity:.65}.net .block{cursor:pointer}.net .block:hover rect,.net .block:focus rect,.net .block.on rect{stroke:#d55e00;stroke-width:2.5}.net .block:focus{outline:none}
+.net .modes button{font:inherit;font-size:13px;border:1px solid var(--line);background:#fff;border-radius:4px;padding:3px 9px;margin:2px 3px;cursor:pointer}.net .modes button[aria-pressed=true]{background:var(--accent);color:#fff;border-color:var(--accent)}
+.net .block-rows{display:none}.net .block-rows:target,.net .block-rows.on{display:block}.net.live .block-rows:not(.on){display:none}.net .block-rows h3{margin:4px 0}
+.net.live .rows{position:sticky;bottom:0;max-height:46vh;overflow:auto;background:#fff;border-top:2px solid var(--accent);padding:2px 6px;box-shadow:0 -4px 10px #0002}
+@media(max-width:640px){main{padding:16px 12px 40px}}
+@media print{.net.live .rows{position:static;max-height:none;box-shadow:none;border:0}.net .modes,.net .hint,.answer:after{display:none!important}.net .graphs figure{break-inside:auto}.net rect,.answer{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+main{max-width:none;padding:0}.scroll{max-height:none;overflow:visible;border:0}.scroll th{position:static}nav{display:none}
 h2{break-after:avoid}figure,.card,.verdict{break-inside:avoid}body{font-size:11px}table{font-size:9.5px}}
 """
 
 SCRIPT = """
+document.querySelectorAll('.net').forEach(function(net){net.classList.add('live');var modes=net.querySelector('.modes');modes.hidden=false;
+modes.addEventListener('click',function(event){var key=event.target.dataset.by;if(!key)return;
+modes.querySelectorAll('button').forEach(function(button){button.setAttribute('aria-pressed',String(button===event.target))});
+net.querySelectorAll('figcaption [data-by]').forEach(function(one){one.hidden=one.dataset.by!==key});
+net.querySelectorAll('a.block').forEach(function(box){box.querySelector('rect').setAttribute('fill',box.getAttribute('data-f-'+key));
+box.querySelector('g').setAttribute('fill',box.getAttribute('data-i-'+key));box.querySelector('.value').textContent=box.getAttribute('data-t-'+key)})});
+net.querySelectorAll('a.block').forEach(function(box){box.addEventListener('click',function(event){event.preventDefault();
+net.querySelectorAll('.on').forEach(function(one){one.classList.remove('on')});net.querySelector('.hint').hidden=true;
+var rows=document.getElementById(box.getAttribute('href').slice(1));box.classList.add('on');rows.classList.add('on')})})});
 document.querySelectorAll('table.sortable th').forEach(function(th){th.addEventListener('click',function(){
 var table=th.closest('table'),body=table.tBodies[0],column=th.cellIndex,down=th.dataset.down!=='1';
 table.querySelectorAll('th').forEach(function(other){delete other.dataset.down});th.dataset.down=down?'1':'0';

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spiketrack_deploy.energy.report import PhaseEnergy
-from spiketrack_deploy.report import chip_section, energy_sections, html, parity_sections, pictures
+from spiketrack_deploy.report import cards, chip_section, energy_sections, html, parity_sections, pictures
 from spiketrack_deploy.report.data import ReportData, how_often, percent, thin
 from spiketrack_deploy.report.guide import GUIDE
+from spiketrack_deploy.report.network import network
+from spiketrack_deploy.report.network_picture import picture
 from spiketrack_deploy.report.verdict import remarks, sentences
 
 
@@ -20,6 +22,7 @@ def build(data: ReportData) -> str:
     """The whole page."""
     title = f"{data.model} on {data.energy.profile.title}"
     sections = [
+        ("network", "The network", _network(data)),
         ("subject", "Model and clip", _subject(data)),
         ("totals", f"Energy of a {data.energy.result}", energy_sections.totals(data.energy)),
         ("where", "Where it goes", energy_sections.where(data.energy)),
@@ -33,10 +36,11 @@ def build(data: ReportData) -> str:
         ("again", "How to reproduce", _again(data)),
         ("guide", "Reading guide", html.definitions(GUIDE)),
     ]
+    answers = cards.draw(cards.cards(data))
     verdict = "".join(html.paragraph(s) for s in sentences(data))
     warnings = "".join(f'<div class="warn">{html.text(w)}</div>' for w in remarks(data))
     head = f'<h1>{html.text(title)}</h1><p class="dim">spiketrack-deploy export report</p>'
-    return html.page(title, f'{head}<div class="verdict">{verdict}</div>{warnings}', sections)
+    return html.page(title, f'{head}{answers}<div class="verdict">{verdict}</div>{warnings}', sections)
 
 
 def _subject(data: ReportData) -> str:
@@ -55,6 +59,25 @@ def _subject(data: ReportData) -> str:
         ("executed by", f"{data.engine} engine, exact integers; no neuromorphic hardware"),
     ]
     return html.table(["what", "value"], rows) + html.photographs(data.stills)
+
+
+def _network(data: ReportData) -> str:
+    mapping = data.chips[0].mapping if data.chips else None
+    found = [
+        network(
+            phase,
+            data.program["phases"][phase.name],
+            data.parity["layers"],
+            mapping if mapping and mapping.network.phase == phase.name else None,
+        )
+        for phase in data.energy.phases
+    ]
+    words = (
+        "Blocks in the order of execution; a line is as wide as the root of the messages that it carries; a thin one "
+        "carries none, the reader is the same neurons. Disagreement: share of spikes that differ from the float "
+        "network's when a layer is fed with its."
+    )
+    return html.paragraph(words) + picture(found)
 
 
 def _short(value: object) -> str:
