@@ -34,8 +34,10 @@ def test_reading_a_bundle_returns_what_it_says(exported: Path, tiny_checkpoint: 
     keys(api.targets(), results.TargetsResult)
     keys(api.budget(), results.BudgetResult)
     model, bundle = api.inspect(tiny_checkpoint), api.inspect(exported)
-    assert set(model) | set(bundle) == set(results.InspectResult.__annotations__)
-    assert results.InspectResult.__required_keys__ <= set(model) & set(bundle)
+    dense = api.inspect("spmtrack-micro")
+    assert set(model) | set(bundle) | set(dense) == set(results.InspectResult.__annotations__)
+    assert results.InspectResult.__required_keys__ <= set(model) & set(bundle) & set(dense)
+    keys(api.map("spmtrack-micro"), results.DenseFitResult)
 
 
 def test_writing_verbs_return_what_they_say(exported: Path, tmp_path: Path) -> None:

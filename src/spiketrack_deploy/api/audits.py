@@ -19,6 +19,7 @@ from spiketrack_deploy.inputs.progress import Tell
 if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.hardware.schema import Profile
+    from spiketrack_deploy.program.dense import DenseLayer
     from spiketrack_deploy.program.types import Program
 
 COUNTED_FRAMES = 5
@@ -31,10 +32,12 @@ def audit(
     """Derive a paper's energy of a frame by every published convention, beside dense twins and a chip.
 
     ``subject``: a bundle (its own counts), a model (run on a few frames of the bundled clip), or an official layout
-    such as ``s256_t1`` (multiply-accumulates counted on the model, spikes unknown: what the number implies of them);
+    such as ``s256_t1`` (multiply-accumulates counted on the model, spikes unknown: what the number implies of them), or
+    a dense tracker, which has no spikes: its multiply-accumulates alone, and no ``conventions``;
     without one the SpikeTrack paper's table, each number for every layout that it can be of. ``paper_nj``: the number,
     nanojoules. ``target``: the chip that it is held against, which must price events.
     """
+    from spiketrack_deploy.api.chips import dense_layers
     from spiketrack_deploy.energy.pricing import event_prices
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.sources import is_bundle
@@ -53,6 +56,8 @@ def audit(
         if paper_nj is not None:
             told = [(name, paper_nj, "given")]
         cases = [_layout(layout, number, source, chip, tell) for layout, number, source in told]
+    elif (dense := dense_layers(name)) is not None:
+        cases = [_dense(name, dense, paper_nj)]
     elif is_bundle(Path(name)):
         cases = [_counted(Path(name), paper_nj, target)]
     else:
@@ -61,6 +66,31 @@ def audit(
             export(ExportRequest(model=name, target=target, max_frames=COUNTED_FRAMES, out=out), tell)
             cases = [_counted(out, paper_nj, target)]
     return {"subject": None if subject is None else name, "target": target, "cases": cases}
+
+
+def _dense(name: str, layers: Sequence[DenseLayer], paper: float | None) -> dict[str, Any]:
+    """A dense tracker: no spikes, hence no convention of them; what its multiply-accumulates cost is its dense twin."""
+    from spiketrack_deploy.energy.conventions import dense_twin
+    from spiketrack_deploy.energy.layers import LayerCounts
+    from spiketrack_deploy.energy.twins import dense_profiles
+
+    counts = [LayerCounts(one.name, one.kind, one.block, one.counts.to_dict()) for one in layers]
+    return {
+        "name": name,
+        "phase": "frame",
+        "counted": False,
+        "runs": 0,
+        "dense_macs": sum(layer.macs for layer in layers),
+        "largest_spike": 0,
+        "mean_value": None,
+        "rate": None,
+        "paper_nj": paper,
+        "paper_source": "given" if paper else None,
+        "conventions": [],
+        "chip": None,
+        "dense": [dense_twin(counts, one).to_dict() for one in dense_profiles()],
+        "duels": [],
+    }
 
 
 def _layout(name: str, paper: float, source: str, chip: Profile, tell: Tell | None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from spiketrack_deploy.api.results import (
+    DenseExportResult,
+    DenseFitResult,
     DoctorResult,
     EnergyResult,
     ExportResult,
@@ -20,7 +22,7 @@ from spiketrack_deploy.api.results import (
     VerifyResult,
 )
 from spiketrack_deploy.bundle import layout
-from spiketrack_deploy.errors import EngineError, InputError, UsageError
+from spiketrack_deploy.errors import EngineError, UsageError
 from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
@@ -56,8 +58,9 @@ class ExportRequest:
     command: tuple[str, ...] = ()
 
 
-def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
-    """Checkpoint and clip to a bundle.
+def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | DenseExportResult | DenseFitResult:
+    """Checkpoint and clip to a bundle. Of a dense tracker it holds no program, and for a chip of spikes none is
+    written: the result then says layer by layer what the chip could hold.
 
     UsageError (2), InputError (3), FitError (4), VerificationError (5), EngineError (6): then nothing is written.
     """
@@ -71,7 +74,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
     source = find_source(request.model)
     dense = is_dense(source.path)
     if dense and target.profile.family is not None:
-        return cast(ExportResult, dense_fit(source, target))
+        return cast(DenseFitResult, dense_fit(source, target))
     out = as_path(request.out) or Path("export") / f"{source.name}-{target.name}"
     layout.check_output(out, request.force)
     clip = find_frames(as_path(request.video), as_path(request.frames), request.init)
@@ -98,7 +101,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult:
         with layout.staging(out, request.force) as folder:
             made = export_dense(plan, folder, tell)
         own = {"bundle": str(out), "model": source.name, "target": target.name, "profile": priced.profile.name}
-        return cast(ExportResult, {**own, **made})
+        return cast(DenseExportResult, {**own, **made})
     with layout.staging(out, request.force) as folder:
         outcome = export_bundle(plan, folder, tell)
     energy, parity = outcome.data.energy.to_dict(), outcome.data.parity
@@ -246,14 +249,6 @@ def _track_dense(
     return steps, [reprice(recorded, recorded.profile).dynamic] * len(steps), None
 
 
-def demand_spiking(folder: Path) -> None:
-    """InputError where a program of a dense bundle is asked for."""
-    if layout.is_dense(folder):
-        raise InputError(
-            f"{folder}: is a dense tracker's bundle without an integer program; track, energy and inspect take it"
-        )
-
-
 def simulate(
     folder: Place,
     *,
@@ -268,7 +263,7 @@ def simulate(
     """Run a bundle's program on a clip: mean counts per layer of a run of each phase, boxes, time."""
     import time
 
-    from spiketrack_deploy.inputs.sources import find_frames
+    from spiketrack_deploy.inputs.sources import demand_spiking, find_frames
 
     clip, folder = find_frames(as_path(video), as_path(frames), init), Path(folder)
     layout.check_bundle(folder)
@@ -311,6 +306,7 @@ def energy(folder: Place, profiles: Sequence[str] = (), measured: Place | None =
     own rail measurements, set beside the prediction for the target that it names (then the default profile)."""
     from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
     from spiketrack_deploy.energy.compare import compare, default_profiles
+    from spiketrack_deploy.energy.twins import dense_profiles
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.resources import profile_names
     from spiketrack_deploy.trackers.published import published
@@ -370,6 +366,7 @@ def verify(folder: Place, tell: Tell | None = None) -> VerifyResult:
     VerificationError names the layer; InputError where the folder is not a whole bundle.
     """
     from spiketrack_deploy.bundle.verify import verify_bundle
+    from spiketrack_deploy.inputs.sources import demand_spiking
 
     demand_spiking(Path(folder))
     return cast(VerifyResult, verify_bundle(Path(folder), tell))

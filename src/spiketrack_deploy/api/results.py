@@ -30,6 +30,26 @@ class ExportResult(TypedDict):
     seconds: dict[str, float]
 
 
+class DenseExportResult(TypedDict):
+    """As :class:`ExportResult`, of a dense tracker: ``dense`` has its size and multiply-accumulates, ``parity`` how
+    ONNX Runtime and int8 layers compare; ``program_hash`` is that of the network."""
+
+    bundle: str
+    model: str
+    target: str
+    profile: str
+    frames: int
+    content_hash: str
+    program_hash: str
+    energy: dict[str, Any]
+    unpriced: list[dict[str, Any]]
+    parity: dict[str, Any]
+    dense: dict[str, Any]
+    verdict: list[str]
+    files: list[str]
+    seconds: dict[str, float]
+
+
 class TrackResult(TypedDict):
     """The folder with ``boxes.csv`` and ``tracked.mp4``, and how it went. ``last_box``: x, y, w, h in pixels."""
 
@@ -104,8 +124,8 @@ class _Inspected(TypedDict):
 
 class InspectResult(_Inspected, total=False):
     """Structure of a ``model`` (``parameters``, ``tensors``) or of a ``bundle`` (``program``, ``ranges``); ``nir``:
-    nodes by kind and every cut. Of a ``dense model`` or ``dense bundle``: ``trained`` parameters, multiply-accumulates of
-    a frame (``macs``, ``macs_by_part``)."""
+    nodes by kind and every cut. Of a ``dense model`` or ``dense bundle``: ``trained`` parameters and the
+    multiply-accumulates of a frame (``macs``, ``macs_by_part``)."""
 
     nir: dict[str, Any]
     parameters: int

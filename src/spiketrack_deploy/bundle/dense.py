@@ -21,9 +21,12 @@ import numpy as np
 
 from spiketrack_deploy.bundle import layout, provenance
 from spiketrack_deploy.bundle.export import Clock, Plan, write_boxes, write_overlay
+from spiketrack_deploy.energy.conventions import dense_twin
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
-from spiketrack_deploy.errors import VerificationError
+from spiketrack_deploy.energy.twins import as_dense, dense_profiles
+from spiketrack_deploy.errors import UsageError, VerificationError
+from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
 from spiketrack_deploy.program.dense import KINDS, DenseLayer, by_part, total_macs
@@ -46,6 +49,7 @@ def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
     VerificationError: ONNX Runtime does not give the maps and boxes that PyTorch gives."""
     from spiketrack_deploy.engines.sim_threads import FLOAT_THREADS, threads
 
+    demand_dense(plan.priced.profile)
     clock, frames = Clock(tell), open_clip(plan.clip, plan.max_frames)
     with threads(plan.threads or FLOAT_THREADS):
         with clock.stage("checkpoint"):
@@ -130,13 +134,26 @@ def compare_onnx(model: DenseModel, path: Path, plan: Plan, frames: FrameSource)
     return {"schema": "spiketrack-dense-parity/1", "onnx": {**onnx, "rows": rows}, "experts": experts()}
 
 
-def price(layers: Sequence[DenseLayer], runs: int, plan: Plan) -> EnergyReport:
-    """Counts of every frame are the same; nothing is amortised."""
-    counted = [
+def counted(layers: Sequence[DenseLayer], runs: int) -> list[LayerCounts]:
+    """What ``runs`` frames count; every frame counts the same."""
+    return [
         LayerCounts(one.name, one.kind, one.block, {k: v * runs for k, v in one.counts.to_dict().items() if v}, runs)
         for one in layers
     ]
-    return assess({"frame": counted}, plan.priced.profile, {"frame": 1.0}, result="frame")
+
+
+def price(layers: Sequence[DenseLayer], runs: int, plan: Plan) -> EnergyReport:
+    """On the profile that was asked for; nothing is amortised. UsageError where it prices no dense network."""
+    return assess({"frame": counted(layers, runs)}, demand_dense(plan.priced.profile), {"frame": 1.0}, result="frame")
+
+
+def demand_dense(profile: Profile) -> Profile:
+    """The profile with its price of a dense network's multiply-accumulate; UsageError where it has none."""
+    found = as_dense(profile)
+    if found is None:
+        names = ", ".join(one.name for one in dense_profiles())
+        raise UsageError(f"{profile.name} prices no multiply-accumulate of a dense network; choose one of {names}")
+    return found
 
 
 def describe(model: DenseModel, experts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -149,6 +166,7 @@ def describe(model: DenseModel, experts: Sequence[Mapping[str, Any]]) -> dict[st
         "macs": total_macs(model.layers),
         "macs_by_part": by_part(model.layers),
         "bytes_float32": sum(layer.bytes_moved(4) for layer in model.layers),
+        "accelerators": [dense_twin(counted(model.layers, 1), one).to_dict() for one in dense_profiles()],
         "bytes_int8": sum(layer.bytes_moved(1) for layer in model.layers),
         "layers": [layer.to_dict() for layer in model.layers],
         "experts": list(experts),

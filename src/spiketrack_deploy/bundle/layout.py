@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.errors import InputError, UsageError, VerificationError
+from spiketrack_deploy.inputs.sources import DENSE as DENSE
 from spiketrack_deploy.inputs.sources import MANIFEST as MANIFEST
 from spiketrack_deploy.inputs.sources import PROGRAM as PROGRAM
 from spiketrack_deploy.inputs.untrusted import Entry, shown
@@ -25,7 +26,7 @@ from spiketrack_deploy.inputs.whole_folder import whole_folder
 SCHEMA = "spiketrack-bundle/1"
 VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
 NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
-DENSE, DENSE_ONNX = "dense.json", "model.onnx"
+DENSE_ONNX = "model.onnx"
 """Of a dense tracker's bundle, which has no program."""
 ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"
 BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "provenance.json"

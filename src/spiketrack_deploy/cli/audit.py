@@ -54,7 +54,8 @@ def audit_summary(result: Result) -> None:
         return
     for case in result["cases"]:
         _head(case)
-        _conventions(case)
+        if case["conventions"]:
+            _conventions(case)
         _chip(case)
         _dense(case)
         duel_table(case["duels"])
@@ -103,7 +104,7 @@ def _head(case: Result) -> None:
             f", mean spike value {case['mean_value']:.3f}, {case['rate']:.3f} spikes a position ({case['runs']} runs)"
         )
     else:
-        said += "; its spikes are not known"
+        said += "; its spikes are not known" if case["conventions"] else "; a dense network, without spikes"
     paper = f"; the paper says {si(case['paper_nj'] * 1e-9, 'J')} ({case['paper_source']})" if case["paper_nj"] else ""
     _line(said + paper)
 

@@ -39,6 +39,17 @@ def dense_profiles() -> tuple[Profile, ...]:
     return tuple(sorted(found, key=lambda p: ("dense_mac" in p.prices, p.name)))
 
 
+def as_dense(profile: Profile) -> Profile | None:
+    """``profile`` with the price of a dense network's multiply-accumulate, whatever it calls it, as its price of one
+    (``mac``): that of an accelerator, or of a convention with its memory traffic. None where it has none: a chip's
+    price of a multiply-accumulate is that of its image convolution."""
+    if profile.name not in {one.name for one in dense_profiles()} and "dense_mac" not in profile.prices:
+        return None
+    cost, known = dense_twin((), profile).mac, profile.prices.get("dense_mac") or profile.prices["mac"]
+    values = {"value": cost.nominal, "low": cost.low, "high": cost.high, "unit": "nJ"}
+    return profile.model_copy(update={"prices": {"mac": known.model_copy(update=values)}})
+
+
 def silenced(layers: Sequence[LayerCounts]) -> list[LayerCounts]:
     """The layers with every spike taken away; pixels stay, and streams."""
     return [

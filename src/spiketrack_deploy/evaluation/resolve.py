@@ -17,7 +17,14 @@ from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, 
 from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.inputs.progress import Tell
-from spiketrack_deploy.inputs.sources import ModelSource, find_frames, find_source, is_bundle, program_folder
+from spiketrack_deploy.inputs.sources import (
+    ModelSource,
+    demand_spiking,
+    find_frames,
+    find_source,
+    is_bundle,
+    program_folder,
+)
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
 from spiketrack_deploy.program.store import content_hash, load_program, save_program

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
+from spiketrack_deploy.energy.twins import as_dense
 from spiketrack_deploy.evaluation import metrics
 from spiketrack_deploy.evaluation.cost import Layers, cost_of
 from spiketrack_deploy.evaluation.run import Failure, Record
 from spiketrack_deploy.evaluation.store import SCHEMA
-from spiketrack_deploy.evaluation.subjects import Subject
+from spiketrack_deploy.evaluation.subjects import FLOAT, Subject
 from spiketrack_deploy.hardware.schema import Profile
 
 PROTOCOL = {
@@ -80,6 +81,7 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
         rows[sequence.name] = _row(sequence, record, frames)
     tallies = {name: r.tally for name, r in found.records.items() if r.tally is not None}
     subject = found.subject
+    priced = as_dense(profile) if subject.kind == FLOAT else profile
     return {
         "kind": subject.kind,
         "engine": subject.engine,
@@ -89,7 +91,7 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
         "failed": [{"sequence": f.sequence, "reason": f.reason} for f in found.failures],
         **_means(rows, list(scored.values())),
         "attributes": _attributes(dataset.sequences, rows),
-        "energy": cost_of(tallies, found.layers, profile) if tallies and found.layers else None,
+        "energy": cost_of(tallies, found.layers, priced) if tallies and found.layers and priced else None,
     }
 
 

@@ -15,7 +15,7 @@ from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.inputs.resources import find_clip, find_model, model_names
 from spiketrack_deploy.inputs.untrusted import first_line
 
-MANIFEST, PROGRAM = "MANIFEST.json", "program"
+MANIFEST, PROGRAM, DENSE = "MANIFEST.json", "program", "dense.json"
 """What makes a folder a bundle: its manifest, and the folder of its integer program."""
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
@@ -73,6 +73,14 @@ def program_folder(bundle: Path) -> Path:
 def is_bundle(path: Path) -> bool:
     """Whether ``path`` looks like a bundle, whole or not: a folder with a manifest or a program."""
     return path.is_dir() and ((path / MANIFEST).exists() or program_folder(path).is_dir())
+
+
+def demand_spiking(bundle: Path) -> None:
+    """InputError where a program of a dense tracker's bundle is asked for."""
+    if (bundle / DENSE).is_file():
+        raise InputError(
+            f"{bundle}: is a dense tracker's bundle without an integer program; track, energy, map and inspect take it"
+        )
 
 
 def model_files(path: Path) -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 from spiketrack_deploy.energy.report import EnergyReport
 from spiketrack_deploy.report import energy_sections, html
 from spiketrack_deploy.report.data import ClipFacts, joules, percent, thin
+from spiketrack_deploy.units import Interval
 
 Json = Mapping[str, Any]
 
@@ -62,6 +63,7 @@ def build(data: DenseReport, content_hash: str) -> str:
         ("subject", "Model and clip", _subject(data)),
         ("totals", "Energy of a frame", energy_sections.totals(data.energy)),
         ("parts", "What a frame multiplies and moves", _parts(data.described)),
+        ("accelerators", "On dense accelerators", _accelerators(data.described["accelerators"])),
         ("experts", "How the experts are used", _experts(data.described["experts"])),
         ("parity", "Is the exported step the tracker?", _parity(data.parity)),
         ("layers", "Layer by layer", energy_sections.layers(data.energy)),
@@ -98,6 +100,21 @@ def _parts(described: Json) -> str:
         f"{described['bytes_int8'] / 1e6:,.1f} MB in int8. dense.json has every layer."
     )
     return html.paragraph(words) + html.table(["part", "multiply-accumulates", "share"], rows)
+
+
+def _accelerators(twins: Sequence[Json]) -> str:
+    rows = [
+        (
+            twin["profile"],
+            *(joules(Interval.from_dict(twin[key])) for key in ("mac_nj", "energy_nj")),
+        )
+        for twin in twins
+    ]
+    words = (
+        "All multiply-accumulates of a frame at the price of each; what the price holds beside arithmetic stands in "
+        "the profile (spiketrack targets show NAME)."
+    )
+    return html.paragraph(words) + html.table(["prices", "a multiply-accumulate", "a frame"], rows)
 
 
 def _experts(experts: Sequence[Json]) -> str:

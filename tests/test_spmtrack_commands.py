@@ -1,0 +1,180 @@
+"""Every command on a dense tracker, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from _cli import contents
+from _evaluation import dataset
+
+from spiketrack_deploy.cli.commands import export_command, group
+from spiketrack_deploy.cli.main import run
+
+MODEL = "spmtrack-micro"
+Say = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs a command line with ``--json``: exit code, object, stderr."""
+
+    def command(*arguments: object, export: bool = False) -> tuple[int, dict[str, Any], str]:
+        capsys.readouterr()
+        words = [*map(str, arguments), "--json"]
+        code = run(export_command, "spiketrack-export", words) if export else run(group, "spiketrack", words)
+        told = capsys.readouterr()
+        return code, json.loads(told.out) if told.out.strip() else {}, told.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export for a processor."""
+    out = tmp_path_factory.mktemp("dense") / "bundle"
+    words = [MODEL, "--target", "cpu", "--max-frames", "12", "-o", str(out), "--quiet"]
+    assert run(export_command, "spiketrack-export", words) == 0
+    return out
+
+
+def test_an_export_holds_what_it_says(bundle: Path) -> None:
+    assert {path.name for path in bundle.iterdir()} == {
+        "MANIFEST.json", "model.onnx", "dense.json", "energy.json", "layers.csv", "parity.json", "boxes.csv",
+        "tracked.mp4", "report.html", "provenance.json",
+    }  # fmt: skip
+    dense, parity = (json.loads((bundle / name).read_text()) for name in ("dense.json", "parity.json"))
+    energy = json.loads((bundle / "energy.json").read_text())
+    assert dense["macs"] == sum(dense["macs_by_part"].values()) == sum(row["macs"] for row in dense["layers"])
+    assert energy["per_result"]["dynamic_nj"]["nominal"] == pytest.approx(dense["macs"] * 4.6e-3)
+    convention = energy["phases"]["frame"]["published_convention"]
+    assert convention["published_nj"] == convention["exact_nj"], (
+        "a layer without spikes is multiply-accumulates in both"
+    )
+    assert parity["onnx"]["frames"] == 10
+    assert parity["onnx"]["opset"] == 20
+    assert parity["onnx"]["worst"]["score"] < 1e-4
+    assert parity["onnx"]["worst"]["box_pixels"] < 0.1
+    assert 0.5 < parity["int8"]["mean_overlap"] <= 1
+    experts = dense["experts"]
+    assert len(experts) == 6 * dense["config"]["depth"]
+    assert all(np.isclose(sum(one["share"]), 1) and 0 < one["entropy"] <= np.log(4) + 1e-9 for one in experts)
+    report = (bundle / "report.html").read_text()
+    assert "How the experts are used" in report
+    assert "edge_tpu" in report
+    with (bundle / "boxes.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 12
+
+
+def test_a_second_export_has_the_same_content(bundle: Path, tmp_path: Path, say: Say) -> None:
+    out = tmp_path / "again"
+    code, found, _ = say(MODEL, "--target", "cpu", "--max-frames", 12, "-o", out, export=True)
+    assert code == 0
+    assert found["content_hash"] == json.loads((bundle / "MANIFEST.json").read_text())["content_hash"]
+
+
+def test_a_chip_of_spikes_gets_a_whole_table_and_exit_code_4(tmp_path: Path, say: Say, bundle: Path) -> None:
+    code, found, said = say(MODEL, "-o", tmp_path / "out", export=True)
+    assert code == 4
+    assert "does not fit loihi2" in said
+    assert not (tmp_path / "out").exists()
+    verdicts = {row["kind"]: row["verdict"] for row in found["kinds"]}
+    assert verdicts == {
+        "linear": "native", "live_product": "host", "softmax": "host", "layer_norm": "host", "activation": "microcode",
+        "scaling": "microcode",
+    }  # fmt: skip
+    assert {row["name"] for row in found["layers"]} >= {
+        "blocks.0.attn.qk",
+        "blocks.3.mlp.fc2.tmoe.B",
+        "patch_embed.proj",
+    }
+    assert found["chips_for_weights"] == 1
+    mapped = say("map", bundle)
+    assert mapped[0] == 4
+    assert {**mapped[1], "subject": ""} == {**found, "subject": ""}
+    assert {row["verdict"] for row in say("map", MODEL, "--target", "loihi1")[1]["layers"]} == {"host"}
+
+
+def test_track_model_and_bundle(bundle: Path, tmp_path: Path, say: Say) -> None:
+    code, found, _ = say("track", MODEL, "--max-frames", 12, "-o", tmp_path / "model")
+    assert code == 0
+    assert found["frames"] == 12
+    code, packed, _ = say("track", bundle, "--max-frames", 12, "-o", tmp_path / "bundle")
+    assert code == 0
+    assert packed["last_box"] == pytest.approx(found["last_box"], abs=0.1)
+
+
+def test_inspect_energy_and_audit(bundle: Path, say: Say) -> None:
+    model, packed = say("inspect", MODEL)[1], say("inspect", bundle)[1]
+    assert model["macs_by_part"] == packed["macs_by_part"]
+    assert packed["changed_files"] == []
+    code, priced, _ = say("energy", bundle)
+    assert code == 0
+    energies = {row["profile"]: row["dynamic_nj"]["nominal"] for row in priced["comparison"]["profiles"]}
+    assert energies["cmos45_int8"] == pytest.approx(model["macs"] * 0.23e-3)
+    assert energies["edge_tpu"] == pytest.approx(model["macs"] * 4.09e-3)
+    assert "loihi2" not in energies
+    code, _, said = say("energy", bundle, "--profile", "loihi2")
+    assert code == 2
+    assert "loihi2 prices no multiply-accumulate of a dense network; choose one of cmos45_fp32" in said
+    code, audit, _ = say("audit", bundle)
+    assert code == 0
+    assert audit["cases"][0]["dense_macs"] == model["macs"]
+
+
+def test_evaluate_beside_others(tmp_path: Path, say: Say) -> None:
+    data = dataset(tmp_path / "data")
+    code, found, said = say(
+        "evaluate", "--compare", MODEL, f"{MODEL}@int8", "static", data, "--profile", "cmos45_fp32", "--max-frames", 4,
+        "-o", tmp_path / "scores",
+    )  # fmt: skip
+    assert code == 0, said
+    energy = {label: tracker["energy"] for label, tracker in found["trackers"].items()}
+    assert energy["static"] is None
+    dense = energy[f"{MODEL}@float"]
+    assert dense["main"] == "frame"
+    assert dense["per_frame_nj"]["nominal"] == pytest.approx(say("inspect", MODEL)[1]["macs"] * 4.6e-3)
+    assert "accuracy_energy.svg" in found["pictures"]
+    code, found, _ = say("evaluate", MODEL, data, "--max-frames", 3, "-o", tmp_path / "unpriced")
+    assert code == 0
+    assert found["trackers"][f"{MODEL}@float"]["energy"] is None, "no chip of spikes runs it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("evaluate", f"{MODEL}@sim", "DATA"), 2, "is a dense tracker without an integer program"),
+        (("evaluate", "spiketrack-nano@int8", "DATA"), 2, "is a spiking tracker"),
+        (("simulate", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
+        (("verify", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
+        (("evaluate", "BUNDLE", "DATA"), 3, "is a dense tracker's bundle without an integer program"),
+        (("map", MODEL, "--target", "cpu"), 3, "no family"),
+    ],
+)
+def test_what_a_dense_tracker_cannot_do_is_one_sentence(
+    arguments: tuple[str, ...], code: int, words: str, bundle: Path, tmp_path: Path, say: Say
+) -> None:
+    data = dataset(tmp_path / "data")
+    found = say(*({"DATA": data, "BUNDLE": bundle}.get(word, word) for word in arguments))
+    assert found[0] == code, found
+    assert words in found[2]
+    assert found[2].count("\n") == 1
+
+
+def test_a_changed_bundle_is_refused(bundle: Path, tmp_path: Path, say: Say) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    data = json.loads((copy / "dense.json").read_text())
+    data["layers"][3]["macs"] += 1
+    (copy / "dense.json").write_text(json.dumps(data))
+    before = contents(copy)
+    code, _, said = say("map", copy)
+    assert code == 5
+    assert "dense.json" in said
+    assert contents(copy) == before
