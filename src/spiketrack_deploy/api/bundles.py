@@ -22,7 +22,7 @@ from spiketrack_deploy.api.results import (
     VerifyResult,
 )
 from spiketrack_deploy.bundle import layout
-from spiketrack_deploy.errors import EngineError, UsageError
+from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
@@ -309,15 +309,24 @@ def energy(folder: Place, profiles: Sequence[str] = (), measured: Place | None =
     from spiketrack_deploy.energy.twins import dense_profiles
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.resources import profile_names
+    from spiketrack_deploy.inputs.sources import demand_spiking
     from spiketrack_deploy.trackers.published import published
 
     folder = Path(folder)
     layout.check_bundle(folder)
     recorded = recorded_counts(folder / layout.ENERGY)
+    if measured is not None:
+        demand_spiking(folder)
     beside = _beside(folder, recorded, Path(measured)) if measured is not None else None
     if beside and not profiles:
         profiles = [beside["target"]]
-    loaded = [resolve_target(name).profile for name in profiles or default_profiles(profile_names())]
+    dense = layout.is_dense(folder)
+    names = [one.name for one in dense_profiles()] if dense else default_profiles(profile_names())
+    loaded = [resolve_target(name).profile for name in profiles or names]
+    if dense:
+        from spiketrack_deploy.bundle.dense import demand_dense
+
+        loaded = [demand_dense(one) for one in loaded]
     priced = [reprice(recorded, profile) for profile in loaded]
     reports = [report.to_dict() for report in priced]
     keys = ("profile", "per_result", "phases", "static", "unpriced", "assumptions")

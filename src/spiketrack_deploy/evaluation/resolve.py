@@ -66,6 +66,7 @@ class Resolver:
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
         if FLOAT in engines or INT8 in engines:
             raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
+        demand_spiking(path)
         program = load_program(program_folder(path))
         identity = {"program": content_hash(program)}
         # A program's hash covers integers alone; what the host does with them is part of a result too.
