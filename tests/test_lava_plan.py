@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import mmap
 import os
 import sys
@@ -14,11 +13,12 @@ import numpy as np
 import pytest
 from _lava import chain_inputs, chain_program
 from _programs import random_inputs, random_program, tracker_program
+from _steps import step_program
 
 from spiketrack_deploy.engines import lava_interpreter
 from spiketrack_deploy.engines.lava_worker import frames
 from spiketrack_deploy.engines.lava_worker.frames import Channel
-from spiketrack_deploy.engines.lava_worker.plan import LOAD, SINK, SOURCE, cyclic, make_plan
+from spiketrack_deploy.engines.lava_worker.plan import LOAD, REPORT, SINK, SOURCE, cyclic, make_plan
 from spiketrack_deploy.engines.lava_worker.segment import Fault, Segment, check_range, describe, weighted_sum
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.ops import conv
@@ -85,15 +85,12 @@ def test_a_block_named_as_a_fixed_process_is_renamed() -> None:
     assert list(plan.segments) == ["source#1", "body", "sink#1"]
 
 
-def test_a_state_that_its_own_phase_reads_is_refused() -> None:
-    """Processes without delay cannot hand a value to themselves."""
-    program = random_program(1)
-    name, state = next(iter(program.states.items()))
-    template = program.phases["template"]
-    own = dataclasses.replace(template, inputs={**template.inputs, name: state.spec})
-    mixed = dataclasses.replace(program, phases={**program.phases, "template": own})
-    with pytest.raises(EngineError, match=rf"template reads and writes state {name}"):
-        make_plan(mixed)
+def test_a_state_that_its_own_phase_reads_sends_the_old_and_reports_the_new() -> None:
+    """Its Process feeds the readers before it is rewritten; what it then holds goes to the sink by another name."""
+    plan = make_plan(step_program(0))
+    assert {p.value for p in plan.outputs("membrane")} == {"membrane", REPORT + "membrane"}
+    assert [p.value for p in plan.inputs("membrane")] == ["membrane", "left"], "loaded, then written"
+    assert REPORT + "membrane" in {p.value for p in plan.inputs(SINK)}
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -57,7 +57,8 @@ CONVS: dict[str, tuple[bool, dict[str, Any]]] = {
     "plain": (True, {}),
     "a kernel for every step": (True, {"shared": 2}),
     "a kernel too many": (False, {"shared": 3}),
-    "weights of 16 bits": (False, {"dtype": np.int16}),
+    "weights of 16 bits": (True, {"dtype": np.int16}),
+    "weights of 32 bits": (False, {"dtype": np.int32}),
     "groups that do not fit the inputs": (False, {"per_group": 3}),
     "groups that do not divide the outputs": (False, {"outputs": 5}),
     "the largest shift": (True, {"shift": 24}),
@@ -234,7 +235,8 @@ UNITS = Program({}, {"three": np.zeros(3, np.int8), "real": np.zeros(3)})
         (True, TensorSpec("image", (1, 3), top=255)),
         (False, TensorSpec("image", (1, 3), top=256)),
         (False, TensorSpec("spikes", (1, 3))),
-        (False, TensorSpec("stream", (1, 3), top=1)),
+        (True, TensorSpec("stream", (1, 3), top=1)),
+        (False, TensorSpec("logits", (1, 3), top=1)),
     ],
 )
 def test_values(legal: bool, spec: TensorSpec) -> None:

@@ -277,8 +277,9 @@ def build_model(program: Program, branch_name: str, all_outputs: bool = False) -
     """The ``onnx.ModelProto`` of one phase.
 
     Inputs: the phase's, an image uint8, all others int32 (a ``memory.<i>`` ``[T,heads,d,dv]`` in 1/16), the states that
-    it reads among them. Outputs: the phase's public names (:func:`output_name`), int32; with ``all_outputs`` every operation's value besides, int32, named ``value:<operation>``. Metadata:
-    the program's hash, and the real value of one integer of every output channel. EngineError: onnx is missing, or
+    it reads among them. Outputs: the phase's public names (:func:`output_name`), int32; with ``all_outputs``
+    every operation's value besides, int32, named ``value:<operation>``. Metadata: the program's hash, and the real
+    value of one integer of every output channel. EngineError: onnx is missing, or
     an operation has no ONNX form; InputError: no such phase.
     """
     if branch_name not in program.phases:

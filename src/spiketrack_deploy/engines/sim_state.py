@@ -1,8 +1,9 @@
 """Exact PyTorch kernels of neurons, delay lines and graded messages: whole numbers in float64.
 
 This module decides how the simulator computes the operations of ``program.ops.state``, ``message`` and
-``sigma_delta``; it must not know phases or counts, and shares no arithmetic with them. A membrane times a decay needs 36 bits, a message
-times a factor 44: a float64 holds both, and dividing by a power of two loses nothing before it is truncated.
+``sigma_delta``; it must not know phases or counts, and shares no arithmetic with them. A membrane times a decay needs
+36 bits, a message times a factor 44: a float64 holds both, and dividing by a power of two loses nothing before it is
+truncated.
 """
 
 from __future__ import annotations

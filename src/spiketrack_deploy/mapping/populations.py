@@ -139,7 +139,9 @@ class _Builder:
         if (source, 0) in self.index:
             self.index[op.name, 0] = self.index[source, 0]
         else:
-            self._connect(line, "identity", source, 0, self._new(op.name, op.name, op.block, "relay", self._shape(op), 0))
+            self._connect(
+                line, "identity", source, 0, self._new(op.name, op.name, op.block, "relay", self._shape(op), 0)
+            )
 
     def _reorder(self, op: Op) -> None:
         target = self._new(op.name, op.name, op.block, "relay", self._shape(op), 0)
@@ -163,9 +165,11 @@ class _Builder:
                 self._connect(op, "host", name, t, target)
 
     def _fused(self, op: Op) -> bool:
-        """Whether the one reader's neurons can sum this stream; an integrator is in its neuron unless others read it."""
+        """Whether the one reader's neurons can sum this stream; an integrator is inside unless read elsewhere."""
         if op.kind == "integrate":
-            return not has_neurons(op) and all(r.kind in ("fire", "reset", "integrate") for r in self.readers.get(op.name, ()))
+            return not has_neurons(op) and all(
+                r.kind in ("fire", "reset", "integrate") for r in self.readers.get(op.name, ())
+            )
         readers = self.readers.get(op.name, [])
         if len(readers) != 1 or op.name in self.phase.outputs.values():
             return False

@@ -92,7 +92,8 @@ def _settled(program: Program, phase: Phase, bounds: Mapping[str, Bound], growin
 
 def state_bounds(program: Program) -> dict[str, Bound]:
     """Bound of every state, whatever has happened before. A state that never stops growing gets a bound that no
-    accumulator holds."""
+    accumulator holds; what depends on it is bounded with that."""
+    beyond = 2 ** (program.width + 1)
     found: dict[str, Bound] = {}
     for name, state in program.states.items():
         initial = _initial(program, state)
@@ -107,19 +108,20 @@ def state_bounds(program: Program) -> dict[str, Bound]:
             here = set()
             for public, value in phase.outputs.items():
                 if public in program.states:
-                    hull = _hull(found.get(public), bounds[value])
+                    hull = _within(_hull(found.get(public), bounds[value]), beyond)
                     if not _same(found.get(public), hull):
                         found[public] = hull
                         here.add(public)
             for public, bound in _settled(program, phase, bounds, here).items():
-                found[public] = _hull(found[public], bound)
+                found[public] = _within(_hull(found[public], bound), beyond)
             grown |= here
         if not grown:
             return found
-        if any(int(np.abs(found[name]).max()) > 2 ** (program.width + 8) for name in grown):
-            break
-    beyond = 2 ** (program.width + 1)
     return found | {name: bound_of(-beyond, beyond) for name in grown}
+
+
+def _within(bound: Bound, most: int) -> Bound:
+    return np.maximum(bound[0], -most), np.minimum(bound[1], most)
 
 
 def prove_ranges(program: Program) -> dict[str, list[RangeEntry]]:

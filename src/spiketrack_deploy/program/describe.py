@@ -21,7 +21,8 @@ def has_neurons(op: Op) -> bool:
 
 
 def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:
-    """Operations by kind, blocks in order, neurons (elements that fire or are read out, all time steps), memory words read or written."""
+    """Operations by kind, blocks in order, neurons (elements that fire or are read out, all time steps), memory words
+    read or written."""
     neurons = sum(phase.values[op.name].size for op in phase.ops if has_neurons(op))
     return {
         "operations": len(phase.ops),

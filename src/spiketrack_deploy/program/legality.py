@@ -85,6 +85,8 @@ def _row_defect(op: Op, row: OpKind, arrays: Arrays, specs: Sequence[TensorSpec]
     wanted = specs[0].kind if row.output == "same" else row.output
     if output.kind != wanted or (row.output == "same" and output.top != specs[0].top):
         return f"writes {output.kind}, a {op.kind} writes {wanted}"
+    if output.kind == "stream" and output.top and row.output != "same":
+        return f"has a largest level of {output.top}; only a stream that comes from outside has one"
     for name, (least, most) in row.attrs.items():
         if not least <= op.attrs[name] <= most:
             return f"has {name} {op.attrs[name]}; it must be {least} to {most}"

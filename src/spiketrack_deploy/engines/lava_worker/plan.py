@@ -4,7 +4,8 @@ This module decides the cut of a program into Processes: one per block of the ne
 block occurs, and one per state. It must not know Lava, nor how an operation computes. Within one step (one phase) the
 graph of Processes has no cycle, since no Process delays. A block that would close one is cut into consecutive segments
 ``block#1``, ``block#2``. A state, written in one phase and read in another, joins their modes. Where a phase reads and
-writes it, it sends what it holds before it takes the new content: that loop runs through the state, never within a step.
+writes it, it sends what it holds before it takes the new content: that loop runs through the state, never within a
+step.
 """
 
 from __future__ import annotations

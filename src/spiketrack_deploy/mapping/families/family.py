@@ -101,7 +101,10 @@ def integrator(graded: str, readout: str = "microcode") -> Rule:
         if op.attrs["readout"]:
             return readout, graded
         if op.attrs["shift"] not in (0, LEAK_SHIFT):
-            return "microcode", f"a membrane of {op.attrs['shift']} fraction bits; the chip's own neuron has {LEAK_SHIFT}"
+            return (
+                "microcode",
+                f"a membrane of {op.attrs['shift']} fraction bits; the chip's own neuron has {LEAK_SHIFT}",
+            )
         return "native", "current or voltage of a leaky neuron with 12-bit decays"
 
     return rule

@@ -55,12 +55,13 @@ def bound_of(low: AnyArray | int, high: AnyArray | int) -> Bound:
 class OpKind:
     """One kind of operation.
 
-    ``inputs``, ``output``: kinds of value; ``a|b``: either; ``same``: that of the first input, with its largest level. ``roles``: its arrays (``?`` marks optional ones). ``attrs``: name -> least
-    and largest legal value. ``equation``, ``text``: what the documents print. ``inputs_legal`` is asked before the
-    shape rule, ``arrays_legal`` after it. ``bound``: of the output, partial sums included; ``accumulator``: of what is
-    held inside where that is more (a membrane). ``settled``: what a state comes to at most that this operation reads as
-    its first input and writes, given bounds of its inputs and what is added on the way back. ``rank``: axes of its values. ``weighted``: has synapses of its own,
-    weights that a chip must store.
+    ``inputs``, ``output``: kinds of value; ``a|b``: either; ``same``: that of the first input, with its largest level.
+    ``roles``: its arrays (``?`` marks optional ones). ``attrs``: name -> least and largest legal value. ``equation``,
+    ``text``: what the documents print. ``inputs_legal`` is asked before the shape rule, ``arrays_legal`` after it.
+    ``bound``: of the output, partial sums included; ``accumulator``: of what is held inside where that is more (a
+    membrane). ``settled``: what a state comes to at most that this operation reads as its first input and writes, given
+    bounds of its inputs and what is added on the way back. ``rank``: axes of its values. ``weighted``: has synapses of
+    its own, weights that a chip must store.
     """
 
     name: str

@@ -22,6 +22,7 @@ from spiketrack_deploy.program.types import DECAY_BITS, AnyArray, Arrays, IntArr
 
 LARGEST_LIMIT = 2**31 - 1
 MOST_SPIKES = 255
+_FAR = 2**40
 
 
 def clip(y: IntArray, limit: int) -> IntArray:
@@ -90,12 +91,14 @@ def _integrate_accumulator(op: Op, arrays: Arrays, inputs: Sequence[Bound], spec
 
 
 def _settled(op: Op, arrays: Arrays, inputs: Sequence[Bound], extra: Bound) -> Bound:
-    """What the state comes to at most: ``S = S d + x + extra`` has ``S = (x + extra) / (1 - d)``; nothing for d = 1."""
+    """What the state comes to at most: ``S = S d + x + extra`` has ``S = (x + extra) / (1 - d)``; with d = 1 it comes
+    to the limit, or anywhere."""
     low, high = _driven(op, arrays, inputs[1])
     keep = (1 << DECAY_BITS) - per_channel(arrays["decay"])[1]
     sums = np.minimum(low + extra[0], 0), np.maximum(high + extra[1], 0)
     rest = np.maximum(keep, 1)
-    far = [np.where(keep > 0, -(-(np.abs(end) << DECAY_BITS) // rest) + 1, 0) for end in sums]
+    anywhere = np.where(keep > 0, 0, _FAR)
+    far = [-(-(np.abs(end) << DECAY_BITS) // rest) + 1 + np.where(end != 0, anywhere, 0) for end in sums]
     return _clipped(op, -far[0], far[1])
 
 
@@ -109,7 +112,8 @@ def _integrate_legal(op: Op, arrays: Arrays, specs: Specs, output: TensorSpec) -
 def fire(op: Op, arrays: Arrays, x: Sequence[IntArray]) -> IntArray:
     """``#{k < most: v >= first + k * step}``."""
     first, step = (arrays[role].astype(np.int64) for role in ("first", "step"))
-    return np.clip((x[0] - first) // step + 1, 0, op.attrs["most"])
+    n: IntArray = np.clip((x[0] - first) // step + 1, 0, op.attrs["most"])
+    return n
 
 
 def _fire_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:
