@@ -183,7 +183,7 @@ def duel_table(duels: Sequence[Result], layers: bool = True) -> None:
                 joules(whole["dense_nj"]),
                 "spiking" if whole["spiking_wins"] else "dense",
                 f"{whole['rate']:.3f}",
-                _crossover(whole),
+                whole["spiking_wins_below"],
                 f"{duel['layers_lost']} of {len(duel['layers'])}",
             )
         )
@@ -198,15 +198,6 @@ def duel_table(duels: Sequence[Result], layers: bool = True) -> None:
     )
 
 
-def _crossover(row: Result) -> str:
-    found = row["crossover_rate"]
-    if found is None:
-        return "spikes cost nothing"
-    if found["low"] == found["high"]:
-        return f"{found['nominal']:.3f}"
-    return f"{found['nominal']:.3f} [{found['low']:.3f} .. {found['high']:.3f}]"
-
-
 def _layers(duels: Sequence[Result]) -> None:
     """The layers that spike most above the limit, under each pair."""
     open_ones = [duel for duel in duels if 0 < duel["layers_lost"] < len(duel["layers"])]
@@ -217,7 +208,9 @@ def _layers(duels: Sequence[Result]) -> None:
         for row in duel["layers"]:
             found[row["name"]].append(row)
     worst = sorted(found, key=lambda name: -max(_excess(row) for row in found[name]))[:_FEW]
-    rows = [(name, f"{found[name][0]['rate']:.3f}", *(_crossover(row) for row in found[name])) for name in worst]
+    rows = [
+        (name, f"{found[name][0]['rate']:.3f}", *(row["spiking_wins_below"] for row in found[name])) for name in worst
+    ]
     pairs = (f"{short(d['spiking_profile'])} / {short(d['dense']['profile'])}" for d in open_ones)
     _table(
         f"Spiking wins below, layer by layer, where it is not one-sided: the {len(rows)} layers furthest above",

@@ -89,6 +89,15 @@ class Crossing:
         return found * self.rate if found else None
 
     @property
+    def limit(self) -> str:
+        """The crossover in words."""
+        found = self.crossover
+        if found is None:
+            return "spikes cost nothing"
+        band = f" [{found.low:.3f} .. {found.high:.3f}]" if found.low != found.high else ""
+        return f"{found.nominal:.3f}{band}"
+
+    @property
     def wins(self) -> bool:
         """Whether the spiking network costs less at the counted rate, nominal."""
         return self.counted.nominal < self.dense.nominal
@@ -103,6 +112,7 @@ class Crossing:
             "silent_nj": self.silent.to_dict(),
             "dense_nj": self.dense.to_dict(),
             "crossover_rate": crossover.to_dict() if crossover else None,
+            "spiking_wins_below": self.limit,
             "spiking_wins": self.wins,
         }
 

@@ -12,6 +12,7 @@ from spiketrack_deploy.energy.conventions import ConventionLayer
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.pricing import CAUSES, LayerEnergy, priced_causes
 from spiketrack_deploy.energy.report import EnergyReport, PhaseEnergy
+from spiketrack_deploy.energy.twins import duels
 from spiketrack_deploy.hardware.schema import Price
 from spiketrack_deploy.report import html, pictures
 from spiketrack_deploy.report.data import how_often, joules, nominal, percent, thin
@@ -140,7 +141,34 @@ def yardsticks(energy: EnergyReport) -> str:
         "They are not predictions for a chip."
     )
     table = html.table(head, listed, sortable=True, scroll=True)
-    return html.paragraph(note) + html.table(["yardstick", "energy"], rows) + table
+    return html.paragraph(note) + html.table(["yardstick", "energy"], rows) + _duels(phase) + table
+
+
+def _duels(phase: PhaseEnergy) -> str:
+    """The network against its dense twin on equal terms, and the spike rate at which both cost the same."""
+    rows: list[tuple[Any, ...]] = []
+    for found in duels(phase.counts, phase.profile):
+        whole, crossover = found.whole, found.whole.crossover
+        below = html.Cell(whole.limit, crossover.nominal if crossover else -1.0)
+        names = (found.spiking, found.twin.profile, "spiking" if whole.wins else "dense")
+        costs = (html.number(cost.nominal, joules(cost)) for cost in (whole.counted, whole.dense))
+        rows.append((*names, *costs, html.number(whole.rate, f"{whole.rate:.3f}"), below, f"{found.lost}"))
+    head = [
+        "spiking under",
+        "dense under",
+        "wins",
+        "spiking",
+        "dense",
+        "spikes a position",
+        "wins below",
+        "layers lost",
+    ]
+    words = (
+        "The same network with every multiply-accumulate done, on equal terms: arithmetic, with the same memory "
+        "traffic; accelerators (what they drew) stand against the spiking network on this profile (dynamic). A limit above 1 is "
+        "no limit."
+    )
+    return "<h3>Spiking against quantised</h3>" + html.paragraph(words) + html.table(head, rows)
 
 
 def _convention_row(row: ConventionLayer) -> list[Any]:

@@ -16,6 +16,8 @@ GUIDE: tuple[tuple[str, str], ...] = (
     ("relays", "Graded messages by which one population of the residual stream hands its values to the next."),
     ("dense MACs", "Multiply-accumulates of the same layer as an ordinary network, padding taps counted as the literature does."),
     ("published convention", "0.9 pJ x dense MACs x mean spike value per layer, as in arXiv 2602.23963; the exact count beside it uses the same price and the spikes that really happened."),
+    ("spiking wins below", "Spikes over positions that could spike, at which the spiking network and its dense twin cost the same under one pair of prices: spikes added or taken away evenly, with their values and fan-outs as counted. Above 1 it always wins, at 0 even a silent network costs more."),
+    ("the network's picture", "A box is a block, a line the messages that one block reads of another in a mean run; dashed boxes are images and states that enter from outside the phase. A click lists the layers of a block. Cores: those that hold a part of it, so that neighbours who share a core both count it."),
     ("mismatch", "Share of NI-LIF spikes (0..4) of the integer program that differ from the float64 tracker's. Teacher-forced: every layer reads the float tracker's own spikes, so the error is that layer's alone. Free-running: errors accumulate."),
     ("SQNR", "Signal-to-quantisation-noise ratio of a convolution's output on the calibration frames: 6 dB are one bit."),
     ("exponents", "A weight is an int8 number times 2 to the minus exponent, one exponent per output channel, chosen on the calibration frames."),
