@@ -165,8 +165,8 @@ def _duels(phase: PhaseEnergy) -> str:
     ]
     words = (
         "The same network with every multiply-accumulate done, on equal terms: arithmetic, with the same memory "
-        "traffic; accelerators (what they drew) stand against the spiking network on this profile (dynamic). A limit above 1 is "
-        "no limit."
+        "traffic; accelerators (what they drew) stand against the spiking network on this profile (dynamic). A limit "
+        "above 1 is no limit."
     )
     return "<h3>Spiking against quantised</h3>" + html.paragraph(words) + html.table(head, rows)
 
