@@ -172,7 +172,7 @@ def main() -> None:
 def keep(model: Any, average: Any, run: Path, history: Any) -> None:
     own = {key: value.clone() for key, value in model.state_dict().items()}
     model.load_state_dict(average)
-    save_spmtrack(model, run / "model.safetensors")
+    save_spmtrack(model, run / "model.safetensors", half=True)
     model.load_state_dict(own)
     (run / "history.json").write_text(json.dumps(history, indent=1) + "\n")
 

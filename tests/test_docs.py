@@ -8,7 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 from test_imports import MAY_KNOW
@@ -32,20 +32,21 @@ def operation_table() -> str:
 def result_table() -> str:
     """The results of the verbs as Markdown."""
     lines = ["| verb | returns | keys |", "| --- | --- | --- |"]
-    for verb, result in results().items():
+    for verb, result in results():
         keys = ", ".join(f"`{key}`" for key in get_type_hints(result))
         text = " ".join((result.__doc__ or "").replace("``", "`").split())
         lines.append(f"| `{verb}` | {text} | {keys} |")
     return "\n".join(lines) + "\n"
 
 
-def results() -> dict[str, type]:
-    """Verb -> the type of what it returns, of all functions of the api that return one."""
-    found = {}
+def results() -> list[tuple[str, type]]:
+    """Verb and each type that it may return, of all functions of the api that return one."""
+    found = []
     for name in api.__all__:
         hint = get_type_hints(getattr(api, name)).get("return") if inspect.isfunction(getattr(api, name)) else None
-        if getattr(hint, "__module__", None) == api_results.__name__:
-            found[name] = hint
+        for one in get_args(hint) or (hint,):
+            if getattr(one, "__module__", None) == api_results.__name__:
+                found.append((name, one))
     return found
 
 

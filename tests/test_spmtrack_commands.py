@@ -61,7 +61,8 @@ def test_an_export_holds_what_it_says(bundle: Path) -> None:
     assert parity["onnx"]["opset"] == 20
     assert parity["onnx"]["worst"]["score"] < 1e-4
     assert parity["onnx"]["worst"]["box_pixels"] < 0.1
-    assert 0.5 < parity["int8"]["mean_overlap"] <= 1
+    assert 0.5 < parity["int8"]["same_crops_overlap"] <= 1
+    assert 0 < parity["int8"]["same_crops_score"] < 0.5
     experts = dense["experts"]
     assert len(experts) == 6 * dense["config"]["depth"]
     assert all(np.isclose(sum(one["share"]), 1) and 0 < one["entropy"] <= np.log(4) + 1e-9 for one in experts)

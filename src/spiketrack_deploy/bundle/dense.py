@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,13 @@ def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
             model.export_onnx(folder / layout.DENSE_ONNX)
             found = compare_onnx(model, folder / layout.DENSE_ONNX, plan, frames)
         with clock.stage("int8"):
-            int8, int8_seconds = _followed(model.network(INT8), plan, frames, tell, "int8 tracker")
+            quantised = model.network(INT8)
+            int8, int8_seconds = _followed(quantised, plan, frames, tell, "int8 tracker")
+            pair = Beside(model.network(), quantised)
+            _followed(pair, plan, open_clip(plan.clip, PARITY_FRAMES + 1), None, "")
     found["int8"] = {
         "mean_overlap": float(overlaps([s.box for s in int8], [s.box for s in steps]).mean()),
+        **pair.found(),
         "seconds_per_frame": int8_seconds,
         "float32_seconds_per_frame": seconds,
     }
@@ -90,6 +95,35 @@ def _followed(
     begin = time.perf_counter()
     steps = follow(network, frames, plan.clip.init, what, tell)
     return steps, (time.perf_counter() - begin) / len(steps)
+
+
+class Beside:
+    """Two networks on the same crops, each with its own state; the loop follows the first."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._pair, self.config, self.loop = (first, second), first.config, first.loop
+        self._score: list[float] = []
+        self._overlap: list[float] = []
+
+    def start(self) -> Any:
+        return [one.start() for one in self._pair]
+
+    def reference(self, crop: Any, cells: Any) -> Any:
+        return [one.reference(crop, cells) for one in self._pair]
+
+    def search(self, crop: Any, references: Any, state: Any) -> Any:
+        a, b = (one.search(crop, [ready[i] for ready in references], state[i]) for i, one in enumerate(self._pair))
+        self._score.append(float(np.sqrt(((a.score - b.score) ** 2).mean()) / max(float(a.score.std()), 1e-12)))
+        cell = int(a.score.argmax())
+        first, second = (maps.boxes.reshape(-1, 4)[cell] for maps in (a, b))
+        first, second = (np.concatenate([box[:2], box[2:] - box[:2]]) for box in (first, second))
+        self._overlap.append(float(overlaps(first, second)[0]))
+        return replace(a, state=[a.state, b.state])
+
+    def found(self) -> dict[str, float]:
+        """Means over frames of the same crops: rms difference of the scores over their spread, and how much the boxes
+        of the best cell overlap."""
+        return {"same_crops_score": float(np.mean(self._score)), "same_crops_overlap": float(np.mean(self._overlap))}
 
 
 def compare_onnx(model: DenseModel, path: Path, plan: Plan, frames: FrameSource) -> dict[str, Any]:

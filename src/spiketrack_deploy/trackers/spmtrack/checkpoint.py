@@ -86,13 +86,17 @@ def with_backbone(files: tuple[Path, ...]) -> tuple[Path, ...]:
     return (*files, chosen[0]) if len(chosen) == 1 else files
 
 
-def save_spmtrack(model: SpmTrack, path: Path) -> None:
-    """One full ``.safetensors`` file with the configuration in its metadata; the same model gives the same bytes."""
+def save_spmtrack(model: SpmTrack, path: Path, half: bool = False) -> None:
+    """One full ``.safetensors`` file with the configuration in its metadata; the same model gives the same bytes.
+
+    ``half``: rounded to float16, half the size; what is read back are these rounded values."""
     from safetensors.torch import save
 
     if path.suffix != ".safetensors":
         raise InputError(f"models are saved as .safetensors, not as {path.name}")
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if half:
+        tensors = {key: value.half() for key, value in tensors.items()}
     write_whole(path, save(tensors, metadata={CONFIG_KEY: json.dumps(model.config.to_dict(), sort_keys=True)}))
 
 
