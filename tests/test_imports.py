@@ -25,7 +25,7 @@ HEAVY = (
 MAY_IMPORT = {
     "torch": ("trackers", "frontends.spiketrack.source", "nir_graph", "engines.sim", "training"),
     "nir": (),  # the tests alone compare with it
-    "h5py": ("nir_graph",),
+    "h5py": ("nir_graph", "frontends.netx.write"),
     "onnx": ("engines.sim", "engines.onnx", "report.onnx", "trackers.spmtrack.onnx"),
     "onnxruntime": ("engines.sim", "engines.onnx", "trackers.spmtrack.onnx"),
     "numba": ("engines.sim_jit",),

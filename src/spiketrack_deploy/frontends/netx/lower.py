@@ -40,8 +40,8 @@ def lower_netx(network: NetxNetwork, timing: str = "lava", top: int = 1, width: 
     """The program of a network, phase ``step``, input ``input``; ``width``: 24 bits, or 32 for sigma-delta neurons.
 
     An input layer takes integers in the unit of its neurons' bias; without one, spikes up to ``top`` enter. Outputs:
-    ``output``, what the last layer sends; ``membrane``, of a last CUBA layer the voltage before its reset. Trace values:
-    ``NAME.v``, ``NAME.u``, ``NAME.spikes``, ``NAME.sigma``, ``NAME.message`` for every layer.
+    ``output``, what the last layer sends; ``membrane``, of a last CUBA layer the voltage before its reset. Trace
+    values: ``NAME.v``, ``NAME.u``, ``NAME.spikes``, ``NAME.sigma``, ``NAME.message`` for every layer.
     """
     graded = any(layer.neuron.kind == "sdnn" for layer in network.layers)
     builder = _Builder(network, timing, top, width or (32 if graded else 24))
@@ -114,7 +114,8 @@ class _Builder:
         if layer.kind == "dense" and shape[2:] != (1, 1):
             spec = self.spec(source)
             flat = TensorSpec(spec.kind, (1, spec.size, 1, 1), top=spec.top)
-            source = self.add(f"{layer.name}.flat", "reshape", (source,), flat, {"channels": spec.size, "height": 1, "width": 1})  # fmt: skip
+            sizes = {"channels": spec.size, "height": 1, "width": 1}
+            source = self.add(f"{layer.name}.flat", "reshape", (source,), flat, sizes)
         if layer.delay is None:
             parts = [self._weighted(layer, f"{layer.name}.sum", source, layer.weight, None)]
         else:
@@ -197,7 +198,8 @@ class _Builder:
         spec, scale = TensorSpec("stream", (1, *layer.shape)), STATE
         if layer.kind == "input":
             # Pixels have no state to add up; their unit is that of a message.
-            sigma = self.add(f"{layer.name}.sigma", "rescale", (drive,), spec, {"shift": 0, "limit": 0}, factor=_one(1 << FRACTION, np.int32))  # fmt: skip
+            attrs, factor = {"shift": 0, "limit": 0}, _one(1 << FRACTION, np.int32)
+            sigma = self.add(f"{layer.name}.sigma", "rescale", (drive,), spec, attrs, factor=factor)
             scale = FRACTION
         else:
             held = self.state(f"{layer.name}.sigma.held", spec)
@@ -213,7 +215,7 @@ class _Builder:
         attrs = {
             "rectified": int(layer.kind != "input"),
             "shift": shift,
-            "limit": self._largest_message(layer) << shift,
+            "limit": min(self._largest_message(layer) << shift, 2 ** (self.width - 1) - 1),
         }
         both = {"bias": _per_channel(layer.bias, STATE), "threshold": _one(layer.neuron.threshold << scale, np.int32)}
         self.message = self.add(f"{layer.name}.message", "change", (sigma, told), spec, attrs, **both)

@@ -144,8 +144,8 @@ class _Reader(SafeFile[NetxNetwork]):
             return DEFAULT
         threshold = self._number(items, "vThMant", 0, 1 << 18)
         if self._word(items["type"]) != "SDNN":
-            decays = [self._number(items, name, 0, 4096) for name in ("iDecay", "vDecay")]
-            return Neuron("cuba", threshold, *decays)
+            current, voltage = (self._number(items, name, 0, 4096) for name in ("iDecay", "vDecay"))
+            return Neuron("cuba", threshold, current, voltage)
         if "activation" in items and self._word(items["activation"]) != "relu":
             raise self.fail("has an activation other than relu; netx builds relu whatever it is")
         return Neuron("sdnn", threshold, sigma="sigma_output" in items)
@@ -273,7 +273,7 @@ class _Reader(SafeFile[NetxNetwork]):
         return weight.reshape(outputs, -1)
 
     def _delay(self, items: dict[str, Item], shape: tuple[int, ...]) -> IntArray | None:
-        """Steps ``[O, I]``: one number, one an output, one an input, or one a synapse, in netx's order of precedence."""
+        """Steps ``[O, I]``: one number, one an output, one an input, or one a synapse, in netx's order."""
         # netx cuts longer ones off with a warning; a network that was trained with them would not be this one.
         delay = self._whole(items, "delay", 0, MAX_DELAY)
         if delay.ndim == 1 and delay.size not in (1, *shape):
