@@ -31,6 +31,10 @@ UPSAMPLE_BITS = 7
 """Bits of a bilinear weight: products of odd numbers below twice the factor, at most 49 for the largest factor 4."""
 
 
+INSIDE = ("fire", "reset", "integrate", "change", "told")
+"""What reads an integrator in its own neuron."""
+
+
 def populations(program: Program, phase: str) -> PopulationGraph:
     """One phase as populations and synapses.
 
@@ -167,9 +171,7 @@ class _Builder:
     def _fused(self, op: Op) -> bool:
         """Whether the one reader's neurons can sum this stream; an integrator is inside unless read elsewhere."""
         if op.kind == "integrate":
-            return not has_neurons(op) and all(
-                r.kind in ("fire", "reset", "integrate") for r in self.readers.get(op.name, ())
-            )
+            return not has_neurons(op) and all(r.kind in INSIDE for r in self.readers.get(op.name, ()))
         readers = self.readers.get(op.name, [])
         if len(readers) != 1 or op.name in self.phase.outputs.values():
             return False
@@ -178,7 +180,7 @@ class _Builder:
             return False
         if op.kind == "requantise":
             return reader.kind == "ni_lif"
-        return reader.kind in ("ni_lif", "requantise", "add", "fire", "integrate")
+        return reader.kind in ("ni_lif", "requantise", "add", "fire", "integrate", "change")
 
     def _stream(self, reader: Op, value: str, step: int, target: int) -> None:
         """Synapses that bring ``value`` into ``target``: one to one from its own population, or those that sum it."""
@@ -273,6 +275,8 @@ VALUES: dict[str, Callable[[_Builder, Op], None]] = {
     "gate": _Builder._host,
     "gate_transpose": _Builder._transpose,
     "fire": _Builder._neurons,
+    "change": _Builder._neurons,
+    "told": _Builder._inside,
     "reset": _Builder._inside,
     "remember": _Builder._inside,
     "delayed": _Builder._wire,

@@ -17,7 +17,7 @@ from spiketrack_deploy.program.types import Op, Phase, Program
 
 def has_neurons(op: Op) -> bool:
     """Whether an operation's output is one neuron an element: it fires, or it is a membrane that is read out."""
-    return op.kind in ("ni_lif", "fire") or (op.kind == "integrate" and bool(op.attrs["readout"]))
+    return op.kind in ("ni_lif", "fire", "change") or (op.kind == "integrate" and bool(op.attrs["readout"]))
 
 
 def describe_phase(program: Program, phase: Phase) -> dict[str, Any]:

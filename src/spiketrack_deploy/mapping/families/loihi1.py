@@ -69,6 +69,8 @@ LOIHI1 = Family(
         "integrate": integrator("membranes do not leave the core", readout="host"),
         "fire": spikes("several spikes a step as so many steps", several="microcode"),
         "reset": after_spikes(),
+        "change": always("host", "graded messages, and this chip's spikes are binary"),
+        "told": WIRING,
         "remember": WIRING,
         "delayed": delays(DELAY_STEPS),
         "graded_conv": always("host", "graded messages, and this chip's spikes are binary"),

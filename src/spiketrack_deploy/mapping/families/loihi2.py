@@ -78,6 +78,8 @@ LOIHI2 = Family(
         "integrate": integrator("a graded membrane leaves as a message of a programmable neuron"),
         "fire": spikes("graded spikes of a programmable neuron"),
         "reset": after_spikes(),
+        "change": always("native", "a sigma-delta neuron, as the vendor's library has it; graded messages"),
+        "told": WIRING,
         "remember": WIRING,
         "delayed": delays(DELAY_STEPS),
         "graded_conv": always("native", "signed graded messages through shared weights"),
