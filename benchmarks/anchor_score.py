@@ -50,9 +50,10 @@ FITTED = (
 """Prices that the anchors decide."""
 BOARDS = ("static of B4",)
 """Powers of single boards that a fit finds beside the prices: shown, priced nowhere."""
-SPANS = {"message": (0.0017, 0.18)}
-"""Prices that one anchor alone decides, by counts whose meaning was not published (B4's arrivals may be operations):
-the span of the older chip's sources, nJ (Davies 2018 within a tile; spike generation and message of SANA-FE 2.2.9)."""
+SPANS = {"message": (0.0017, 0.18), "synop": (0.0068,)}
+"""What a band holds beside the figures, nJ. A message is decided by B4 alone, whose arrivals may be operations: the span
+of Loihi 1's sources (Davies 2018 within a tile; spike generation and message of SANA-FE 2.2.9). An operation: the
+vendor's peak of Hala Point, 2,600 W over 3.8e14 a second."""
 READING_SPREAD = 0.03
 """One standard deviation of a figure whose board's own static power is a price of its own: points of one board among
 each other."""
@@ -234,7 +235,7 @@ def covering_bands(anchors: Anchors, joint: Bands, left: Mapping[str, Bands], pr
     for power in anchors.powers:
         ends = [{power.price: end} for end in (power.measured.low, power.measured.high)]
         wide = anchor_fit.envelope(wide, ends)
-    wide = anchor_fit.envelope(wide, [{name: ends[i] for name, ends in SPANS.items()} for i in (0, 1)])
+    wide = anchor_fit.envelope(wide, [{name: end} for name, ends in SPANS.items() for end in ends])
     for item in judged(anchors):
         for end in ("low", "high"):
             wide = _covering(item, end, wide, profile)
