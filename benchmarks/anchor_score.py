@@ -51,7 +51,7 @@ FITTED = (
 BOARDS = ("static of B4",)
 """Powers of single boards that a fit finds beside the prices: shown, priced nowhere."""
 SPANS = {"message": (0.0017, 0.18), "synop": (0.0068,)}
-"""What a band holds beside the figures, nJ. A message is decided by B4 alone, whose arrivals may be operations: the span
+"""What a band holds beside the figures, nJ. A message is decided by B4 alone, whose arrivals may be operations: span
 of Loihi 1's sources (Davies 2018 within a tile; spike generation and message of SANA-FE 2.2.9). An operation: the
 vendor's peak of Hala Point, 2,600 W over 3.8e14 a second."""
 READING_SPREAD = 0.03
