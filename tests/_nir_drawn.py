@@ -145,9 +145,11 @@ class Drawn:
         """A drawn node that fits behind ``source``."""
         shape, rng = self.nodes[source].shape, self.rng
         fits = [*NEURONS, "LIF", "LIF", "CubaLIF", "Scale", "Threshold", "Delay", "Linear", "Affine"]
-        fits += {1: [], 2: ["Conv1d"] * 3 + ["Flatten"], 3: ["Conv2d"] * 4 + ["SumPool2d", "AvgPool2d", "Flatten"]}[
-            len(shape)
-        ]
+        fits += {
+            1: [],
+            2: ["Conv1d"] * 3 + ["Flatten"],
+            3: ["Conv2d"] * 4 + ["SumPool2d", "AvgPool2d"] * 2 + ["Flatten"],
+        }[len(shape)]
         kind = str(rng.choice([k for k in fits if not self.wanted or k in self.wanted] or fits))
         if kind in NEURONS:
             return self.neuron(kind, source)
@@ -179,7 +181,7 @@ class Drawn:
             (3, int(rng.integers(5, 10))),
             (2, int(rng.integers(4, 9)), int(rng.integers(3, 8))),
         ]
-        shape = shapes[int(rng.integers(3))]
+        shape = shapes[int(rng.choice(3, p=[0.3, 0.25, 0.45]))]
         last = self.input(shape)
         if rng.random() < 0.7:
             last = self.weights({1: "Linear", 2: "Conv1d", 3: "Conv2d"}[len(shape)], last)

@@ -218,7 +218,7 @@ class _Lowering:
         sums = np.sum([resized(sums_of(part), channels) for part in parts], axis=0)
         fine = np.minimum.reduce([resized(self.synapses.natural(part), channels) for part in parts])
         unit = np.maximum(np.where(np.isfinite(fine), fine, 1.0), least(sums, self.emit.most))
-        return self.synapses.fitted(parts, unit, 0).reshape(-1, 1, 1)
+        return self.synapses.fitted(parts, self.synapses.best(parts, unit, None), 0).reshape(-1, 1, 1)
 
     def _threshold(self, node: Node) -> Value:
         """NIR's Threshold is strict under every convention."""

@@ -133,9 +133,7 @@ class Neurons:
             fine = _channels(np.where(k.theta > 0, k.theta, np.inf), np.min) / scales.LEVELS
             unit = unit * 2.0 ** -np.ceil(np.log2(np.maximum(unit / fine, 1)) - 1e-9)
         unit = np.maximum(unit, scales.least(sums, self.emit.most))
-        if k.theta is not None:
-            unit = scales.snapped(unit, k.theta)
-        unit = self.synapses.fitted(parts, unit, 0)
+        unit = self.synapses.fitted(parts, self.synapses.best(parts, unit, k.theta), 0)
         return self.synapses.total(parts, unit.reshape(-1, 1, 1), node.name)
 
     def _signed(self, node: Node, k: _Coefficients, x: Value) -> Value:
@@ -184,15 +182,18 @@ class Neurons:
         ends = np.full(x.shape[0], self.emit.most)
         like = Value("", x.shape, "stream", 0, factor, -ends, ends)
         state = self.emit.state(f"{node.name}:{'current' if k is None else 'membrane'}", like, start)
-        v = self.emit.op(name, "integrate", [state, x], node.name, factor, attrs, arrays, self._far(attrs, arrays, x))
+        v = self.emit.op(
+            name, "integrate", [state, x], node.name, factor, attrs, arrays, self._far(attrs, arrays, x, start)
+        )
         self.emit.write(state, v)
         return v
 
-    def _far(self, attrs: Mapping[str, int], arrays: Mapping[str, AnyArray], x: Value) -> Bound:
-        """Where an integrator settles, within the accumulators: what does not is going to be clipped."""
+    def _far(self, attrs: Mapping[str, int], arrays: Mapping[str, AnyArray], x: Value, start: AnyArray | int) -> Bound:
+        """Where an integrator begins and settles, within the accumulators: what does not is going to be clipped."""
         row, op, nothing = OP_TABLE["integrate"], Op("", "integrate", (), "", attrs), np.zeros(1, dtype=np.int64)
         assert row.settled is not None
         low, high = row.settled(op, arrays, [(x.low, x.high), (x.low, x.high)], (nothing, nothing))
+        low, high = np.minimum(low, np.min(start)), np.maximum(high, np.max(start))
         return np.maximum(low, -self.emit.most), np.minimum(high, self.emit.most)
 
     def _fired(self, node: Node, k: _Coefficients, v: Value, theta: FloatArray, fine: FloatArray) -> Cell:
@@ -209,18 +210,19 @@ class Neurons:
         resting = whole if reset["subtract"] else self._integers(node, "reset", _or_zero(k.v_reset, theta), fine)
         state = next(n for n in self.emit.outputs if self.emit.outputs[n] == v.name)
         one, fire = np.ones((1, 1, 1)), {"most": most}
+        # Levels of a reset lift a membrane beyond what its inputs do: any neuron may fire.
+        ends = np.zeros(v.shape[0], dtype=np.int64), np.full(v.shape[0], most)
         if self.convention.late == "no":
-            sent = self.emit.op(self.emit.own(node.name), "fire", [v], node.name, one, fire, arrays)
+            sent = self.emit.op(self.emit.own(node.name), "fire", [v], node.name, one, fire, arrays, ends)
             left = self.emit.op(
                 f"{node.name}:reset", "reset", [v, sent], node.name, v.factor, reset, {"level": resting}
             )
             self.emit.outputs[state] = left.name
             return Cell(sent, v)
-        ends = np.zeros(v.shape[0], dtype=np.int64), np.full(v.shape[0], most)
         before = self.emit.state(f"{node.name}:spikes", Value("", v.shape, "spikes", most, one, *ends))
         v = self.emit.op(f"{node.name}:late", "reset", [v, before], node.name, v.factor, reset, {"level": resting})
         self.emit.outputs[state] = v.name
-        sent = self.emit.op(self.emit.own(node.name), "fire", [v], node.name, one, fire, arrays)
+        sent = self.emit.op(self.emit.own(node.name), "fire", [v], node.name, one, fire, arrays, ends)
         self.emit.write(before, sent)
         return Cell(before if self.convention.late == "spike" else sent, v)
 

@@ -24,6 +24,8 @@ SHIFT = 6
 LEVELS = 256
 """A threshold shall be at least so many units of its input, where the accumulators have room."""
 _SLACK = 1.001
+_BETWEEN = 16
+_ROUND = (4, 10, 16, 20, 50, 64, 100, 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,22 @@ def shifts(unit: FloatArray, largest: AnyArray, needs: Sequence[FloatArray], mos
     return int(np.clip(found.min(), 0, SHIFT)), np.maximum(-found, 0)
 
 
-def snapped(unit: FloatArray, theta: FloatArray) -> FloatArray:
-    """Units ``[C]`` at least as coarse of which the first threshold of every channel is a whole number."""
+def candidates(unit: FloatArray, theta: FloatArray | None) -> list[FloatArray]:
+    """Units ``[C]`` up to twice as coarse, the finest first. With thresholds ``[C, ...]``: whole fractions of the first
+    one of every channel, round ones among them, because weights often are round fractions as well. Without: a power of
+    two, and what lies between."""
+    if theta is None:
+        even = [unit * (1 + k / _BETWEEN) for k in range(_BETWEEN)]
+        return [*even, 2.0 ** np.ceil(np.log2(unit) - 1e-12)]
     first = theta.reshape(len(theta), -1)[:, 0]
-    times = np.floor(first / unit * (1 + 1e-12))
-    return np.where((first > 0) & (times >= 1), first / np.maximum(times, 1), unit)
+    times = np.floor(np.where(first > 0, first, 1) / unit * (1 + 1e-12))
+    whole = [np.floor(times * (1 - k / (2 * _BETWEEN))) for k in range(_BETWEEN)]
+    whole += [times - times % m for m in _ROUND] + [2.0 ** np.floor(np.log2(np.maximum(times, 1)))]
+    found = []
+    for n in whole:
+        usable = (first > 0) & (n >= 1) & (2 * n >= times)
+        found.append(np.where(usable, first / np.maximum(n, 1), unit))
+    return found
 
 
 def doublings(largest: FloatArray, unit: FloatArray, top: int) -> AnyArray:

@@ -23,6 +23,8 @@ from spiketrack_deploy.program.types import AnyArray
 
 MESSAGE_BITS = (8, 15)
 """Least and most bits of a graded message in front of weights."""
+_TRIED = 2**27
+"""Weights times units that are tried at most: seconds."""
 _TRIES, _MARGIN = 8, 1.02
 _COARSEST = 2.0**19
 """A value is at most so many units of a sum that it is part of: factors have 20 bits."""
@@ -187,6 +189,24 @@ class Synapses:
         factor = np.abs(part.full_factor()).reshape(part.shape[0], -1)
         return np.where(factor > 0, factor, np.inf).min(axis=1)
 
+    def best(self, parts: Sequence[Part], unit: FloatArray, theta: FloatArray | None) -> FloatArray:
+        """Of the units up to twice as coarse, per channel the one in which the weights lose the least."""
+        mine = [part for part in parts if isinstance(part, Synapse) and part.shape[0] == len(unit)]
+        tried = scales.candidates(unit, theta)
+        if not mine or sum(part.weight.size for part in mine) * len(tried) > _TRIED:
+            return tried[0]
+        errors = []
+        for one in tried:
+            lost = np.zeros(len(unit))
+            for part in mine:
+                shift, integers = self._rounded(part, one)
+                step = (one * 2.0**shift).reshape(-1, 1, 1, 1)
+                lost += ((integers * step - part.weight) ** 2).sum(axis=(1, 2, 3))
+            errors.append(lost / np.maximum(sum(part.largest for part in mine) ** 2, 1e-300))
+        # What is exact but for float64 is exact.
+        chosen = np.where(np.array(errors) < 1e-24, 0, errors).argmin(axis=0)
+        return np.take_along_axis(np.array(tried), chosen[None], axis=0)[0]
+
     def fitted(self, parts: Sequence[Part], unit: FloatArray, shift: int) -> FloatArray:
         """Units ``[C]`` no finer than ``unit`` in which the integers of the weights, too, keep every sum, shifted by
         ``shift``, within the accumulators: rounding may carry it over the edge that the real sum keeps."""
@@ -203,9 +223,9 @@ class Synapses:
         return unit
 
     def _worst(self, part: Part, unit: FloatArray) -> FloatArray:
-        if not isinstance(part, Synapse):
-            return sums_of(part) / resized(unit, part.shape[0]) * (1 + 4 / self.top) + 1
-        unit = resized(unit, part.shape[0])
+        if not isinstance(part, Synapse) or part.shape[0] != len(unit):
+            ends = sums_of(part) / (unit if part.shape[0] == len(unit) else unit.min())
+            return ends + ends.max() * (4 / self.top) + 1
         shift, integers = self._rounded(part, unit)
         groups, (outputs, fan_in) = part.attrs["groups"], part.weight.shape[:2]
         source = np.repeat(part.source.largest.reshape(groups, fan_in), outputs // groups, axis=0).astype(np.float64)
@@ -264,11 +284,8 @@ class Synapses:
         found: list[Value] = []
         for part in parts:
             if isinstance(part, Synapse):
-                found.append(
-                    self.shaped(self.put(part, resized(per_channel, part.shape[0])), parts_shape(parts), block)
-                )
-            else:
-                found.append(self.scaled(self.shaped(part, parts_shape(parts), block), unit, block))
+                part = self.put(part, resized(per_channel, part.shape[0]))
+            found.append(self.scaled(self.shaped(part, parts_shape(parts), block), unit, block))
         total = found[0]
         for index, value in enumerate(found[1:], 1):
             total = self.emit.op(f"{block}:sum{index}", "add", [total, value], block, unit)
