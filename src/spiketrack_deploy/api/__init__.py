@@ -21,6 +21,7 @@ from spiketrack_deploy.api.bundles import (
     verify,
 )
 from spiketrack_deploy.api.chips import budget, compare_targets, map, target, targets
+from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import choose_loop, train
 from spiketrack_deploy.inputs.progress import Tell
@@ -29,17 +30,22 @@ from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 __all__ = [
     "DEFAULT_MODEL",
     "ExportRequest",
+    "NetworkRequest",
     "Tell",
     "audit",
     "budget",
     "choose_loop",
     "compare_targets",
+    "conformance",
     "doctor",
     "energy",
     "evaluate",
     "export",
+    "export_network",
     "inspect",
+    "inspect_network",
     "is_evaluation",
+    "is_network",
     "map",
     "require_engine",
     "simulate",

@@ -156,6 +156,62 @@ class DenseFitResult(TypedDict):
     layers: list[dict[str, Any]]
 
 
+class NetworkResult(TypedDict):
+    """A NIR network's bundle: ``convention`` (its words), ``diagnostics`` (what was assumed), ``outputs`` (per Output:
+    values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step, verdict."""
+
+    bundle: str
+    network: str
+    target: str
+    profile: str
+    engine: str
+    steps: int
+    convention: dict[str, Any]
+    diagnostics: list[dict[str, str]]
+    back_edges: list[list[str]]
+    outputs: dict[str, dict[str, Any]]
+    spike_error: float
+    engines: dict[str, Any]
+    content_hash: str
+    program_hash: str
+    energy: dict[str, Any]
+    unpriced: list[dict[str, Any]]
+    verdict: list[str]
+    files: list[str]
+    seconds: dict[str, float]
+
+
+class InspectNetworkResult(TypedDict):
+    """The flattened graph of a NIR file: nodes in order of execution with shapes and parameter ranges, edges and which
+    of them go back, what it suggests about its convention, remarks; ``svg``: the drawing's file."""
+
+    kind: str
+    name: str
+    version: str
+    kinds: dict[str, int]
+    inputs: dict[str, list[int]]
+    outputs: dict[str, list[int]]
+    neurons: int
+    weights: int
+    synapses: int
+    nodes: list[dict[str, Any]]
+    edges: list[list[str]]
+    back_edges: list[list[str]]
+    suggests: list[dict[str, str]]
+    diagnostics: list[dict[str, str]]
+    metadata: dict[str, Any]
+    svg: str | None
+
+
+class ConformanceResult(TypedDict):
+    """The folder, its number of graphs and of answers, and the conventions under which they were computed."""
+
+    output: str
+    graphs: int
+    answers: int
+    conventions: list[str]
+
+
 class TargetsResult(TypedDict):
     """Every bundled target with its kind, family and chips, and the ``aliases`` that stand for one."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from spiketrack_deploy import __version__, api
-from spiketrack_deploy.cli import dense, options, printing
+from spiketrack_deploy.cli import dense, networks, options, printing
 from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
@@ -42,6 +42,7 @@ def group() -> None:
 )
 @click.option("--profile", metavar="NAME|FILE", help="Hardware profile to price with, instead of the target's own.")
 @options.frames
+@options.network
 @options.engine()
 @options.destination
 @options.output
@@ -49,8 +50,19 @@ def group() -> None:
 def export_command(argv: list[str], /, model: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Compile MODEL (a checkpoint file or the name of a bundled model), run it on a video, price it, write a bundle.
 
-    Without MODEL the bundled one is used, without --video or --frames the bundled clip and its first box.
+    Without MODEL the bundled one is used, without --video or --frames the bundled clip and its first box. Where MODEL
+    is a NIR file (.nir) of any framework, its network runs on --input (or drawn spikes) instead.
     """
+    for_network = {key: settings.pop(key) for key in options.NETWORK}
+    if model is not None and api.is_network(model):
+        for_clip = {key: settings.pop(key) for key in ("video", "frames", "init", "max_frames")}
+        options.refuse(for_clip, f"{model} is a NIR network, which runs on --input and not on a video")
+        request = api.NetworkRequest(path=model, command=tuple(argv), **for_network, **settings)
+        with printing.progress(quiet) as tell:
+            found = api.export_network(request, tell)
+        printing.show(found, networks.export_summary, as_json, quiet)
+        return
+    options.refuse(for_network, "this option is for NIR files (.nir); a tracker runs on --video or --frames")
     with printing.progress(quiet) as tell:
         result = api.export(api.ExportRequest(model=model, command=tuple(argv), **settings), tell)
     if "kinds" in result:
@@ -124,10 +136,15 @@ def verify(bundle: Path, as_json: bool, quiet: bool) -> None:
 
 
 @group.command(context_settings=_WIDE)
-@click.argument("subject", metavar="MODEL|BUNDLE")
+@click.argument("subject", metavar="MODEL|BUNDLE|NIR")
+@click.option("--svg", type=click.Path(path_type=Path), help="NIR: draw the graph into this file.")
 @options.output
-def inspect(subject: str, as_json: bool, quiet: bool) -> None:
-    """Structure, parameters, NIR summary and cuts of a model or bundle; range margins of a bundle."""
+def inspect(subject: str, svg: Path | None, as_json: bool, quiet: bool) -> None:
+    """Structure, parameters, NIR summary and cuts of a model or bundle; margins of a bundle; a NIR file's graph."""
+    if api.is_network(subject):
+        printing.show(api.inspect_network(subject, svg), networks.inspect_summary, as_json, quiet)
+        return
+    options.refuse({"svg": svg}, f"{subject} is no NIR file (.nir), so there is no graph to draw")
     result = api.inspect(subject)
     summary = dense.inspect_summary if result["kind"].startswith("dense") else printing.inspect_summary
     printing.show(result, summary, as_json, quiet)
@@ -159,6 +176,15 @@ def targets(action: str, name: str | None, as_json: bool, quiet: bool) -> None:
 def doctor(as_json: bool, quiet: bool) -> None:
     """Versions, which engines run here, and how to get what is missing."""
     printing.show(api.doctor(), printing.doctor_summary, as_json, quiet)
+
+
+@group.command(context_settings=_WIDE)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace an earlier suite in the folder.")
+@options.output
+def conformance(folder: Path, force: bool, as_json: bool, quiet: bool) -> None:
+    """Write small NIR graphs, inputs and the expected values of every convention into FOLDER."""
+    printing.show(api.conformance(folder, force), networks.conformance_summary, as_json, quiet)
 
 
 for command in (map_command, evaluate, train, budget, audit):

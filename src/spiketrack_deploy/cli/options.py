@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -137,7 +137,71 @@ def engine(default: str | None = "sim") -> Callable[[Function], Function]:
     return decorate
 
 
+_WORDS = {
+    "integrate": (("euler", "exp"), "Decay of a step: 1 - dt/tau, or e^(-dt/tau)."),
+    "reset": (("value", "subtract"), "After a spike: to v_reset, or minus the threshold."),
+    "compare": (("gt", "ge"), "Fires where v > threshold, or v >= threshold."),
+    "initial": (("zero", "leak", "reset"), "v before the first step: 0, v_leak or v_reset."),
+    "if_unit": (("dt", "one"), "What an IF adds a step: dt R x, or R x."),
+    "gain": (("r", "one"), "What a leaky membrane adds for an input: (1 - decay) R x, or x as it is."),
+    "synapse": (("w_in", "one", "decayed"), "What a current adds for an input: (1 - decay) w_in x, x, or decay x."),
+    "late": (
+        ("no", "reset", "spike"),
+        "Subtract a spike's threshold in the next step, and send the spike then as well.",
+    ),
+}
+NETWORK = (
+    "dt", "convention", *_WORDS, "several", "input", "steps", "rate", "seed", "strict", "trace", "max_spike_error",
+    "weight_bits",
+)  # fmt: skip
+"""Options of an export that concern a NIR network alone."""
+CONVENTIONS = ("euler", "norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "spyx", "lava-dl")
+
+
+def network(function: Function) -> Function:
+    """How a NIR network is read in steps, and what goes into it."""
+    most = click.IntRange(1, 1_000_000)
+    for decorate in reversed(
+        (
+            click.option("--dt", type=click.FloatRange(min=0, min_open=True), help="NIR: seconds a step."),
+            click.option(
+                "--convention", type=click.Choice(CONVENTIONS), help="NIR: whose reading (docs/nir.md); default euler."
+            ),
+            *(click.option(f"--{k.replace('_', '-')}", type=click.Choice(w), help=h) for k, (w, h) in _WORDS.items()),
+            click.option(
+                "--several-spikes/--single-spike", "several", default=None, help="As many spikes a step as fit, or one."
+            ),
+            click.option("--input", type=_path(), help="NIR: .npz with an array per Input node, or a NIRData file."),
+            click.option("--steps", type=most, help="NIR: steps to run; default all of --input, or 100."),
+            click.option(
+                "--rate", type=click.FloatRange(0, 1), help="NIR: drawn spikes per input and step; default 0.1."
+            ),
+            click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="NIR: of the drawn input; default 0."),
+            click.option("--strict", is_flag=True, help="NIR: every diagnostic is an error."),
+            click.option(
+                "--trace", callback=names, default="", help="NIR: nodes whose membranes to keep, with commas."
+            ),
+            click.option(
+                "--max-spike-error",
+                type=click.FloatRange(0, 1),
+                help="NIR: end with 5 where a larger share of output spikes differs from float64.",
+            ),
+            click.option("--weight-bits", type=click.IntRange(2, 16), help="NIR: bits of a weight; default 8."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
 def destination(function: Function) -> Function:
     """``-o`` and ``--force``."""
     function = click.option("--force", is_flag=True, help="Replace an earlier result in the output folder.")(function)
     return click.option("-o", "--out", type=_path(), help="Folder to write. Default: a name under export/.")(function)
+
+
+def refuse(given: Mapping[str, Any], why: str) -> None:
+    """UsageError where one of these options was given."""
+    said = [key for key, value in given.items() if value not in (None, False, ())]
+    if said:
+        name = {"several": "several-spikes/--single-spike"}.get(said[0], said[0]).replace("_", "-")
+        raise click.UsageError(f"--{name}: {why}")

@@ -62,7 +62,14 @@ PRESETS: dict[str, Convention] = {
     "snntorch": Convention(),
     "spikingjelly": Convention(compare="ge", initial="reset"),
     "sinabs": Convention(
-        dt=1.0, integrate="exp", reset="subtract", compare="ge", several=True, if_unit="one", gain="one", synapse="one"
+        dt=1.0,
+        integrate="exp",
+        reset="subtract",
+        compare="ge",
+        several=True,
+        if_unit="one",
+        gain="one",
+        synapse="decayed",
     ),
     "rockpool": Convention(
         dt=1e-3, integrate="exp", reset="subtract", compare="ge", several=True, gain="one", synapse="decayed"

@@ -1,7 +1,7 @@
 """What a NIR file suggests about its convention, and where a convention and a file contradict each other.
 
-Decides both from the parameters alone: frameworks leave marks in ``r`` and ``w_in``. Must not know files or integers. A
-suggestion is said, never followed: who runs a network states the convention or reads in the diagnostics what was assumed.
+Decides both from the parameters alone: frameworks leave marks in ``r`` and ``w_in``. Must not know files or integers.
+A suggestion is said, never followed: who runs a network states the convention or reads what was assumed.
 """
 
 from __future__ import annotations
@@ -97,10 +97,13 @@ def check(network: Network, convention: Convention) -> tuple[Diagnostic, ...]:
 def _impossible(node: Node, convention: Convention) -> Iterator[str]:
     where = f"node '{node.name}' ({node.kind})"
     for name in ("tau", "tau_mem", "tau_syn"):
-        if name in node.params and convention.integrate == "euler" and float(node.array(name).min()) < convention.dt:
+        if convention.integrate == "exp" or name not in node.params:
+            continue
+        least = float(node.array(name).min())
+        if least < convention.dt * (1 - 1e-6):
             yield (
-                f"{where}: field '{name}' is {node.array(name).min():.4g} s, less than the step of {convention.dt:g} s, "
-                "where the Euler step does not decay; give a smaller --dt or --integrate exp"
+                f"{where}: field '{name}' is {least:.4g} s, less than the step of {convention.dt:g} s, where an Euler "
+                "step does not decay; give a smaller --dt or --integrate exp"
             )
     if convention.several and "v_threshold" in node.params and float(node.array("v_threshold").min()) <= 0:
         yield f"{where}: field 'v_threshold' is not above 0, so that several spikes a step have no number"

@@ -1,0 +1,143 @@
+"""NIR networks of any framework: exported, described, and the suite that others can check themselves against.
+
+This module decides defaults and what a verb returns. It must not print; heavy parts are imported when a verb runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from spiketrack_deploy.api.bundles import Place, as_path, export_target, require_engine
+from spiketrack_deploy.api.results import ConformanceResult, InspectNetworkResult, NetworkResult
+from spiketrack_deploy.bundle import layout
+from spiketrack_deploy.errors import InputError, UsageError
+from spiketrack_deploy.inputs.progress import Tell
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+SUITE = "SUITE.json"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRequest:
+    """What ``spiketrack-export net.nir`` is asked. ``None`` means the default, or that nothing was said: then what was
+    assumed is among the diagnostics. docs/nir.md explains every word of a convention."""
+
+    path: Place
+    target: str = "loihi2"
+    profile: str | None = None
+    convention: str | None = None
+    dt: float | None = None
+    integrate: str | None = None
+    reset: str | None = None
+    compare: str | None = None
+    initial: str | None = None
+    several: bool | None = None
+    if_unit: str | None = None
+    gain: str | None = None
+    synapse: str | None = None
+    late: str | None = None
+    input: Place | None = None
+    steps: int | None = None
+    rate: float | None = None
+    seed: int | None = None
+    strict: bool = False
+    trace: tuple[str, ...] = ()
+    max_spike_error: float | None = None
+    weight_bits: int | None = None
+    engine: str = "sim"
+    threads: int | None = None
+    out: Place | None = None
+    force: bool = False
+    command: tuple[str, ...] = ()
+
+
+_FIELDS = ("dt", "integrate", "reset", "compare", "initial", "several", "if_unit", "gain", "synapse", "late")
+
+
+def is_network(subject: Place) -> bool:
+    """Whether a NIR file is meant: by its name, or because it is HDF5."""
+    path = Path(subject)
+    if path.suffix.lower() == ".nir":
+        return True
+    if path.suffix.lower() not in (".h5", ".hdf5", "") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(HDF5)) == HDF5
+
+
+def export_network(request: NetworkRequest, tell: Tell | None = None) -> NetworkResult:
+    """NIR file and input to a bundle.
+
+    UsageError (2), InputError (3), FitError (4), VerificationError (5: engines differ, or more spikes than
+    ``max_spike_error`` do from float64), EngineError (6): then nothing is written.
+    """
+    from spiketrack_deploy.bundle.provenance import command_line
+    from spiketrack_deploy.frontends.nir.prepare import Words
+    from spiketrack_deploy.hardware.targets import resolve_target
+
+    path = Path(request.path)
+    target = export_target(request.target)
+    priced = resolve_target(request.profile) if request.profile else target
+    out = as_path(request.out) or Path("export") / f"{path.stem}-{target.name}"
+    layout.check_output(out, request.force)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such NIR file")
+    require_engine(request.engine)
+    words = Words(
+        request.convention,
+        {key: value for key in _FIELDS if (value := getattr(request, key)) is not None},
+        as_path(request.input),
+        request.steps,
+        request.rate,
+        request.seed,
+        request.strict,
+        request.trace,
+    )
+
+    from spiketrack_deploy.bundle.network import NetworkPlan, export_network_bundle
+
+    plan = NetworkPlan(
+        path,
+        words,
+        target,
+        priced,
+        request.profile,
+        request.engine,
+        request.threads,
+        request.weight_bits or 8,
+        request.max_spike_error,
+        command_line(request.command),
+    )
+    with layout.staging(out, request.force) as folder:
+        outcome = export_network_bundle(plan, folder, tell)
+    return cast(NetworkResult, {"bundle": str(out), **outcome})
+
+
+def inspect_network(subject: Place, svg: Place | None = None) -> InspectNetworkResult:
+    """The graph of a NIR file as JSON data; ``svg``: a file to draw it into."""
+    from spiketrack_deploy.frontends.nir.build import read_network
+    from spiketrack_deploy.frontends.nir.outline import outline
+    from spiketrack_deploy.inputs.whole_file import write_whole
+    from spiketrack_deploy.report.graph_drawing import draw
+
+    path = Path(subject)
+    found = outline(read_network(path))
+    if svg is not None:
+        if not Path(svg).parent.is_dir():
+            raise UsageError(f"--svg {svg}: there is no such folder")
+        write_whole(Path(svg), draw(found, path.name))
+    return cast(
+        InspectNetworkResult, {"kind": "network", "name": path.name, **found, "svg": None if svg is None else str(svg)}
+    )
+
+
+def conformance(folder: Place, force: bool = False) -> ConformanceResult:
+    """Small graphs, inputs and expected values of every convention, as NIR and NIRData, with a page on each."""
+    from spiketrack_deploy.frontends.nir.conformance import write_suite
+
+    out = Path(folder)
+    with layout.staging(out, force, SUITE) as place:
+        found = write_suite(place, SUITE)
+    return cast(ConformanceResult, {"output": str(out), **found})
