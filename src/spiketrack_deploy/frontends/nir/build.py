@@ -23,6 +23,7 @@ from spiketrack_deploy.frontends.nir.order import AlgebraicLoop, order
 from spiketrack_deploy.nir_graph.tree import PRIMITIVES, Record, Tree, read_tree
 
 MAX_TOLD = 40
+MAX_TOTAL = 1 << 26
 Found = list[tuple[str, str, str]]
 
 
@@ -145,6 +146,9 @@ def _shaped(names: Sequence[str], flat: Flat, back: set[tuple[str, str]], found:
         if not without:
             problems = []
             found.extend(("batch-axis", name, f"read as {batched[name]}, stored as {inputs[name]}") for name in batched)
+    total = sum(math.prod(node.shape) for node in nodes.values())
+    if not problems and total > MAX_TOTAL:
+        problems = [("", f"its nodes have {total} values together, more than {MAX_TOTAL}")]
     if problems:
         raise _Refused(problems)
     for name in names:

@@ -30,33 +30,38 @@ def respond(node: Node, x: FloatArray) -> FloatArray:
     if node.kind == "Conv2d":
         return _conv(node, x, node.array("weight"))
     if node.kind in ("SumPool2d", "AvgPool2d"):
-        windows = _windows(x, node.ints("kernel_size"), node.ints("stride"), node.ints("padding"), (1, 1))
-        total = windows.sum(axis=(3, 4))
+        total = _pool(node, x)
         return total if node.kind == "SumPool2d" else total / np.prod(node.ints("kernel_size"))
     raise AssertionError(f"{node.kind} has a state")
 
 
 def _conv(node: Node, x: FloatArray, weight: FloatArray) -> FloatArray:
-    """Cross-correlation [in, H, W] -> [out, H', W'], group by group; one dimension is a map of height 1."""
-    flat = weight.shape[2] == 1 and node.kind == "Conv1d"
-    lead, pad = ((1,), (0, 0)) if flat else ((), ())
-    windows = _windows(
-        x,
-        weight.shape[2:],
-        (*lead, *node.ints("stride")),
-        (*pad, *node.ints("padding")),
-        (*lead, *node.ints("dilation")),
-    )  # [in, H', W', kh, kw]
-    parts = zip(np.split(windows, node.groups), np.split(weight, node.groups))
-    out = np.concatenate([np.tensordot(w, part, axes=((1, 2, 3), (0, 3, 4))) for part, w in parts])
-    return out + node.array("bias")[:, None, None]
+    """Cross-correlation [in, H, W] -> [out, H', W'], tap by tap; one dimension is a map of height 1."""
+    lead, flat = ((1,), (0, 0)) if node.kind == "Conv1d" else ((), ())
+    stride, dilation = (*lead, *node.ints("stride")), (*lead, *node.ints("dilation"))
+    padded = _pad(x, (*flat, *node.ints("padding")))
+    size = (1, *node.shape[1:]) if lead else node.shape[1:]
+    grouped = padded.reshape(node.groups, -1, *padded.shape[1:])
+    taps = weight.reshape(node.groups, -1, *weight.shape[1:])
+    total = np.zeros((node.groups, taps.shape[1], *size))
+    for row, column in np.ndindex(weight.shape[2:]):
+        seen = _tap(grouped, row * dilation[0], column * dilation[1], stride, size)
+        total += np.einsum("goi,gihw->gohw", taps[:, :, :, row, column], seen, optimize=True)
+    return total.reshape(-1, *size) + node.array("bias")[:, None, None]
 
 
-def _windows(
-    x: FloatArray, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
-) -> FloatArray:
-    """Views [C, H', W', kh, kw] of the zero-padded map."""
-    padded = np.pad(x, ((0, 0), padding[:2], padding[2:]))
-    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation))
-    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(1, 2))
-    return views[:, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+def _pool(node: Node, x: FloatArray) -> FloatArray:
+    padded, stride = _pad(x, node.ints("padding")), node.ints("stride")
+    total = np.zeros(node.shape)
+    for row, column in np.ndindex(node.ints("kernel_size")):
+        total += _tap(padded, row, column, stride, node.shape[1:])
+    return total
+
+
+def _pad(x: FloatArray, padding: tuple[int, ...]) -> FloatArray:
+    return np.pad(x, ((0, 0), padding[:2], padding[2:]))
+
+
+def _tap(x: FloatArray, row: int, column: int, stride: tuple[int, ...], size: tuple[int, ...]) -> FloatArray:
+    """What one element of a window sees: [..., H', W']."""
+    return x[..., row :: stride[0], column :: stride[1]][..., : size[0], : size[1]]

@@ -15,7 +15,7 @@ import numpy as np
 from spiketrack_deploy.frontends.nir.network import NEURONS, FloatArray, Param, Shape
 from spiketrack_deploy.nir_graph.tree import Record
 
-MAX_ELEMENTS = 1 << 26
+MAX_ELEMENTS = 1 << 24
 
 
 class Misfit(Exception):
