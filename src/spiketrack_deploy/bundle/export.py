@@ -15,15 +15,14 @@ This module decides the order and the names of the files. It must not compute an
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.bundle import answers, layout, provenance
 from spiketrack_deploy.bundle.chips import chip_figures
+from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.faithful import compare_layers, parity
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts, main_phase, runs_per_result
 from spiketrack_deploy.energy.pricing import dynamic_energy
@@ -50,23 +49,6 @@ from spiketrack_deploy.tracking.video import FrameSource
 from spiketrack_deploy.units import Interval, si_interval
 
 _ANSWER_FRAMES = 2
-
-
-@dataclass(slots=True)
-class Clock:
-    """Wall-clock seconds by stage; tells what is going on when a stage begins."""
-
-    tell: Tell | None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
-        if self.tell:
-            self.tell(name, 0, 0)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,391 @@
+"""One export of a NIR network: the stages in order, each writing its file into the temporary folder.
+
+    read      NIR file, convention, input -> model.nir as it was        frontends/nir/
+    judge     the float64 reference on the input                        frontends/nir/reference
+    lower     -> program/                                               frontends/nir/lower
+    answers   recorded steps, digests of every operation                answers
+    engines   every engine against the record                           engines/
+    run       all steps: outputs, counts, agreement with float64        agreement
+    price     energy.json, layers.csv; parity.json, outputs.npz
+    show      report.html
+    seal      provenance.json, MANIFEST.json
+
+This module decides the order and the names of the files. It must not compute anything itself.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.bundle import answers, layout, provenance
+from spiketrack_deploy.bundle.agreement import Agreement
+from spiketrack_deploy.bundle.chips import chip_figures
+from spiketrack_deploy.bundle.clock import Clock
+from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts
+from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
+from spiketrack_deploy.engines.base import Engine, ReferenceEngine
+from spiketrack_deploy.engines.factory import make_engine
+from spiketrack_deploy.errors import VerificationError
+from spiketrack_deploy.frontends.nir.diagnose import Diagnostic
+from spiketrack_deploy.frontends.nir.lower import InputKind, Lowered, LowerOptions, lower_network
+from spiketrack_deploy.frontends.nir.network import SPIKING, FloatArray
+from spiketrack_deploy.frontends.nir.prepare import FloatRun, Prepared, Words, float_run, prepare
+from spiketrack_deploy.frontends.nir.suggest import describe
+from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
+from spiketrack_deploy.program.bounds import prove_ranges
+from spiketrack_deploy.program.describe import describe_program, describe_ranges
+from spiketrack_deploy.program.store import save_program
+from spiketrack_deploy.program.types import IntArray, Op, Program
+from spiketrack_deploy.program.workload import Workload
+from spiketrack_deploy.report.network_page import NetworkReport, build, sentences
+
+SCHEMA = "spiketrack-network-parity/1"
+PHASE = "step"
+OUTPUTS = layout.OUTPUTS
+CHECKED_STEPS, KEPT_STEPS = 50, 8
+"""Steps whose every operation is compared between engines, and those of them that travel with the bundle."""
+CHECKED_VALUES = 1 << 24
+SHOWN_NEURONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """Everything that was decided before work began. ``priced``: whose prices and cores count."""
+
+    path: Path
+    words: Words
+    target: Target
+    priced: Target
+    profile_path: str | None
+    engine: str
+    threads: int | None
+    weight_bits: int
+    max_spike_error: float | None
+    command: str
+
+
+@dataclass(slots=True)
+class _Ran:
+    """All steps on one engine, in real units. ``values``: of Output nodes and traced neurons; ``membranes``: of those
+    whose membrane is kept; ``runs``: counts of every step."""
+
+    values: dict[str, list[FloatArray]]
+    membranes: dict[str, list[FloatArray]]
+    runs: list[list[LayerCounts]] = field(default_factory=list)
+
+
+def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) -> dict[str, Any]:
+    """Write every file of a bundle into ``folder`` and say what was found. Errors are those of the stages."""
+    clock = Clock(tell)
+    with clock.stage("NIR"):
+        prepared = prepare(plan.path, plan.words)
+        write_whole(folder / layout.NIR, plan.path.read_bytes())
+    drawn = _drawn(prepared, plan)
+    with clock.stage("float64 reference"):
+        floats = float_run(prepared, drawn, tell)
+    with clock.stage("lowering"):
+        lowered = lower_network(prepared.network, prepared.convention, _options(prepared, floats, plan))
+        program_hash = save_program(lowered.program, folder / layout.PROGRAM)
+    with clock.stage("known answers"):
+        steps = _encoded(prepared, lowered)
+        recorded = _record(lowered.program, steps, tell)
+        kept = [recorded[i] for i in sorted({round(i) for i in np.linspace(0, len(recorded) - 1, KEPT_STEPS)})]
+        answers.save(folder, lowered.program, kept, layout.VECTORS, layout.EXPECTED)
+    agreement = Agreement(prepared.network, floats)
+    checked = [_checked(name, plan, lowered.program, recorded, clock) for name in _others(plan.engine)]
+    with make_engine(plan.engine, lowered.program, **_threads(plan)) as engine:
+        with clock.stage(f"{plan.engine} against reference"):
+            found = answers.check(lowered.program, engine, recorded, "export", tell)
+            checked.insert(0, _row(plan.engine, found))
+        with clock.stage("integer network"):
+            ran = _run(lowered, engine, steps, agreement, [*drawn, *plan.words.trace], tell)
+    if plan.max_spike_error is not None and agreement.share() > plan.max_spike_error:
+        raise VerificationError(_too_far(plan, agreement))
+    diagnostics = [*prepared.diagnostics, *_afterwards(prepared, floats, ran, lowered)]
+    with clock.stage("energy"):
+        energy = assess({PHASE: add_runs(ran.runs, PHASE)}, plan.priced.profile, {PHASE: 1.0}, result="step",
+                        apart={PHASE: ran.runs})  # fmt: skip
+        write_energy_json(energy, folder / layout.ENERGY)
+        write_layers_csv(energy, folder / layout.LAYERS)
+    parity = _parity(prepared, lowered, agreement, checked, diagnostics)
+    layout.write_json(folder / layout.PARITY, parity)
+    _write_outputs(folder / OUTPUTS, prepared, floats, ran, plan.words.trace)
+    with clock.stage("ONNX"):
+        _write_onnx(lowered.program, folder / layout.ONNX)
+    with clock.stage("mapping"):
+        chips = chip_figures(lowered.program, energy, plan.priced)
+    data = NetworkReport(
+        plan.path.name, plan.target.name, plan.engine, plan.command, describe_program(lowered.program), energy, parity,
+        chips, prepared.given.source, prepared.given.steps, _pictures(prepared, floats, ran, drawn), program_hash,
+    )  # fmt: skip
+    return _seal(plan, folder, data, prepared, agreement, clock)
+
+
+def _drawn(prepared: Prepared, plan: NetworkPlan) -> list[str]:
+    """Neurons whose membranes are kept for outputs.npz and the report: those asked for, else the last that spikes."""
+    spiking = [name for name in prepared.network.neurons if prepared.network.nodes[name].kind in SPIKING]
+    return list(dict.fromkeys(plan.words.trace)) or (spiking or list(prepared.network.neurons))[-1:]
+
+
+def _options(prepared: Prepared, floats: FloatRun, plan: NetworkPlan) -> LowerOptions:
+    given, kinds = prepared.given, dict[str, InputKind]()
+    for name, values in given.values.items():
+        largest = float(np.abs(values).max())
+        spikes = given.is_spikes(name)
+        kinds[name] = InputKind(top=max(1, int(largest))) if spikes else InputKind(limit=largest)
+    said = {
+        name: f"spikes and counts up to {kind.top}, as they are"
+        if kind.limit is None
+        else f"real values as 16-bit integers of {kind.step:g}"
+        for name, kind in kinds.items()
+    }
+    out = dict.fromkeys(prepared.network.outputs, "sum of what feeds it")
+    meta = {
+        "workload": Workload("nir", said, out, "rasters").to_dict(),
+        "convention": asdict(prepared.convention),
+        "quantisation": {"weights": f"{plan.weight_bits} bits", "decay_bits": 12, "stream_bits": 24},
+        "back_edges": [[edge.source, edge.target] for edge in prepared.network.back_edges],
+    }
+    return LowerOptions(weight_bits=plan.weight_bits, kinds=kinds, observed=floats.largest, meta=meta)
+
+
+def _encoded(prepared: Prepared, lowered: Lowered) -> list[dict[str, IntArray]]:
+    given = prepared.given
+    return [
+        {name: lowered.encode(name, values[step]) for name, values in given.values.items()}
+        for step in range(given.steps)
+    ]
+
+
+def _record(program: Program, steps: Sequence[Mapping[str, IntArray]], tell: Tell | None) -> list[answers.Run]:
+    """The first steps with the reference engine, states among their inputs, so that each stands alone."""
+    held = sum(spec.size for spec in program.phases[PHASE].inputs.values())
+    count = max(2, min(CHECKED_STEPS, len(steps), CHECKED_VALUES // max(held, 1)))
+    runs: list[answers.Run] = []
+    with ReferenceEngine(program) as engine:
+        states = engine.session().states
+        for index, inputs in enumerate(steps[:count]):
+            if tell:
+                tell("known answers", index, count)
+            run, outputs, _ = answers.execute(program, engine, PHASE, {**inputs, **states})
+            states = {name: value for name, value in outputs.items() if name in program.states}
+            runs.append(run)
+    return runs
+
+
+def _others(engine: str) -> list[str]:
+    """Engines that are asked beside the chosen one; Lava only where it is chosen, because it starts processes."""
+    found = ["sim", *(["onnx"] if find_spec("onnxruntime") else [])]
+    return [name for name in found if name != engine]
+
+
+def _threads(plan: NetworkPlan) -> dict[str, Any]:
+    return {"threads": plan.threads} if plan.engine == "sim" else {}
+
+
+def _checked(
+    name: str, plan: NetworkPlan, program: Program, recorded: Sequence[answers.Run], clock: Clock
+) -> dict[str, Any]:
+    with clock.stage(f"{name} against reference"), make_engine(name, program) as engine:
+        return _row(name, answers.check(program, engine, recorded, "export", clock.tell))
+
+
+def _row(name: str, checked: answers.Checked) -> dict[str, Any]:
+    return {"engine": name, "against": "reference", **asdict(checked)}
+
+
+def _run(
+    lowered: Lowered,
+    engine: Engine,
+    steps: Sequence[Mapping[str, IntArray]],
+    agreement: Agreement,
+    traced: Sequence[str],
+    tell: Tell | None,
+) -> _Ran:
+    """All steps in one session; what neurons and outputs say is compared while it runs."""
+    phase, session = lowered.program.phases[PHASE], engine.session()
+    ran = _Ran({name: [] for name in [*lowered.outputs, *traced]}, {name: [] for name in traced})
+    wanted = {**lowered.values, **lowered.outputs}
+    shown = {one.value for one in (*wanted.values(), *lowered.voltages.values())}
+    for index, inputs in enumerate(steps):
+        if tell and index % 8 == 0:
+            tell("integer network", index, len(steps))
+        seen: dict[str, IntArray] = dict(session.states)
+
+        def watch(op: Op, value: IntArray, seen: dict[str, IntArray] = seen) -> None:
+            if op.name in shown:
+                seen[op.name] = np.array(value)
+
+        result = session.step(PHASE, inputs, watch=watch)
+        ran.runs.append(layer_counts(phase.ops, result.counts))
+        values = {
+            name: seen[one.value].reshape(one.factor.shape) * one.factor
+            for name, one in wanted.items()
+            if one.value in seen and (name in agreement.tallies or name in ran.values)
+        }
+        agreement.add(index, values)
+        for name, kept in ran.values.items():
+            kept.append(values[name])
+        for name, kept in ran.membranes.items():
+            one = lowered.voltages[name]
+            kept.append(seen[one.value].reshape(one.factor.shape) * one.factor)
+    return ran
+
+
+def _too_far(plan: NetworkPlan, agreement: Agreement) -> str:
+    worst = max(agreement.judged(), key=lambda tally: tally.differing / max(tally.values, 1))
+    first = worst.first or {}
+    return (
+        f"{plan.path}: {100 * agreement.share():.3g} % of the spikes differ from float64, more than the "
+        f"{100 * (plan.max_spike_error or 0):.3g} % of --max-spike-error; most in node '{worst.name}', first in step "
+        f"{first.get('step')} at {first.get('index')}; try more --weight-bits"
+    )
+
+
+def _afterwards(prepared: Prepared, floats: FloatRun, ran: _Ran, lowered: Lowered) -> list[Diagnostic]:
+    """What the run showed: neurons that never spiked, integers that ran into a limit."""
+    silent = [name for name in prepared.network.neurons
+              if prepared.network.nodes[name].kind in SPIKING and not floats.outputs[name].any()]  # fmt: skip
+    found = [
+        Diagnostic("silent", name, "it never spiked on this input: nothing is known of its spikes") for name in silent
+    ]
+    clipped = {name: sum(layer.counts.get("clipped", 0) for run in ran.runs for layer in run if layer.name == name)
+               for name in lowered.clipped}  # fmt: skip
+    found += [
+        Diagnostic("saturated", name, f"its integers ran into the limit of their width {count} times")
+        for name, count in clipped.items()
+        if count
+    ]
+    return found
+
+
+def _parity(
+    prepared: Prepared,
+    lowered: Lowered,
+    agreement: Agreement,
+    checked: Sequence[Mapping[str, Any]],
+    diagnostics: Sequence[Diagnostic],
+) -> dict[str, Any]:
+    """The content of ``parity.json``: per node what quantisation did to its parameters, and how its values agree."""
+    lost: dict[str, list[dict[str, Any]]] = {}
+    for loss in lowered.layers:
+        row = asdict(loss)
+        lost.setdefault(row.pop("node"), []).append(row)
+    values = {row["node"]: row for row in agreement.rows}
+    nodes = [
+        {"node": node.name, "kind": node.kind, "shape": list(node.shape), "parameters": lost.get(node.name, []),
+         "agreement": {k: v for k, v in values[node.name].items() if k != "node"} if node.name in values else None}
+        for node in prepared.network.nodes.values()
+    ]  # fmt: skip
+    return {
+        "schema": SCHEMA,
+        "network": prepared.network.name,
+        "steps": prepared.given.steps,
+        "input": prepared.given.source,
+        "preset": prepared.preset,
+        "convention": {**asdict(prepared.convention), "text": describe(prepared.convention)},
+        "diagnostics": [one.to_dict() for one in diagnostics],
+        "back_edges": [[edge.source, edge.target] for edge in prepared.network.back_edges],
+        "spike_error": agreement.share(),
+        "outputs": {name: values[name] for name in prepared.network.outputs},
+        "nodes": nodes,
+        "engines": list(checked),
+        "limits": list(lowered.clipped),
+        "ranges": describe_ranges(prove_ranges(lowered.program)),
+    }
+
+
+def _write_outputs(path: Path, prepared: Prepared, floats: FloatRun, ran: _Ran, trace: Sequence[str]) -> None:
+    """``NAME`` and ``NAME.float`` of every Output node and traced neuron, ``NAME.v`` and ``NAME.v.float``: [steps, ...]."""
+    arrays: dict[str, Any] = {}
+    for name in [*prepared.network.outputs, *trace]:
+        arrays[name], arrays[f"{name}.float"] = np.stack(ran.values[name]), floats.outputs[name].astype(np.float64)
+    for name in trace:
+        arrays[f"{name}.v"], arrays[f"{name}.v.float"] = np.stack(ran.membranes[name]), floats.membranes[name]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(sorted(arrays.items())))
+    write_whole(path, buffer.getvalue())
+
+
+def _write_onnx(program: Program, path: Path) -> None:
+    from spiketrack_deploy.engines.onnx_export import export_onnx
+
+    export_onnx(program, path, PHASE)
+
+
+def _pictures(
+    prepared: Prepared, floats: FloatRun, ran: _Ran, drawn: Sequence[str]
+) -> list[tuple[str, str, FloatArray, FloatArray]]:
+    """What the report draws: (kind, node, float, integer), [steps, neurons] each, a few neurons of every node."""
+    found = [("input", name, _flat(values), _flat(values)) for name, values in prepared.given.values.items()]
+    for name in prepared.network.outputs:
+        found.append(("values", name, _flat(floats.outputs[name]), _flat(np.stack(ran.values[name]))))
+    for name in dict.fromkeys(drawn):
+        found.append(("membrane", name, _flat(floats.membranes[name]), _flat(np.stack(ran.membranes[name]))))
+    return found
+
+
+def _flat(values: FloatArray) -> FloatArray:
+    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)[:, :SHOWN_NEURONS]
+
+
+def _seal(
+    plan: NetworkPlan, folder: Path, data: NetworkReport, prepared: Prepared, agreement: Agreement, clock: Clock
+) -> dict[str, Any]:
+    from spiketrack_deploy.frontends.nir.build import Read
+    from spiketrack_deploy.frontends.nir.outline import outline
+
+    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
+    data = replace(data, content_hash=layout.content_hash(files), outline=outline(Read(prepared.network, ())))
+    with clock.stage("report"):
+        write_whole(folder / layout.REPORT, build(data))
+    inputs = {"network": plan.path, **({"input": plan.words.input} if plan.words.input else {})}
+    settings = {
+        "target": plan.target.name,
+        "profile": plan.profile_path or plan.priced.profile.name,
+        "profile_sha256": plan.priced.profile.digest,
+        "convention": data.parity["convention"],
+        "weight_bits": plan.weight_bits,
+        "steps": prepared.given.steps,
+        "engine": plan.engine,
+        "threads": plan.threads,
+    }
+    layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
+    manifest = layout.write_manifest(folder, data.program_hash)
+    return _result(plan, data, prepared, agreement, data.energy, manifest, clock)
+
+
+def _result(
+    plan: NetworkPlan, data: NetworkReport, prepared: Prepared, agreement: Agreement, energy: EnergyReport,
+    manifest: layout.Manifest, clock: Clock,
+) -> dict[str, Any]:  # fmt: skip
+    said = energy.to_dict()
+    return {
+        "network": plan.path.name,
+        "target": plan.target.name,
+        "profile": plan.priced.profile.name,
+        "engine": plan.engine,
+        "steps": prepared.given.steps,
+        "convention": data.parity["convention"],
+        "diagnostics": data.parity["diagnostics"],
+        "back_edges": data.parity["back_edges"],
+        "outputs": data.parity["outputs"],
+        "spike_error": agreement.share(),
+        "engines": data.parity["engines"],
+        "content_hash": manifest.content_hash,
+        "program_hash": manifest.program_hash,
+        "energy": {key: said[key] for key in ("per_result", "phases", "static")},
+        "unpriced": said["unpriced"],
+        "verdict": sentences(data),
+        "files": sorted([*manifest.files, layout.MANIFEST]),
+        "seconds": {stage: round(value, 3) for stage, value in clock.seconds.items()},
+    }
