@@ -305,7 +305,7 @@ def _parity(
 
 
 def _write_outputs(path: Path, prepared: Prepared, floats: FloatRun, ran: _Ran, trace: Sequence[str]) -> None:
-    """``NAME`` and ``NAME.float`` of every Output node and traced neuron, ``NAME.v`` and ``NAME.v.float``: [steps, ...]."""
+    """``NAME`` and ``NAME.float`` of Output nodes and traced neurons, ``NAME.v`` and ``NAME.v.float``: [steps, ...]."""
     arrays: dict[str, Any] = {}
     for name in [*prepared.network.outputs, *trace]:
         arrays[name], arrays[f"{name}.float"] = np.stack(ran.values[name]), floats.outputs[name].astype(np.float64)

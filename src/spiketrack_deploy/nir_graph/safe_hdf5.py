@@ -65,7 +65,7 @@ class SafeFile(Generic[T]):
     """Types of an array's elements."""
     scalars = False
     """Whether an array may have no axis."""
-    constants = True
+    free_constants = True
     """Whether data that were never allocated, which is one number everywhere, are free."""
 
     def __init__(self, path: Path, file: Any, limits: Limits) -> None:
@@ -170,7 +170,7 @@ class SafeFile(Generic[T]):
         if dataset.chunks and int(np.prod(dataset.chunks, dtype=object)) * dtype.itemsize > self.limits.chunk_bytes:
             raise self.fail(f"field '{name}' is stored in chunks of more than {self.limits.chunk_bytes} bytes")
         # Data that was never allocated is the fill value everywhere and will be held as one number.
-        if not self.constants or dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED:
+        if not self.free_constants or dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED:
             self.bytes += elements * max(8, dtype.itemsize)
         if self.bytes > self.limits.array_bytes:
             raise self.fail(f"field '{name}': the file declares more than {self.limits.array_bytes} bytes of data")

@@ -125,7 +125,7 @@ def check_tree(path: str, limits: str) -> None:
 class _TreeFile(SafeFile[Tree]):
     elements = "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8"
     scalars = True
-    constants = False
+    free_constants = False
     nodes = 0
 
     def read(self) -> Tree:

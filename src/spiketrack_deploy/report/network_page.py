@@ -1,4 +1,4 @@
-"""The report of a NIR network's export as one self-contained HTML page: rasters and membranes where a tracker has boxes.
+"""The report of a NIR network's export as one HTML page: rasters and membranes where a tracker has boxes.
 
 Decides what a reader sees first and what beside it. Must not compute results.
 """
@@ -68,8 +68,8 @@ def _exactness(found: Json) -> str:
     engines, one = [row["engine"] for row in found["engines"]], found["engines"][0]
     differing = sum(row["differing"] for row in found["engines"])
     return (
-        f"The program ran exactly: {differing} of {one['integers']:,} integers of {one['runs']} steps differ between the "
-        f"reference and {' and '.join(engines)}."
+        f"The program ran exactly: {differing} of {one['integers']:,} integers of {one['runs']} steps differ between "
+        f"the reference and {' and '.join(engines)}."
     )
 
 
