@@ -90,3 +90,36 @@ def _states() -> Iterator[tuple[int, int, str]]:
         with contextlib.suppress(OSError):
             fields = stat.read_text().rsplit(")", 1)[1].split()
             yield int(stat.parent.name), int(fields[3]), fields[0]
+
+
+_MANY = """
+import json, os, sys
+import numpy, h5py, click
+from spiketrack_deploy.cli import commands, main
+for index, args in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if child == 0:
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{sys.argv[1]}/{index}.{name}", os.O_CREAT | os.O_WRONLY), stream)
+        main.main(args)
+    status = os.waitpid(child, 0)[1]
+    open(f"{sys.argv[1]}/{index}.code", "w").write(str(os.waitstatus_to_exitcode(status)))
+"""
+
+
+def many(cwd: Path, log: Path, commands: list[list[str]]) -> list[tuple[int, str, str]]:
+    """Run every command in a process of its own, forked from one that has done the imports: (exit code, stdout,
+    stderr) of each. ``log``: an empty folder for what they print."""
+    subprocess.run(
+        [sys.executable, "-c", _MANY, str(log)],
+        cwd=cwd,
+        env=environment(),
+        input=json.dumps(commands),
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    return [
+        (int((log / f"{i}.code").read_text()), (log / f"{i}.out").read_text(), (log / f"{i}.err").read_text())
+        for i in range(len(commands))
+    ]

@@ -189,6 +189,6 @@ def mutant(whole: list[bytes], seed: int, path: Path, secret: Path) -> str:
     if way in DAMAGES:
         with h5py.File(path, "r+") as file:
             for _ in range(int(rng.integers(1, 3))):
-                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, IndexError):  # done twice
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, IndexError, OSError):
                     DAMAGES[way](file, rng, secret)
     return way

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from spiketrack_deploy.api.bundles import Place, as_path, export_target, require_engine
 from spiketrack_deploy.api.results import ConformanceResult, InspectNetworkResult, NetworkResult
@@ -57,8 +57,10 @@ _FIELDS = ("dt", "integrate", "reset", "compare", "initial", "several", "if_unit
 
 
 def is_network(subject: Place) -> bool:
-    """Whether a NIR file is meant: by its name, or because it is HDF5."""
+    """Whether a NIR file is meant, by its name or because it is HDF5, or the bundle of a network."""
     path = Path(subject)
+    if (path / layout.MANIFEST).is_file():
+        return (path / layout.NIR).is_file() and not (path / layout.CUTS).is_file()
     if path.suffix.lower() == ".nir":
         return True
     if path.suffix.lower() not in (".h5", ".hdf5", "") or not path.is_file():
@@ -78,6 +80,8 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
     from spiketrack_deploy.hardware.targets import resolve_target
 
     path = Path(request.path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a bundle, a NIR file is needed here; it holds the one it was made from")
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
     out = as_path(request.out) or Path("export") / f"{path.stem}-{target.name}"
@@ -123,14 +127,29 @@ def inspect_network(subject: Place, svg: Place | None = None) -> InspectNetworkR
     from spiketrack_deploy.report.graph_drawing import draw
 
     path = Path(subject)
-    found = outline(read_network(path))
+    packed = path.is_dir()
+    found = outline(read_network(path / layout.NIR if packed else path))
     if svg is not None:
         if not Path(svg).parent.is_dir():
             raise UsageError(f"--svg {svg}: there is no such folder")
         write_whole(Path(svg), draw(found, path.name))
-    return cast(
-        InspectNetworkResult, {"kind": "network", "name": path.name, **found, "svg": None if svg is None else str(svg)}
-    )
+    kind = "bundle" if packed else "network"
+    said = {"kind": kind, "name": path.resolve().name, **found, "svg": None if svg is None else str(svg)}
+    return cast(InspectNetworkResult, {**said, **(_packed(path) if packed else {})})
+
+
+def _packed(folder: Path) -> dict[str, Any]:
+    from spiketrack_deploy.bundle.contents import read_alone
+    from spiketrack_deploy.program.describe import describe_program, range_margins
+
+    manifest = layout.read_manifest(folder)
+    program = read_alone(folder)
+    return {
+        "content_hash": manifest.content_hash,
+        "changed_files": layout.changed_files(folder, manifest),
+        "program": describe_program(program),
+        "ranges": range_margins(program),
+    }
 
 
 def conformance(folder: Place, force: bool = False) -> ConformanceResult:

@@ -181,10 +181,7 @@ class NetworkResult(TypedDict):
     seconds: dict[str, float]
 
 
-class InspectNetworkResult(TypedDict):
-    """The flattened graph of a NIR file: nodes in order of execution with shapes and parameter ranges, edges and which
-    of them go back, what it suggests about its convention, remarks; ``svg``: the drawing's file."""
-
+class _InspectedNetwork(TypedDict):
     kind: str
     name: str
     version: str
@@ -201,6 +198,17 @@ class InspectNetworkResult(TypedDict):
     diagnostics: list[dict[str, str]]
     metadata: dict[str, Any]
     svg: str | None
+
+
+class InspectNetworkResult(_InspectedNetwork, total=False):
+    """The flattened graph of a NIR file: nodes in order of execution with shapes and parameter ranges, edges and which
+    of them go back, what it suggests about its convention, remarks; ``svg``: the drawing's file. The other four are of
+    a bundle."""
+
+    content_hash: str
+    changed_files: list[str]
+    program: dict[str, Any]
+    ranges: dict[str, Any]
 
 
 class ConformanceResult(TypedDict):

@@ -258,7 +258,7 @@ def _afterwards(prepared: Prepared, floats: FloatRun, ran: _Ran, lowered: Lowere
     found = [
         Diagnostic("silent", name, "it never spiked on this input: nothing is known of its spikes") for name in silent
     ]
-    clipped = {name: sum(layer.counts.get("clipped", 0) for run in ran.runs for layer in run if layer.name == name)
+    clipped = {name: sum(layer.counts.get("saturated", 0) for run in ran.runs for layer in run if layer.name == name)
                for name in lowered.clipped}  # fmt: skip
     found += [
         Diagnostic("saturated", name, f"its integers ran into the limit of their width {count} times")

@@ -56,7 +56,8 @@ def drawing(boxes: Sequence[Box], edges: Sequence[tuple[str, str, bool]], title:
     said = '<text x="12" y="20" font-weight="600">' + text(title) + "</text>"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" font-family="DejaVu Sans, sans-serif" font-size="11">{_DEFS}'
+        f'height="{height:.0f}" style="width:{width:.0f}px;max-width:100%" font-size="11" '
+        f'font-family="DejaVu Sans, sans-serif">{_DEFS}'
         f'<rect width="100%" height="100%" fill="#fff"/>{said}{"".join(shapes)}</svg>\n'
     )
 
