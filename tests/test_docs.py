@@ -15,6 +15,7 @@ from test_imports import MAY_KNOW
 
 from spiketrack_deploy import api
 from spiketrack_deploy.api import results as api_results
+from spiketrack_deploy.frontends.nir import tables
 from spiketrack_deploy.program.ops import OP_TABLE
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,13 @@ def results() -> list[tuple[str, type]]:
 @pytest.mark.golden
 @pytest.mark.parametrize(
     ("document", "what", "table"),
-    [("exactness.md", "operation", operation_table), ("python.md", "result", result_table)],
+    [
+        ("exactness.md", "operation", operation_table),
+        ("python.md", "result", result_table),
+        ("nir.md", "primitive", lambda: f"{tables.primitives_table()}\n"),
+        ("nir.md", "convention", lambda: f"{tables.convention_text()}\n"),
+        ("nir.md", "diagnostic", lambda: f"{tables.codes_table()}\n"),
+    ],
 )
 def test_tables_in_the_documents_are_the_code_s(document: str, what: str, table: Callable[[], str]) -> None:
     path = ROOT / "docs" / document

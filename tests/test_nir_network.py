@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,3 +287,26 @@ def test_the_tables_cover_nir() -> None:
         if isinstance(getattr(nir.ir, name), type) and issubclass(getattr(nir.ir, name), nir.ir.NIRNode)
     }
     assert set(PRIMITIVES) | {"NIRGraph", "NIRNode"} == stock and set(STANDING) == set(PRIMITIVES)
+
+
+def fuzz(files: int, *more: str) -> dict[str, Any]:
+    script = Path(__file__).parents[1] / "benchmarks" / "nir_fuzz.py"
+    command = [sys.executable, str(script), "--files", str(files), "--json", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
+def test_damaged_files_are_networks_or_one_sentence() -> None:
+    """Ten of each way of damage; the whole ten thousand: python benchmarks/nir_fuzz.py."""
+    found = fuzz(170, "--whole-every", "85", "--seed", "100000")
+    assert not found["findings"] and found["processes_left"] == 0 and len(found["ways"]) == 17
+    assert sum(way.get("refused", 0) for way in found["ways"].values()) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
+def test_many_damaged_files_are_networks_or_one_sentence() -> None:
+    assert not fuzz(2000, "--seed", "200000")["findings"]

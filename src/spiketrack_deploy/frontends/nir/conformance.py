@@ -94,7 +94,7 @@ def _page(answers: Mapping[str, Mapping[str, str]]) -> str:
             "order. Spikes must be equal; membranes agree to rounding.",
             "",
             "`type_check=False` is needed for `conv2d` (nir 1.0.8 refuses every grouped convolution and every kernel "
-            "that is not square), for `nested` graphs whose types it infers wrongly, and for `old_file`.",
+            "that is not square) and for `old_file`, whose stored shapes have a batch axis.",
             "",
             "| graph | what it shows |",
             "| --- | --- |",

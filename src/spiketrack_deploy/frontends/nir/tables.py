@@ -13,7 +13,7 @@ from spiketrack_deploy.frontends.nir.conventions import CHOICES, PRESETS, Conven
 from spiketrack_deploy.frontends.nir.diagnose import CODES
 from spiketrack_deploy.nir_graph.tree import PRIMITIVES
 
-EXACT, ROUNDED = "exact", "rounded once"
+EXACT, ROUNDED = "exact", "approximate"
 STANDING: dict[str, tuple[str, str]] = {
     "Input": (EXACT, "spikes and counts up to 255 as they are; real values as 16-bit integers of a stated scale"),
     "Output": (EXACT, "the sum of what feeds it"),
@@ -73,11 +73,14 @@ def codes_table() -> str:
 
 def convention_page() -> str:
     """What a convention decides, as a section of its own."""
+    return f"## Conventions\n\n{convention_text()}"
+
+
+def convention_text() -> str:
+    """What a convention decides: the equations of a step, the words, the presets."""
     words = "; ".join(f"`{name.replace('_', '-')}`: {', '.join(values)}" for name, values in CHOICES.items())
     return "\n".join(
         [
-            "## Conventions",
-            "",
             "One step of a neuron with summed input x, arrays element by element:",
             "",
             "```",
