@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.bundle import layout, provenance
-from spiketrack_deploy.bundle.export import Clock, Plan, write_boxes, write_overlay
+from spiketrack_deploy.bundle.clock import Clock
+from spiketrack_deploy.bundle.export import Plan, write_boxes, write_overlay
 from spiketrack_deploy.energy.conventions import dense_twin
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
