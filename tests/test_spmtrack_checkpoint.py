@@ -207,7 +207,7 @@ def test_a_pickle_with_code_is_not_executed(tmp_path: Path, refused: Any) -> Non
 
 def test_absurd_sizes_are_refused_before_anything_is_made() -> None:
     with pytest.raises(Exception, match="million weights"):
-        SpmConfig("huge", 60000, 1000, 10)
+        SpmConfig("huge", 60000, 100, 10)
     with pytest.raises(Exception, match="heads do not divide"):
         SpmConfig("odd", 64, 1, 5)
     with pytest.raises(Exception, match="larger than its search crop"):

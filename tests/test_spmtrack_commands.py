@@ -151,6 +151,10 @@ def test_evaluate_beside_others(tmp_path: Path, say: Say) -> None:
     ("arguments", "code", "words"),
     [
         (("evaluate", f"{MODEL}@sim", "DATA"), 2, "is a dense tracker without an integer program"),
+        (("budget", MODEL), 2, "is a dense tracker without an integer program"),
+        (("export", MODEL, "--target", "cpu", "--engine", "onnx"), 2, "there is nothing for the onnx engine"),
+        (("export", MODEL, "--target", "cpu", "--profile", "loihi2"), 2, "loihi2 prices no multiply-accumulate"),
+        (("targets", "compare", MODEL), 2, "is a dense tracker without an integer program"),
         (("evaluate", "spiketrack-nano@int8", "DATA"), 2, "is a spiking tracker"),
         (("simulate", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
         (("verify", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
@@ -162,7 +166,9 @@ def test_what_a_dense_tracker_cannot_do_is_one_sentence(
     arguments: tuple[str, ...], code: int, words: str, bundle: Path, tmp_path: Path, say: Say
 ) -> None:
     data = dataset(tmp_path / "data")
-    found = say(*({"DATA": data, "BUNDLE": bundle}.get(word, word) for word in arguments))
+    out = () if arguments[0] in ("simulate", "verify", "budget", "targets", "map") else ("-o", tmp_path / "out")
+    found = say(*({"DATA": data, "BUNDLE": bundle}.get(word, word) for word in arguments), *out)
+    assert not (tmp_path / "out").exists()
     assert found[0] == code, found
     assert words in found[2]
     assert found[2].count("\n") == 1

@@ -67,12 +67,14 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
     from spiketrack_deploy.bundle.provenance import command_line
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.sources import find_frames, find_source
-    from spiketrack_deploy.trackers.opening import is_dense
+    from spiketrack_deploy.trackers.opening import demand_program, is_dense
 
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
     source = find_source(request.model)
     dense = is_dense(source.path)
+    if dense and request.engine != "sim":
+        demand_program(source.path, f"the {request.engine} engine")
     if dense and target.profile.family is not None:
         return cast(DenseFitResult, dense_fit(source, target))
     out = as_path(request.out) or Path("export") / f"{source.name}-{target.name}"

@@ -200,10 +200,12 @@ def dense_layers(subject: str) -> Sequence[DenseLayer] | None:
 
 def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[LayerCounts]]]:
     """The program of a bundle or a model, and the counts that a bundle recorded for each of its phases."""
-    from spiketrack_deploy.inputs.sources import find_source, is_bundle
+    from spiketrack_deploy.inputs.sources import demand_spiking, find_source, is_bundle
 
     path = Path(subject)
     if is_bundle(path):
+        demand_spiking(path)
+
         from spiketrack_deploy.bundle import layout
         from spiketrack_deploy.bundle.contents import read_alone
         from spiketrack_deploy.bundle.recorded import recorded_counts
@@ -211,8 +213,11 @@ def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[Lay
         layout.check_bundle(path)
         return read_alone(path), recorded_counts(path / layout.ENERGY).counts
     from spiketrack_deploy.frontends.compile import compile
+    from spiketrack_deploy.trackers.opening import demand_program
 
-    return compile(find_source(subject).path).program, {}
+    source = find_source(subject)
+    demand_program(source.path, "placing a program")
+    return compile(source.path).program, {}
 
 
 def budget(

@@ -105,11 +105,14 @@ def _silent(what: str, done: int, total: int) -> None:
 
 def find_config(given: Place | None) -> TrackerConfig:
     """The configuration that ``given`` names: a bundled model, an official layout, a file; None: the default model."""
-    from spiketrack_deploy.inputs.resources import models_dir
+    from spiketrack_deploy.inputs.resources import find_model, model_names, models_dir
+    from spiketrack_deploy.trackers.opening import demand_program
     from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
     from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS, TrackerConfig
 
     name = str(DEFAULT_MODEL if given is None else given)
+    if name in model_names():
+        demand_program(find_model(name), "training")
     bundled = models_dir() / name / "config.json"
     if Path(name).name == name and bundled.is_file():
         return read_config(bundled)

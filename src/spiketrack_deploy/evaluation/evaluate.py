@@ -165,7 +165,7 @@ def _layers(subject: Subject) -> Layers | None:
         return None
     from spiketrack_deploy.trackers.opening import frame_layers
 
-    layers = frame_layers(Path(subject.source))
+    layers = frame_layers(Path(subject.source), checked=False)  # it was checked when it was resolved
     return {FRAME: [(layer.name, layer.kind, layer.block) for layer in layers]} if layers else None
 
 

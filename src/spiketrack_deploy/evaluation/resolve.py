@@ -60,7 +60,12 @@ class Resolver:
         if is_bundle(Path(bare)):
             return self._bundle(Path(bare), asked or ("sim",))
         source = find_source(bare)
+
+        from spiketrack_deploy.trackers.opening import demand_engine
+
         floats = (FLOAT, INT8)
+        for one in asked:
+            demand_engine(source.path, one)
         return [partial(self._float if one in floats else self._lowered, source, one) for one in asked or (FLOAT,)]
 
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
@@ -79,17 +84,14 @@ class Resolver:
         ]
 
     def _float(self, source: ModelSource, engine: str) -> Subject:
-        from spiketrack_deploy.trackers.opening import open_float
+        from spiketrack_deploy.trackers.opening import check
 
-        open_float(source.path, engine)  # a bad checkpoint is one clear error now, not one for every sequence
+        check(source.path, engine)  # a bad checkpoint is one clear error now, not one for every sequence
         identity = {"model": _model_digest(source)}
         return Subject(_label(source.name, engine), FLOAT, str(source.absolute), engine, self.threads, identity)
 
     def _lowered(self, source: ModelSource, engine: str) -> Subject:
         """The program lies in the run folder: every engine, every worker and every later run uses this very one."""
-        from spiketrack_deploy.trackers.opening import demand_program
-
-        demand_program(source.path, engine)
         digest = _model_digest(source)
         place = self.folder.program_folder(digest)
         if not place.is_dir():

@@ -57,9 +57,23 @@ def is_dense(path: Path) -> bool:
 def demand_program(path: Path, engine: str) -> None:
     """UsageError where a program of ``path`` is asked for and it is a dense tracker."""
     if is_dense(path):
+        demand_float(path, engine)
+
+
+def demand_engine(path: Path, engine: str) -> None:
+    """UsageError where the tracker of ``path`` and an engine do not go together."""
+    if engine not in (FLOAT, INT8):
+        demand_program(path, f"the {engine} engine")
+    elif engine == INT8 and not is_dense(path):
+        raise UsageError(f"{path}: is a spiking tracker; its integers are an engine's: choose sim instead of {engine}")
+
+
+def demand_float(path: Path, engine: str) -> None:
+    """UsageError where a dense tracker is asked to run on anything else."""
+    if engine not in (FLOAT, INT8):
         raise UsageError(
-            f"{path}: is a dense tracker without an integer program, so the {engine} engine does not run it; "
-            f"choose {FLOAT} or {INT8}"
+            f"{path}: is a dense tracker without an integer program, so there is nothing for {engine}; "
+            f"track, evaluate (@{FLOAT}, @{INT8}), map, inspect, audit and an export to cpu take it"
         )
 
 
@@ -71,11 +85,19 @@ def open_float(path: Path, engine: str = FLOAT, exact: bool = False) -> Opened:
     from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
     from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 
-    if engine != FLOAT:
-        raise UsageError(f"{path}: is a spiking tracker; its integers are an engine's: choose sim instead of {engine}")
+    demand_engine(path, engine)
     model, config = load_checkpoint(path)
     network = TorchNetwork(model, config) if exact else TorchNetwork(model, config, next(model.parameters()).dtype)
     return Opened(network, config, None)
+
+
+def check(path: Path, engine: str) -> None:
+    """What :func:`open_float` would raise, without preparing anything to run."""
+    if is_dense(path):
+        demand_float(path, engine)
+        load_dense(path)
+    else:
+        open_float(path, engine)
 
 
 def load_dense(path: Path) -> SpmTrack:
@@ -86,8 +108,7 @@ def load_dense(path: Path) -> SpmTrack:
 
 
 def _open_dense(path: Path, engine: str) -> Opened:
-    if engine not in (FLOAT, INT8):
-        demand_program(path, engine)
+    demand_float(path, engine)
     model = open_dense(path)
     counts = {layer.name: layer.counts for layer in model.layers}
     return Opened(model.network(engine), model.model.config, counts)
@@ -174,9 +195,16 @@ def calibrate(network: Any) -> None:
             tracker.init(frame, clip.init)
 
 
-def frame_layers(path: Path) -> tuple[DenseLayer, ...]:
-    """Layers of one frame of a dense tracker; none for a spiking one, whose program tells them."""
-    return dense_layers(load_dense(path).config) if is_dense(path) else ()
+def frame_layers(path: Path, checked: bool = True) -> tuple[DenseLayer, ...]:
+    """Layers of one frame of a dense tracker; none for a spiking one, whose program tells them. ``checked``: every
+    tensor of its files is looked at, too."""
+    if not is_dense(path):
+        return ()
+    if checked:
+        return dense_layers(load_dense(path).config)
+    from spiketrack_deploy.trackers.spmtrack.checkpoint import stated_config
+
+    return dense_layers(stated_config(model_files(path)[0]))
 
 
 def dense_layers(config: Any) -> tuple[DenseLayer, ...]:

@@ -153,6 +153,15 @@ def _configuration(file: Path, found: TensorFile) -> SpmConfig:
     return infer(file, found.tensors)
 
 
+def stated_config(file: Path) -> SpmConfig:
+    """The configuration of a tracker's file, its tensors not looked at."""
+    opened = open_tensors(file)
+    try:
+        return _configuration(file, opened)
+    finally:
+        opened.close()
+
+
 def _parsed(source: str, data: Any) -> SpmConfig:
     try:
         return SpmConfig.from_dict(data)

@@ -43,7 +43,7 @@ class SpmConfig:
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     dim: _Width
-    depth: Annotated[int, Field(ge=1, le=1024)]
+    depth: Annotated[int, Field(ge=1, le=128)]
     heads: Annotated[int, Field(ge=1, le=1024)]
     ffn: Literal["mlp", "swiglu"] = "mlp"
     hidden: _Width = 3072
