@@ -38,17 +38,22 @@ def _percent(interval: Mapping[str, float]) -> str:
     return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
+def _millijoules(band: Mapping[str, float]) -> str:
+    nominal, low, high = (f"{band[key] / 1e6:.3g}" for key in ("nominal", "low", "high"))
+    return f"{nominal} [{low}, {high}]"
+
+
 def results(trackers: Trackers) -> str:
-    """Accuracy with intervals; synaptic operations of a run of the main phase, dynamic energy of a frame with all."""
-    head = ("tracker", "success AUC, % [95 %]", "P@20, %", "normalised P, %", "M synops", "dynamic uJ [low, high]")
+    """Accuracy with intervals; synaptic operations of a main phase's run; energy of a frame, in all and dynamic."""
+    head = ("tracker", "success AUC, % [95 %]", "P@20, %", "normalised P, %", "M synops", "mJ a frame [low, high]",
+            "of it dynamic")  # fmt: skip
     rows = []
     for name, tracker in trackers.items():
         accuracy = [_percent(tracker["mean"][key]) for key in ("auc", "precision", "norm_precision")]
-        energy, cost = tracker.get("energy"), ["-", "-"]
+        energy, cost = tracker.get("energy"), ["-", "-", "-"]
         if energy:
-            nominal, low, high = (energy["per_frame_nj"][key] / 1e3 for key in ("nominal", "low", "high"))
             synops = energy["phases"][energy["main"]]["counts"]["synops"] / 1e6
-            cost = [f"{synops:.2f}", f"{nominal:.0f} [{low:.0f}, {high:.0f}]"]
+            cost = [f"{synops:.2f}", _millijoules(energy["per_frame_nj"]), _millijoules(energy["dynamic_nj"])]
         rows.append([name, *accuracy, *cost])
     return table(head, rows)
 

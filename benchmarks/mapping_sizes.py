@@ -1,10 +1,10 @@
-"""What the official sizes need on a chip: cores, chips, static power, time of a step, and what dominates.
+"""What the official sizes need on a chip: cores, chips of all phases, time and energy of a frame, and what dominates.
 
     python benchmarks/mapping_sizes.py [--size NAME ...] [--target NAME] [--density SHARE] [--json]
 
 Weights are drawn in the layer shapes of each configuration (docs/spiketrack.md): cores, words and hops depend on
-shapes, times and dynamic energies on the assumed spike density. ``nano`` is the nano model's configuration. Without
---size all of them; the largest takes about half a minute.
+shapes, times and dynamic energies on the assumed spike density. ``nano`` is the nano model's configuration. One frame
+is in flight. Without --size all of them; the largest takes about a minute.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from _mapping import nano_program, official_program  # noqa: E402
 from spiketrack_deploy.errors import SpiketrackError, UsageError  # noqa: E402
 from spiketrack_deploy.hardware.targets import resolve_target  # noqa: E402
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY  # noqa: E402
-from spiketrack_deploy.mapping.populations import populations  # noqa: E402
-from spiketrack_deploy.mapping.report import map_phase  # noqa: E402
-from spiketrack_deploy.mapping.split import split  # noqa: E402
+from spiketrack_deploy.mapping.whole import map_network  # noqa: E402
 
 SIZES = ("nano", "s256_t1", "s256_t3", "b256_t1", "b256_t3", "b384_t1", "b384_t3")
 BOARDS = ("kapoho_point", "hala_point")
@@ -36,75 +34,74 @@ NANO = 1e-9
 
 
 def measure(size: str, target: str, density: float) -> dict[str, Any]:
-    """Figures of one size on one target, and which boards hold it."""
+    """Figures of one size on one target, and which boards hold all phases of it."""
     program = nano_program() if size == "nano" else official_program(size)
     goal = resolve_target(target)
     start = time.perf_counter()
-    found = map_phase(program, "search", goal, density=density)
+    found = map_network(program, goal, density=density)
+    whole = found.to_dict()
     seconds = time.perf_counter() - start
-    mapping, report, profile = found.mapping, found.to_dict(), goal.profile
-    limits = mapping.limits
-    vendor = split(populations(program, "search"), limits, "power_of_two").cores
-    neurons = report["neurons"]
-    packed = -(-neurons["neurons"] // limits.neurons)
-    power = profile.price("static_power")
+    mapping, report = found.report.mapping, found.report.to_dict()
+    neurons, cost = report["neurons"], whole["cost"]
+    packed = -(-neurons["neurons"] // mapping.limits.neurons)
+    best = min(found.changes, key=lambda change: change.cost.total.nominal)
+
+    def millijoules(name: str) -> dict[str, float] | None:
+        return {key: value * NANO * MILLI for key, value in cost[name].items()} if cost[name] else None
+
     return {
         "size": size,
         "neurons": neurons["neurons"],
         "relays": neurons.get("relay", 0),
         "matrix_entries": neurons.get("memory", 0),
-        "chips_neurons_alone": -(-packed // limits.cores_per_chip),
+        "chips_neurons_alone": mapping.limits.chips_for(packed),
         "cores": mapping.cores,
         "chips": mapping.chips,
-        "chips_power_of_two_tiling": -(-vendor // limits.cores_per_chip),
+        "answer": whole["answer"],
+        "sharing": whole["sharing"],
+        "chips_all_phases": whole["chips"],
+        "chips_band": whole["chips_band"],
+        "cores_by_rule": whole["cores_by_rule"],
         "core_level_breaches": sum(b["fatal"] and b["rule"] != "chips" for b in report["breaches"]),
-        "template_phase_cores": found.other_phases[0].cores,
-        "static_power_w": power.nominal * mapping.chips if power else None,
-        "static_mj_per_camera_frame": power.nominal * mapping.chips / 30 * MILLI if power else None,
-        "dynamic_mj": {key: value * NANO * MILLI for key, value in report["energy"]["dynamic_nj"].items()},
-        "dominant": report["energy"]["dominant_at_camera_rate"],
-        "step_ms": {key: value * MILLI for key, value in report["latency"]["step_s"].items()},
-        "bottleneck": report["latency"]["bottleneck"]["cause"],
-        "depth_steps": report["latency"]["depth_steps"],
+        "total_mj_per_frame": millijoules("total_nj"),
+        "dynamic_mj": millijoules("dynamic_nj"),
+        "static_mj": millijoules("static_nj"),
+        "input_mj": millijoules("input_nj"),
+        "dominant": whole["dominant"],
+        "on_chip_ms": {key: value * MILLI for key, value in cost["on_chip_s"].items()},
+        "latency_ms": {key: value * MILLI for key, value in cost["latency_s"].items()},
+        "elapsed_steps": report["closed_loop"]["elapsed_steps"],
+        "best_change": {"change": best.what, "total_mj": best.cost.total.nominal * NANO * MILLI},
         "busiest_core_over_mean": report["balance"]["ratio"],
         "even_split": report["balance"]["even"],
         "saved_over_row_major": report["placement"]["saved_over_row_major"],
         "gap_to_lower_bound": report["placement"]["gap_to_lower_bound"],
-        "fits": {board: mapping.chips <= (resolve_target(board).profile.chips or 0) for board in BOARDS},
+        "fits": {board: whole["chips"] <= (resolve_target(board).profile.chips or 0) for board in BOARDS},
         "mapping_seconds": seconds,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 
 
 def _line(row: dict[str, Any]) -> str:
-    static = (
-        f"{row['static_power_w']:6.1f} W {row['static_mj_per_camera_frame']:7.0f} mJ" if row["static_power_w"] else "-"
-    )
     boards = ", ".join(name for name, fits in row["fits"].items() if fits) or "none of the boards"
-    dynamic, step = row["dynamic_mj"]["nominal"], row["step_ms"]["nominal"]
+    low, high = row["chips_band"]
     return (
         f"{row['size']:8} {row['neurons'] / 1e6:7.2f} M + {row['relays'] / 1e6:5.2f} M  cores {row['cores']:6}  "
-        f"chips {row['chips']:4} ({row['chips_neurons_alone']} by neurons alone, {row['chips_power_of_two_tiling']} in "
-        f"powers of two)  static {static} a camera frame  dynamic {dynamic:6.1f} mJ  step {step:5.2f} ms "
-        f"({row['bottleneck']}) x {row['depth_steps']}  largest: {row['dominant']}  fits {boards}  "
+        f"chips {row['chips']:4} ({row['chips_neurons_alone']} by neurons alone), all phases {row['chips_all_phases']} "
+        f"[{low}..{high}] ({row['sharing']}; {row['answer']})  frame {row['total_mj_per_frame']['nominal']:8.1f} mJ, "
+        f"{row['dynamic_mj']['nominal']:8.1f} dynamic  {row['on_chip_ms']['nominal']:6.1f} ms on the chip, "
+        f"{row['latency_ms']['nominal']:6.1f} with the image ({row['elapsed_steps']} steps)  boards: {boards}  "
         f"[{row['mapping_seconds']:.0f} s, {row['peak_memory_gb']:.1f} GB]"
     )
 
 
 def conclusion(rows: list[dict[str, Any]]) -> list[str]:
-    """What dominates, and what would change it, from the rows themselves."""
-    lines = []
-    for row in rows:
-        if not row["static_mj_per_camera_frame"]:
-            continue
-        ratio = row["static_mj_per_camera_frame"] / row["dynamic_mj"]["nominal"]
-        busy = row["step_ms"]["nominal"] / (MILLI / 30)
-        lines.append(
-            f"{row['size']}: static power over a camera frame is {ratio:.1f} times the dynamic energy, and chips work "
-            f"{100 * busy:.0f} % of it when frames are pipelined: fewer chips (smaller crop, fewer channels), more "
-            "frames a second or chips switched off between frames would change it, cheaper synapses would not."
-        )
-    return lines
+    """What dominates, and what would change it most, from the rows themselves."""
+    return [
+        f"{row['size']}: {100 * row['dominant']['share']:.0f} % of the total is {row['dominant']['name']}; "
+        f"{row['best_change']['change']}: {row['best_change']['total_mj']:.1f} mJ in all."
+        for row in rows
+    ]
 
 
 def main() -> int:

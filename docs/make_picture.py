@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrack_deploy.bundle.contents import read_alone
 from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
+from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.report.energy_sections import block_picture
 
 FRAMES = (0, 5)
@@ -37,7 +39,8 @@ def frames(path: Path) -> NDArray[np.uint8]:
 def main(bundle: Path, out: Path) -> None:
     """Tracked frames beside the energy per block."""
     recorded = recorded_counts(bundle / "energy.json")
-    png = block_picture(reprice(recorded, recorded.profile).main, "Energy per block", form="png")
+    target = Target(recorded.profile.name, recorded.profile)
+    png = block_picture(reprice(recorded, read_alone(bundle), target).main, "Energy per block", form="png")
     left = frames(bundle / "tracked.mp4")
     chart = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     if chart is None:

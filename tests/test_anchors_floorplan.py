@@ -11,6 +11,7 @@ import pytest
 from _mapping import map_search, nano_program
 
 from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.mapping.closed_loop import closed_loop
 from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.report.floorplan import core_energy, draw, figure_html, floorplan, utilisation, write_pictures
 
@@ -23,7 +24,7 @@ def mapping() -> ChipMapping:
 def test_every_core_is_one_cell_and_nothing_is_lost(mapping: ChipMapping) -> None:
     plan = floorplan(mapping, load_profile("loihi2"))
     per_chip = plan.chip[0] * plan.chip[1]
-    assert per_chip == mapping.limits.cores_per_chip, "a chip's cells are not its cores"
+    assert per_chip == mapping.limits.built, "a chip's cells are not its cores"
     for title, values in plan.values.items():
         assert int((~np.isnan(values)).sum()) == mapping.cores, f"{title}: cores share a cell or are missing"
         assert np.array_equal(np.isnan(values), plan.block < 0), f"{title} and the blocks colour different cells"
@@ -44,7 +45,9 @@ def test_energy_follows_prices_and_substeps(mapping: ChipMapping) -> None:
     loihi2, loihi1, nothing = (load_profile(name) for name in ("loihi2", "loihi1", "akida"))
     flow = mapping.traffic
     arriving = sum(flow.messages)
-    by_hand = 0.024 * mapping.synapses.synops.sum() + 0.052 * mapping.loads.neurons.sum() + 0.180 * arriving
+    synop, slot, message = (loihi2.price(name).nominal for name in ("synop", "slot_microcode", "message"))
+    steps = closed_loop(mapping, loihi2).steps
+    by_hand = synop * mapping.synapses.synops.sum() + slot * mapping.loads.neurons.sum() * steps + message * arriving
     assert core_energy(mapping, loihi2).sum() == pytest.approx(by_hand)
     assert core_energy(mapping, loihi1).sum() > 4 * 0.052 * mapping.loads.neurons.sum(), "four sub-steps, four updates"
     assert not core_energy(mapping, nothing).any(), "without prices there is no energy"

@@ -68,8 +68,7 @@ def test_layers_share_a_draw_and_prices_do_not() -> None:
     alone = over_prices({"synop": 2.0}, toy(bands), samples=50_000)
     assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=1e-9), "tied prices move together"
     assert apart.high - apart.low < 0.8 * (alone.high - alone.low), "independent prices partly cancel"
-    layers = [conv(30), LayerCounts("two", "conv", "b", {"synops": 12, "macs": 4})]
-    assert price_counts(layers, toy(bands)) == {"synop": 42.0, "mac": 4.0}
+    assert price_counts({"synops": 42, "macs": 4, "hops_ew": 9}, toy(bands)) == {"synop": 42.0, "mac": 4.0}
 
 
 def test_an_interval_lies_within_the_band_and_is_the_same_every_time() -> None:
@@ -108,7 +107,7 @@ def test_the_two_uncertainties_are_apart() -> None:
     frames = [[conv(n)] for n in (100, 200, 300, 400)]
     counts = {"look": add_runs(frames, "look")}
     profile = toy({"synop": (2.0, 2.0, 2.0)})
-    phase = assess(counts, profile, {"look": 1}, apart={"look": frames}).main
+    phase = assess(counts, profile, {"look": 1}, apart={"look": [200.0, 400.0, 600.0, 800.0]}).main
     assert phase.over_prices is not None and phase.over_runs is not None
     assert phase.over_prices.low == phase.over_prices.high == pytest.approx(500.0), "no band, no interval"
     assert phase.over_runs.low < 500.0 < phase.over_runs.high
@@ -153,8 +152,12 @@ def reports(*names: str) -> list[EnergyReport]:
 def test_profiles_stand_side_by_side_and_nothing_priced_is_not_zero() -> None:
     found = side_by_side("loihi2", "cmos45_int8", "akida", "truenorth").to_dict()
     rows = {row["profile"]: row for row in found["profiles"]}
+
+    def price(name: str) -> float:
+        return load_profile("loihi2").prices[name].interval.nominal
+
     assert rows["loihi2"]["priced"] and rows["loihi2"]["phases_nj"]["look"]["nominal"] == pytest.approx(
-        1e-3 * (1000 * 24 + 90 * 24 + 180)
+        sum(n * price(name) for n, name in ((1000, "synop"), (90, "mac"), (1, "message")))
     )
     for name in ("akida", "truenorth"):
         row = rows[name]

@@ -31,14 +31,14 @@ def test_words_stand_instead_of_operations() -> None:
     """The two structures share every other part; the band covers both and the nominal is that of operations."""
     profile = load_profile("loihi2")
     counts = {"synops": 9e5, "macs": 2e5, "relay_synops": 1e5, BY_WORD[1]: 3e5, "slot_steps_microcode": 1e6}
-    counts |= {"slot_steps_native": 2e6, "chip_steps": 59}
+    counts |= {"slot_steps_native": 2e6, "chip_ns": 59.0}
     one, other = bill(counts, profile), bill_by_words(counts, profile)
     synaptic = {"synop", "mac", "relay_synop"}
-    assert {p.price for p in one} == synaptic | {"slot_native", "slot_microcode", "chip_step"}
+    assert {p.price for p in one} == synaptic | {"slot_native", "slot_microcode", "stepping_power"}
     assert {p.price for p in other} == {p.price for p in one} - synaptic | {"synop_word"}
     sums = [sum(p.energy.nominal for p in parts) for parts in (one, other)]
     rest = 1e6 * profile.price("slot_microcode").nominal + 2e6 * profile.price("slot_native").nominal
-    rest += 59 * profile.price("chip_step").nominal
+    rest += 59 * profile.price("stepping_power").nominal
     assert sums[1] == pytest.approx(3e5 * profile.price("synop_word").nominal + rest)
     whole = covering(counts, profile)
     assert whole.nominal == pytest.approx(sums[0])

@@ -82,9 +82,13 @@ def test_energy_is_banded_split_and_adds_up(demo: Path) -> None:
     frame = search["unamortised_nj"]
     assert 0 < frame["low"] < frame["nominal"] < frame["high"]
     rows = [row for row in data["layers"] if row["phase"] == "search"]
-    for end in ("low", "nominal", "high"):
-        assert sum(row["energy_nj"][end] for row in rows) == pytest.approx(frame[end], rel=1e-12)
-        assert sum(c[end] for c in search["by_cause_nj"].values()) == pytest.approx(frame[end], rel=1e-12)
+    structures, beside = search["structures_nj"], search["of_no_layer_nj"].values()
+    assert frame["nominal"] == structures["operations"]["nominal"] and set(structures) == {"operations", "words"}
+    for end, widest in (("low", min), ("nominal", lambda found: found[0]), ("high", max)):
+        assert frame[end] == widest([found[end] for found in structures.values()])
+        summed = sum(row["energy_nj"][end] for row in rows) + sum(part[end] for part in beside)
+        assert summed == pytest.approx(structures["operations"][end], rel=1e-12)
+        assert sum(c[end] for c in search["by_cause_nj"].values()) == pytest.approx(summed, rel=1e-12)
     assert template["runs"] == 1 and data["unpriced"] and data["assumptions"]
     assert template["per_result"] == 0 and data["per_result"]["dynamic_nj"] == frame, "no update, no charge"
     assert template["unamortised_nj"]["nominal"] > 0 == template["amortised_nj"]["nominal"]
@@ -106,7 +110,11 @@ def test_boxes_and_video_have_every_frame(demo: Path) -> None:
     assert [int(r["frame"]) for r in rows] == list(range(FRAMES))
     assert [float(rows[0][k]) for k in "xywh"] == [74.0, 70.0, 37.0, 80.0]
     cost = np.mean([float(r["energy_nj"]) for r in rows[1:]])
-    assert cost == pytest.approx(json.loads((demo / "energy.json").read_text())["per_result"]["dynamic_nj"]["nominal"])
+    data = json.loads((demo / "energy.json").read_text())
+    assert cost == pytest.approx(data["per_result"]["total_nj"]["nominal"]), "every frame with all that it costs"
+    start = data["placed"]["results"]["start"]
+    assert float(rows[0]["energy_nj"]) == pytest.approx(start["total_nj"]["nominal"]), "frame 0 is what the start costs"
+    assert {float(r["latency_s"]) for r in rows[1:]} == {data["placed"]["cost"]["latency_s"]["nominal"]}
     video = cv2.VideoCapture(str(demo / "tracked.mp4"))
     count = 0
     while video.read()[0]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spiketrack_deploy.energy.conventions import dense_twin, published_convention
 from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, add_runs, layer_counts
-from spiketrack_deploy.energy.pricing import CAUSES, CHARGES, MAPPED, dynamic_energy, price, unpriced
+from spiketrack_deploy.energy.pricing import CAUSES, CHARGES, MAPPED, covering, dynamic_energy, payable, price, unpriced
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.errors import InputError, ProfileError
 from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
@@ -91,7 +91,8 @@ def priced(frames: list[Run], updates: list[Run], profile: Profile, every: int =
     """A workload of two phases: one for every result, one every so many."""
     runs = {"look": frames, "learn": updates}
     counts = {name: add_runs(found, name) for name, found in runs.items()}
-    return assess(counts, profile, {"look": 1, "learn": 1 / every}, apart=runs, **options)
+    apart = {name: [dynamic_energy(run, profile).nominal for run in found] for name, found in runs.items()}
+    return assess(counts, profile, {"look": 1, "learn": 1 / every}, apart=apart, **options)
 
 
 def phase(report: EnergyReport, name: str = "look") -> dict[str, Any]:
@@ -243,15 +244,17 @@ def test_a_convention_has_no_hops_and_a_missing_update_is_said() -> None:
 def test_binary_spikes_cost_unit_operations_and_every_substep() -> None:
     """Loihi 1: a spike of value n is n events; a neuron is updated in each of 4 sub-steps."""
     loihi1 = load_profile("loihi1")
-    conv = price(CONV, loihi1)
+    conv = price(CONV, payable(CONV, loihi1.substeps), loihi1)
     assert conv.by_cause["synops"].nominal == pytest.approx(50 * 24.0e-3), "50 unit operations, not 30 synops"
     assert conv.by_cause["message"].nominal == pytest.approx(8 * 180.3e-3), "8 unit spikes, not 4 events"
     emitted = LayerCounts("lif", "ni_lif", "b", {"neuron_updates": 64, "neuron_spiking": 5, "output_sum": 9})
-    assert price(emitted, loihi1).total.nominal == pytest.approx(((64 * 4 - 9) * 52 + 9 * 81) * 1e-3)
-    assert price(NEURON, loihi1).total.nominal == pytest.approx(((64 * 4 - 5) * 52 + 5 * 81) * 1e-3)
+    cost = price(emitted, payable(emitted, 4), loihi1).total.nominal
+    assert cost == pytest.approx(((64 * 4 - 9) * 52 + 9 * 81) * 1e-3)
+    assert price(NEURON, payable(NEURON, 4), loihi1).total.nominal == pytest.approx(((64 * 4 - 5) * 52 + 5 * 81) * 1e-3)
     assert "active_substeps" in {item.name for item in unpriced([NEURON], loihi1, "run")}
     assert "active_substeps" not in {item.name for item in unpriced([emitted], loihi1, "run")}
-    assert price(emitted, load_profile("loihi2")).total.nominal == pytest.approx((59 * 52 + 5 * 104) * 1e-3)
+    listed = {item.name: item.reason for item in unpriced([emitted], load_profile("loihi2"), "run")}
+    assert "needs a mapping" in listed["neuron_updates"], "occupied slots are stepped in every elapsed step"
 
 
 def test_static_energy_is_apart_and_per_chip() -> None:
@@ -308,8 +311,8 @@ def test_anchor_spiketrack_published_energy() -> None:
 
 def test_anchor_pilotnet_on_loihi2() -> None:
     """A1: the one public measurement: 61.3 to 86.6 uJ dynamic per step; the nominal lies inside, the band covers it."""
-    counts = {"synops": 2_269_529, "events": 34_600, "neuron_updates": 158_509, "neuron_spiking": 34_600}
-    step = dynamic_energy([LayerCounts("pilotnet", "conv", "all", counts)], load_profile("loihi2"))
+    counts = {"synops": 2_269_529, "messages": 34_600, "slot_steps_native": 158_509, "chip_ns": 151e3}
+    step = covering(counts, load_profile("loihi2"))
     assert 61.3e3 <= step.nominal <= 86.6e3, f"nominal {step.nominal / 1e3:.1f} uJ"
     assert step.low < 61.3e3 and step.high > 86.6e3
 
@@ -328,7 +331,7 @@ def test_energy_json_has_the_agreed_fields_and_is_reproducible(tmp_path: Path) -
     assert first.read_bytes() == second.read_bytes()
     data = json.loads(first.read_text())
     agreed = {"schema", "result", "profile", "per_result", "phases", "static", "layers", "unpriced", "assumptions"}
-    assert agreed == set(data) and data["result"] == "frame"
+    assert agreed | {"placed"} == set(data) and data["result"] == "frame"
     assert {name: item["runs"] for name, item in data["phases"].items()} == {"look": 2, "learn": 1}
     assert data["profile"].pop("sha256") == load_profile("loihi2").digest
     assert Profile.model_validate(data["profile"]) == load_profile("loihi2"), "the file holds the whole profile"

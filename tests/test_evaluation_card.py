@@ -34,7 +34,7 @@ def test_tables_repeat_the_results(tmp_path: Path, exported: Path) -> None:
     assert done.returncode == 0, done.stderr
     results, sequences, blocks = (rows(part) for part in done.stdout.split("\n\n"))
     assert [row[0] for row in results[2:]] == list(trackers)
-    for name, auc, _, _, synops, _ in results[2:]:
+    for name, auc, _, _, synops, *_ in results[2:]:
         assert float(auc.split()[0]) == pytest.approx(100 * trackers[name]["mean"]["auc"]["mean"], abs=0.05)
         assert (synops == "-") == (name == "static")
     assert [row[0] for row in sequences[2:]] == ["a", "b"]

@@ -507,7 +507,10 @@ def test_engines_agree_and_cost(tmp_path: Path, tiny_checkpoint: Path, capsys) -
     assert (energy["frames"], search["runs"], template["runs"]) == (6, 6, 2)
     assert 0 < energy["per_frame_nj"]["low"] < energy["per_frame_nj"]["nominal"] < energy["per_frame_nj"]["high"]
     total = search["unamortised_nj"]["nominal"] + template["unamortised_nj"]["nominal"] * 2 / 6
-    assert energy["per_frame_nj"]["nominal"] == pytest.approx(total)
+    assert energy["dynamic_nj"]["nominal"] == pytest.approx(total)
+    cost = energy["placed"]["cost"]
+    powered = cost["static_nj"]["nominal"] + cost["input_nj"]["nominal"]
+    assert energy["per_frame_nj"]["nominal"] == pytest.approx(total + powered)
     for name, phase in energy["phases"].items():
         rows = [row for row in energy["layers"] if row["phase"] == name]
         assert sum(row["counts"].get("synops", 0) for row in rows) == pytest.approx(phase["counts"]["synops"])

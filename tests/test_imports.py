@@ -63,8 +63,8 @@ MAY_KNOW = {
         "trackers", "tracking",
     ),
     "evaluation": (
-        "datasets", "energy", "engines", "frontends", "hardware", "inputs", "lowering", "program", "trackers",
-        "tracking",
+        "datasets", "energy", "engines", "frontends", "hardware", "inputs", "lowering", "mapping", "program",
+        "trackers", "tracking",
     ),
     "training": (
         "datasets", "energy", "engines", "frontends", "hardware", "inputs", "lowering", "mapping", "program",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from _programs import PhaseBuilder, spikes
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.hardware.profiles import load_profile
 from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.check import defects
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.report import map_phase
+from spiketrack_deploy.mapping.whole import map_network
 from spiketrack_deploy.program.legality import check_program
 from spiketrack_deploy.program.types import Op, Phase, Program, TensorSpec, states_of
 
@@ -45,7 +48,7 @@ LIMITS = {
 
 def toy(folder: Path, prices: dict[str, float] = PRICES, family: str = "loihi2", **limits: int) -> Target:
     """A chip of one's own; a price may be half or double its value."""
-    units = {"static_power": "mW"} | {name: "ns" for name in prices if name.startswith("t_")}
+    units = {"static_power": "mW", "board_power": "mW"} | {name: "ns" for name in prices if name.startswith("t_")}
     kind = 'kind = "board"\nchip = "loihi2"' if "chips" in limits else f'kind = "chip"\nfamily = "{family}"'
     lines = [f'schema = 1\nname = "toy"\ntitle = "Toy"\n{kind}\nunknown = []\nassumptions = []\n[limits]']
     held = {name: (unit, limits.get(name, value)) for name, (unit, value) in LIMITS.items()}
@@ -86,6 +89,11 @@ def pencil(steps: int = 1) -> Program:
     return program
 
 
+def counted(report: dict[str, Any]) -> dict[str, float]:
+    """Price -> how often it is paid in the run."""
+    return {line["price"]: line["count"] for line in report["run"]["lines"]}
+
+
 def close(data: dict[str, float], nominal: float) -> bool:
     """A band from half to double."""
     return data == pytest.approx({"low": nominal / 2, "nominal": nominal, "high": nominal * 2})
@@ -93,7 +101,7 @@ def close(data: dict[str, float], nominal: float) -> bool:
 
 def test_cores_and_loads(tmp_path: Path) -> None:
     report = map_phase(pencil(), "look", toy(tmp_path)).to_dict()
-    assert (report["fits"], report["cores"], report["chips"]) == (True, 2, 1)
+    assert (report["holds"], report["cores"], report["chips"]) == (True, 2, 1)
     assert report["neurons"] == {"relay": 90, "neurons": 210} and report["synapses"] == 4128
     # Words: one input channel towards C channels of b bits takes kh kw ceil((C (b + 1) + 10) / 64).
     # core 0: stem 3 x 9, s1 4 x 1, grow 4 x 9; core 1: grow 4 x 9, back 6 x 1, stem to s3 4 x 1, out 4 x 1.
@@ -124,7 +132,7 @@ def test_a_core_takes_what_its_limits_hold_and_no_more(
     tmp_path: Path, limit: str, value: int, neurons: list[int]
 ) -> None:
     mapping = map_phase(pencil(), "look", toy(tmp_path, **{limit: value, "cores_per_chip": 4, "tiles_x": 4})).mapping
-    assert mapping.loads.neurons.tolist() == neurons and mapping.fits
+    assert mapping.loads.neurons.tolist() == neurons and mapping.holds
 
 
 def test_rows_in_powers_of_two(tmp_path: Path) -> None:
@@ -142,7 +150,7 @@ def test_rows_in_powers_of_two(tmp_path: Path) -> None:
 def test_more_destinations_than_the_axon_map_holds(tmp_path: Path, entries: int, breaches: list) -> None:
     mapping = map_phase(pencil(), "look", toy(tmp_path, axon_map_per_core=entries)).mapping
     assert [(b.rule, b.op, b.used, b.limit) for b in mapping.breaches] == breaches
-    assert mapping.fits == (not breaches)
+    assert mapping.holds == (not breaches)
 
 
 def test_axon_slots_of_wide_positions() -> None:
@@ -171,12 +179,17 @@ def test_pooling_and_interpolation(tmp_path: Path) -> None:
     assert report["neurons"] == {"relay": 144 + 16 + 32, "neurons": 64} and report["cores"] == 1
     stem_synapses, pooled, interpolated, out = 72 * 3 * 2, 2 * 8 * 9, 2 * 6 * 14, 32 * 2
     assert report["synapses"] == stem_synapses + pooled + interpolated + out
-    # Words: stem 3 x 1, a window of nine 1-bit weights per channel, 4 x 4 taps of 7 bits per channel, out 2 x 1.
-    assert report["synaptic_words"] == 3 + 2 * 9 + 2 * 16 + 2
+    # Words: stem 3 x 1, a window of nine 1-bit weights per channel, out 2 x 1. Interpolated by 2, a pixel in the middle
+    # of a row or column is read by 4 outputs, the first and the last by 3, each with weights of its own: of 2 rows both
+    # are at a border, of 4 columns two are not. So 3 + 3 times 3 + 4 + 3 taps of 7 bits per channel.
+    assert report["synaptic_words"] == 3 + 2 * 9 + 2 * (6 * 10) + 2
     assert report["loads"]["axons_in"]["max"] == 72 + 72 + 8 + 32
-    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
-    assert lines["stream synapses"] == pytest.approx(pooled + interpolated)
-    assert lines["stream messages, every destination core"] == pytest.approx(144 + 16)
+    whole = map_network(program, toy(tmp_path, neurons_per_core=300))
+    assert [one.words for one in whole.arrangements] == [""] and set(whole.chosen.results) == {"steady"}
+    assert " with " not in whole.sentence, "a program of one phase shares its chips with nothing"
+    lines = counted(report)
+    assert lines["relay_synop"] == pytest.approx(pooled + interpolated)
+    assert lines["relay_message"] == pytest.approx(144 + 16)
 
 
 def test_a_product_of_two_live_activations(tmp_path: Path) -> None:
@@ -195,22 +208,28 @@ def test_a_product_of_two_live_activations(tmp_path: Path) -> None:
     check_program(program)
     report = map_phase(program, "look", toy(tmp_path)).to_dict()
     assert report["neurons"] == {"neurons": 24 + 24 + 24 + 36 + 36, "memory": 12, "relay": 12}
-    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
+    lines = counted(report)
     # Convolutions 96, 96, 144 and 72 synapses, half visited. Into the matrix go half of the keys with half of the
     # values: 12 pairs a position. A spike of q (half of 4 x 6) meets the 3 entries of its row.
     products = 6 * 12 / 4 + 24 / 2 * 3
-    assert lines["synaptic operations"] == pytest.approx((96 + 96 + 144 + 72) / 2 + products)
-    assert lines["stream neuron updates"] == 12 + 12
-    # s 1, q k v 2, matrix 3, fire 4, out 5: the queries wait one step.
+    assert lines["synop"] == pytest.approx((96 + 96 + 144 + 72) / 2 + products)
+    # The matrix and its query take the 6 positions one after the other: levels 3 and 4 six steps, the others one.
+    assert [level["steps"] for level in report["closed_loop"]["levels"]] == [1, 1, 6, 6, 1]
+    assert lines["relay_update"] == (12 + 12) * 15 and report["closed_loop"]["elapsed_steps"] == 15
     pipeline = report["pipeline"]
-    assert (pipeline["depth_steps"], pipeline["longest_delay_steps"], pipeline["delay_neurons"]) == (5, 1, 24)
+    assert (pipeline["steps_between_results"], pipeline["targets_that_fill_the_pipeline"]) == (6, 3)
+    # s 1, q k v 2, matrix 3, fire 4, out 5: the queries wait one step.
+    assert (pipeline["levels"], pipeline["longest_delay_steps"], pipeline["delay_neurons"]) == (5, 1, 24)
 
 
 def test_a_message_of_the_short_way_waits(tmp_path: Path) -> None:
     """stem 1, s1 2, s2 3, s3 4, out 5: what the stem sends to s3 waits two steps, in 2 x 60 relay neurons."""
     pipeline = map_phase(pencil(), "look", toy(tmp_path)).to_dict()["pipeline"]
+    pipeline.pop("period_s"), pipeline.pop("results_per_second")
     assert pipeline == {
-        "depth_steps": 5,
+        "targets_that_fill_the_pipeline": 5,
+        "steps_between_results": 1,
+        "levels": 5,
         "longest_delay_steps": 2,
         "delay_neurons": 120,
         "stream_messages_beyond_the_counts": 120.0,  # stem to s1 and to s3: the program's counts know neither
@@ -219,109 +238,190 @@ def test_a_message_of_the_short_way_waits(tmp_path: Path) -> None:
 
 # Messages: stem 60 to s1 (core 0), 60 to s3 (core 1); s1 30 to each core; s2 20 from core 0 and 25 from core 1 to s3;
 # s3 30 to out. From core 0 to core 1 go 60 + 30 + 20 = 110. Operations: grow 1,092, back 180, out 60.
+# Five levels, so every slot is stepped five times: 210 neurons, of which 105 spike once, and 90 stream accumulators.
 COUNTS = {
-    "synaptic operations": ("synop", 1332), "stream synapses": ("relay_synop", 120),
-    "image multiply-accumulates": ("mac", 1344), "idle neuron updates": ("neuron_idle", 105),
-    "spiking neuron updates": ("neuron_active", 105), "stream neuron updates": ("relay_update", 90),
-    "spike messages, every destination core": ("message", 60 + 45 + 30),
-    "stream messages, every destination core": ("relay_message", 120), "hops east-west": ("hop_ew", 110),
-    "hops north-south": ("hop_ns", 0),
+    "synop": 1332, "relay_synop": 120, "mac": 1344, "neuron_idle": 5 * 210 - 105, "neuron_active": 105,
+    "relay_update": 5 * 90, "message": 60 + 45 + 30, "relay_message": 120, "hop_ew": 110,
 }  # fmt: skip
 
 
 def test_counts_and_energies(tmp_path: Path) -> None:
-    energy = map_phase(pencil(), "look", toy(tmp_path)).to_dict()["energy"]
-    assert {line["name"] for line in energy["lines"]} == set(COUNTS)
-    for line in energy["lines"]:
-        price, count = COUNTS[line["name"]]
-        assert line["count"] == pytest.approx(count), line["name"]
-        assert close(line["energy_nj"], count * PRICES[price] / 1000), line["name"]
-    whole = sum(count * PRICES[price] for price, count in COUNTS.values()) / 1000
-    assert close(energy["dynamic_nj"], whole)
-    assert (energy["hops_east_west"], energy["hops_north_south"], energy["chips_powered"]) == (110.0, 0.0, 1)
-    assert close(energy["static_camera_frame_nj"], 0.25 / 30 * 1e9)
-    # Watts and seconds are both half or double: a quarter and four times.
-    assert energy["static_full_speed_nj"] == pytest.approx(
-        {"low": 0.25 * 7246 / 4, "nominal": 0.25 * 7246, "high": 0.25 * 7246 * 4}
+    run = map_phase(pencil(), "look", toy(tmp_path)).to_dict()["run"]
+    assert {line["price"] for line in run["lines"]} == set(COUNTS)
+    for line in run["lines"]:
+        count = COUNTS[line["price"]]
+        assert line["count"] == pytest.approx(count), line["price"]
+        assert close(line["energy_nj"], count * PRICES[line["price"]] / 1000), line["price"]
+    whole = sum(count * PRICES[price] for price, count in COUNTS.items()) / 1000
+    assert close(run["dynamic_nj"], whole)
+    lacking = {item["name"]: item["count"] for item in run["unpriced"]}
+    assert lacking == {"chip_steps": 5.0, "pixels": 180.0, "barriers": 5.0, "image_way": 180}
+
+
+def test_words_of_memory_read(tmp_path: Path) -> None:
+    """A position and tap reads a row of the core's kernel once for all channels that it holds there, all in one word.
+
+    stem 8 x 14 taps of 3 channels; stem to s1 and to s3 60 each; of grow 52 x (2, 3, 2) by rows, and row 1 lies on both
+    cores; back 15 x 6, out 15 x 4. Half of the spikes come."""
+    words = 8 * 14 * 3 + 2 * 60 + 52 * (2 + 3 + 3 + 2) / 2 + 15 * 6 / 2 + 15 * 4 / 2
+    report = map_phase(pencil(), "look", toy(tmp_path, PRICES | {"synop_word": 1000.0})).to_dict()
+    assert report["run"]["counts"]["synaptic_words"] == pytest.approx(words)
+    rest = sum(n * PRICES[p] for p, n in COUNTS.items() if p not in ("synop", "mac", "relay_synop")) / 1000
+    assert close(report["run"]["structures_nj"]["words"], words + rest), "a word is not charged beside an operation"
+    one, other = (report["run"]["structures_nj"][name] for name in ("operations", "words"))
+    assert report["run"]["dynamic_nj"] == pytest.approx(
+        {"low": min(one["low"], other["low"]), "nominal": one["nominal"], "high": max(one["high"], other["high"])}
     )
-    assert energy["dominant_at_camera_rate"] == "static power"
-    lacking = {item["name"]: item["count"] for item in energy["unpriced"]}
-    assert lacking == {"pixels entering from the host": 180.0, "barriers": 1.0}
 
 
 def test_the_other_axis_has_another_price(tmp_path: Path) -> None:
-    """One column of two routers: the same 110 messages go south."""
-    report = map_phase(pencil(), "look", toy(tmp_path, tiles_x=1, tiles_y=2)).to_dict()
-    lines = {line["name"]: line for line in report["energy"]["lines"]}
-    assert lines["hops east-west"]["count"] == 0 and lines["hops north-south"]["count"] == pytest.approx(110)
-    assert close(lines["hops north-south"]["energy_nj"], 110 * 31.0 / 1000)
-    link = next(cause for cause in report["latency"]["causes"] if cause["cause"] == "link")
-    assert link["where"].startswith(("link south", "link north")) and close(link["time_s"], 110 * 17e-9)
+    """One column of two routers: the same 110 messages go south, 80 of them while s3 works."""
+    report = map_phase(pencil(), "look", toy(tmp_path, PRICES | {"t_hop_ns": 1e4}, tiles_x=1, tiles_y=2)).to_dict()
+    lines = {line["price"]: line for line in report["run"]["lines"]}
+    assert "hop_ew" not in lines and lines["hop_ns"]["count"] == pytest.approx(110)
+    assert close(lines["hop_ns"]["energy_nj"], 110 * 31.0 / 1000)
+    level = report["closed_loop"]["levels"][3]
+    assert level["set_by"] == "link" and close(level["time_s"], (80 * 1e4 + 1000) * 1e-9)
 
 
-def test_time_of_a_step(tmp_path: Path) -> None:
-    """Core 0: 1,344 + 60 + 936 / 2 operations and 90 messages in, 160 updates and 200 messages out."""
-    time = map_phase(pencil(), "look", toy(tmp_path)).to_dict()["latency"]
-    causes = {cause["cause"]: cause for cause in time["causes"]}
-    expected = {
-        "synapses": (1872, 1872 * 3 + 90 * 7),
-        "neurons": (160, 160 * 5 + 200 * 11),
-        "link": (110, 110 * 13),
-        "barrier": (1, 1000),
-    }
-    assert set(causes) == set(expected)
-    for name, (amount, nanoseconds) in expected.items():
-        assert causes[name]["amount"] == pytest.approx(amount), name
-        assert close(causes[name]["time_s"], nanoseconds * 1e-9), name
-    assert causes["synapses"]["where"] == "core 0 on chip 0: stem, s1 and 1 more"
-    assert time["bottleneck"]["cause"] == "synapses"
-    step = (1872 * 3 + 90 * 7 + 1000) * 1e-9
-    assert close(time["step_s"], step) and close(time["frame_latency_s"], 5 * step)
-    assert close(time["pipelined_frames_per_second"], 1 / step)
-    assert (time["depth_steps"], time["substeps"]) == (5, 1)
-    assert time["fall_through_frames_per_second"] == pytest.approx(1 / (5 * step))
+# Nanoseconds of the levels of ``look``, one run in flight, before the barrier of 1,000: operations x 3 and messages in
+# x 7, or slots x 5 (160 of core 0, 140 of core 1, working or not) and messages out x 11, or messages to core 1 x 13.
+LEVELS = {
+    "stem": (1344 * 3, "synapses"),  # core 0
+    "s1": (160 * 5 + 60 * 11, "slots"),  # 60 x 3 + 60 x 7 is less
+    "s2": (624 * 3 + 30 * 7, "synapses"),  # core 1; core 0 has 468 operations
+    "s3": (160 * 5 + 80 * 11, "slots"),  # core 0 sends; core 1 does 240 operations of 105 messages
+    "out": (140 * 5 + 30 * 11, "slots"),  # core 1
+}
+
+
+def test_time_of_a_run_level_after_level(tmp_path: Path) -> None:
+    loop = map_phase(pencil(), "look", toy(tmp_path)).to_dict()["closed_loop"]
+    assert [level["set_by"] for level in loop["levels"]] == [what for _, what in LEVELS.values()]
+    for level, (nanoseconds, _) in zip(loop["levels"], LEVELS.values(), strict=True):
+        assert level["steps"] == 1 and close(level["time_s"], (nanoseconds + 1000) * 1e-9)
+    assert [level["synops"] for level in loop["levels"]] == pytest.approx([1344, 60, 624, 240, 60])
+    assert {level["slots"] for level in loop["levels"]} == {160}
+    assert close(loop["latency_s"], sum(n + 1000 for n, _ in LEVELS.values()) * 1e-9)
+    assert (loop["elapsed_steps"], loop["substeps"], loop["untimed"]) == (5, 1, [])
+
+
+def test_interleaved_targets_fill_the_levels(tmp_path: Path) -> None:
+    """Five targets, one a level: every core does the work of all levels in each step, core 0 1,872 operations and 90
+    messages; what is then charged is one step for each."""
+    found = map_network(pencil(), toy(tmp_path), sharing="turns")
+    pipe = found.report.to_dict()["pipeline"]
+    assert close(pipe["period_s"], (1872 * 3 + 90 * 7 + 1000) * 1e-9)
+    assert pipe["targets_that_fill_the_pipeline"] == 5
+    (many,) = [change for change in found.changes if "interleaved" in change.what]
+    stepped = {"neuron_idle": 5 * 210 - 105, "relay_update": 450}
+    saved = sum(count * PRICES[price] * 4 / 5 for price, count in stepped.items()) / 1000
+    assert many.cost.dynamic.nominal == pytest.approx(found.report.run.dynamic(found.profile).nominal - saved)
+    assert many.cost.static.nominal == pytest.approx(found.chosen.chips * 0.25 * pipe["period_s"]["nominal"] * 1e9)
 
 
 @pytest.mark.parametrize("slow", ["t_neuron", "t_hop_ew"])
 def test_the_slowest_part_sets_the_pace(tmp_path: Path, slow: str) -> None:
-    time = map_phase(pencil(), "look", toy(tmp_path, PRICES | {slow: 1000.0})).to_dict()["latency"]
-    part, nanoseconds = {"t_neuron": ("neurons", 162_200), "t_hop_ew": ("link", 110_000)}[slow]
-    assert time["bottleneck"]["cause"] == part
-    assert close(time["step_s"], (nanoseconds + 1000) * 1e-9)
+    loop = map_phase(pencil(), "look", toy(tmp_path, PRICES | {slow: 1e4})).to_dict()["closed_loop"]
+    part, nanoseconds = {"t_neuron": ("slots", 1.6e6 + 80 * 11), "t_hop_ew": ("link", 80 * 1e4)}[slow]
+    assert loop["levels"][3]["set_by"] == part == loop["set_by"]
+    assert close(loop["levels"][3]["time_s"], (nanoseconds + 1000) * 1e-9)
 
 
 def test_what_has_no_time_is_stated_and_never_zero(tmp_path: Path) -> None:
     prices = {name: value for name, value in PRICES.items() if not name.startswith("t_") and name != "hop_ew"}
-    report = map_phase(pencil(), "look", toy(tmp_path, prices)).to_dict()
-    assert all(cause["time_s"] is None and cause["amount"] > 0 for cause in report["latency"]["causes"])
-    assert report["latency"]["bottleneck"] is None and report["latency"]["pipelined_frames_per_second"] is None
-    lacking = {item["name"]: (item["count"], item["reason"]) for item in report["energy"]["unpriced"]}
-    assert lacking["hops east-west"] == (110.0, "no price hop_ew in toy")
+    found = map_network(pencil(), toy(tmp_path, prices), sharing="turns")
+    report = found.report.to_dict()
+    assert report["closed_loop"]["untimed"] == ["t_synop", "t_slot_microcode", "t_barrier_chip"]
+    assert found.camera() == ("At 30 frames a second: not known, toy has no time for what happens.",)
+    assert report["pipeline"]["results_per_second"] is None
+    lacking = {item["name"]: (item["count"], item["reason"]) for item in report["run"]["unpriced"]}
+    assert lacking["hops_ew"] == (110.0, "hops east-west: no price hop_ew in toy")
+
+
+def test_what_a_result_takes_and_costs(tmp_path: Path) -> None:
+    """15.3 us on the chip, 180 pixels of 1 ms each: at 30 frames a second the chip is powered for 33 ms by itself, and
+    for the 180 ms of the image's way with it; the board beside it for as long."""
+    target = toy(tmp_path, PRICES | {"t_image": 1e6, "board_power": 1000.0})
+    found = map_network(pencil(), target, sharing="turns")
+    steady = found.chosen.results["steady"]
+    own, other = (found.phases[name].loop.latency.nominal for name in ("look", "other"))
+    assert own == pytest.approx(sum(n + 1000 for n, _ in LEVELS.values()) * 1e-9)
+    assert steady.on_chip.nominal == pytest.approx(own + other) and steady.chips == found.chosen.chips == 5
+    pixels = found.phases["look"].run.pixels + found.phases["other"].run.pixels
+    assert steady.image.nominal == pytest.approx(pixels * 1e-3)
+    assert steady.latency.nominal == pytest.approx(pixels * 1e-3 + own + other)
+    assert steady.static.nominal == pytest.approx(5 * 0.25 / 30 * 1e9)
+    assert steady.static.nominal + steady.input.nominal == pytest.approx(5 * 0.25 * steady.latency.nominal * 1e9)
+    assert steady.board.nominal == pytest.approx(5 * 1.0 * steady.latency.nominal * 1e9)
+    assert steady.total.nominal == pytest.approx(steady.dynamic.nominal + 5 * 0.25 * steady.latency.nominal * 1e9)
+    alone, way = found.camera()
+    assert "the chips alone: yes" in alone and "with it no, " in way
 
 
 def test_chips_of_one_core_each(tmp_path: Path) -> None:
-    """Messages between chips, the longer barrier, static power of both chips; the whole on one chip in two turns."""
-    target = toy(tmp_path, cores_per_chip=1, tiles_x=1)
+    """Messages between chips, the longer barrier, a slow link between them; the whole on one chip in two turns."""
+    target = toy(tmp_path, PRICES | {"t_link": 1e4}, cores_per_chip=1, tiles_x=1)
     report = map_phase(pencil(), "look", target).to_dict()
-    assert (report["chips"], report["fits"], report["chips_available"]) == (2, True, None)
-    energy, time = report["energy"], report["latency"]
-    assert next(i["count"] for i in energy["unpriced"] if i["name"] == "messages between chips") == pytest.approx(110)
-    assert close(energy["static_camera_frame_nj"], 2 * 0.25 / 30 * 1e9) and energy["chips_powered"] == 2
-    assert close(time["step_s"], (1872 * 3 + 90 * 7 + 4000) * 1e-9)
-    assert time["causes"][-1]["where"] == "2 chips"
+    assert (report["chips"], report["holds"], report["chips_available"]) == (2, True, None)
+    lacking = {item["name"]: item["count"] for item in report["run"]["unpriced"]}
+    assert lacking["chip_crossings"] == pytest.approx(110) and lacking["chip_steps"] == 2 * 5
+    levels = report["closed_loop"]["levels"]
+    assert [level["crossing"] for level in levels] == pytest.approx([0, 0, 30, 80, 0])
+    assert [level["set_by"] for level in levels] == ["synapses", "barrier", "chip link", "chip link", "barrier"]
+    assert close(levels[0]["time_s"], (1344 * 3 + 4000) * 1e-9)
+    assert close(levels[3]["time_s"], (80 * 1e4 + 4000) * 1e-9)
     # Kept between turns: what core 0 alone holds and core 1 reads, stem and s1; every word of 8 bytes is loaded again.
     turns = report["in_turns"]
     assert (turns["turns_per_frame"], turns["values_kept_between_turns"]) == (2, 120)
     assert turns["weight_bytes_reloaded_per_frame"] == 117 * 8
 
 
-@pytest.mark.parametrize(("per_chip", "alone", "together"), [(1, 9, 11), (2, 5, 6), (4, 3, 3), (9, 1, 2), (11, 1, 1)])
-def test_chips_of_both_phases(tmp_path: Path, per_chip: int, alone: int, together: int) -> None:
-    """``other``: (9 + 2) x 12 rows of 10 neurons, 16 rows a core, so 9 cores beside the 2 of ``look``."""
-    report = map_phase(pencil(), "look", toy(tmp_path, cores_per_chip=per_chip, tiles_x=per_chip)).to_dict()
-    (other,) = report["other_phases"]
-    assert (other["phase"], other["neurons"], other["cores"]) == ("other", {"neurons": 1080, "relay": 240}, 9)
-    assert (other["chips_alone"], other["chips_together"]) == (alone, together)
+@pytest.mark.parametrize(("per_chip", "own", "turns"), [(1, 11, 9), (2, 6, 5), (4, 4, 3), (9, 2, 1), (11, 2, 1)])
+def test_chips_of_both_phases(tmp_path: Path, per_chip: int, own: int, turns: int) -> None:
+    """``other``: (9 + 2) x 12 rows of 10 neurons, 16 rows a core, so 9 cores beside the 2 of ``look``, on other chips,
+    on the same ones, or on the host with all its operations."""
+    found = map_network(pencil(), toy(tmp_path, cores_per_chip=per_chip, tiles_x=per_chip))
+    other = found.phases["other"].mapping
+    assert (other.network.slots, other.cores) == ({"neurons": 1080, "relay": 240}, 9)
+    arranged = {one.sharing: one for one in found.arrangements}
+    assert (arranged["own"].chips, arranged["turns"].chips) == (own, turns)
+    assert found.chosen is arranged["own"], "a phase of every result has its own chips if there are any"
+    operations = len(pencil().phases["other"].ops)
+    host = arranged["host"]
+    assert (host.chips, host.host_operations, host.fits) == (-(-2 // per_chip), operations, False)
+    assert host.answer == f"needs a host for {operations} operations beside"
+    assert host.results["steady"].phases == ("look",)
+
+
+def test_usable_cores_and_both_rules_are_a_band_of_chips(tmp_path: Path) -> None:
+    """Of four cores three or two are usable: the 2 and 9 cores of the phases take 1 + 3 or 1 + 5 chips."""
+    target = toy(tmp_path, cores_per_chip=4, tiles_x=4)
+    text = (tmp_path / "toy.toml").read_text()
+    usable = 'usable_cores_per_chip = { value = 2, low = 2, high = 3, unit = "cores", tag = "assumed", source = "toy" }'
+    (tmp_path / "toy.toml").write_text(text.replace("[limits]", f"[limits]\n{usable}"))
+    found = map_network(pencil(), Target("toy", load_profile(str(tmp_path / "toy.toml"))))
+    by_rule = found.cores_by_rule
+    most = sum(-(-by_rule[name]["power_of_two"] // 2) for name in ("look", "other"))
+    assert found.chosen.chips == 1 + 5 and found.chosen.band == (1 + 3, most)
+    assert f"[4 .. {most}]" in found.sentence and target.profile.limits["cores_per_chip"].value == 4
+
+
+def test_words_state_and_axons_share_a_cores_memory(tmp_path: Path) -> None:
+    """Core 0 holds 67 words, 160 neurons and 90 axons: 8 x 67 + 3 x 160 + 2 x 90 = 1,196 bytes, a row less is less."""
+
+    def cores(memory: int) -> list[int]:
+        target = toy(tmp_path, cores_per_chip=4, tiles_x=4)
+        extra = {"memory_per_core": memory, "neuron_state_bytes": 3, "input_axon_bytes": 2}
+        lines = [f'{n} = {{ value = {v}, unit = "bytes", tag = "assumed", source = "toy" }}' for n, v in extra.items()]
+        path = tmp_path / "toy.toml"
+        path.write_text(path.read_text().replace("[limits]", "\n".join(["[limits]", *lines])))
+        mapping = map_phase(pencil(), "look", Target(target.name, load_profile(str(path)))).mapping
+        assert not [d for d in defects(mapping, pencil()) if "bytes" in d]
+        return mapping.loads.neurons.tolist()
+
+    assert cores(1196) == [160, 140]
+    assert max(cores(1195)) < 160 and sum(cores(1195)) == 300
 
 
 def test_an_even_split(tmp_path: Path) -> None:
@@ -344,7 +444,7 @@ def test_what_would_help_on_a_board_of_one_small_chip(tmp_path: Path) -> None:
     """Two cores are needed and one is there. Half the channels are 30 + 30 + 45 + 30 + 30 neurons (the maps stay), a
     quarter 15 + 15 + 30 + 15 + 30; three quarters of the side give 2 x 4 positions: 160 neurons, exactly one core."""
     report = map_phase(pencil(), "look", toy(tmp_path, chips=1, cores_per_chip=1, tiles_x=1)).to_dict()
-    assert not report["fits"] and report["chips_available"] == 1
+    assert not report["holds"] and report["chips_available"] == 1
     (breach,) = [b for b in report["breaches"] if b["fatal"]]
     assert (breach["rule"], breach["used"], breach["limit"], breach["over_by"]) == ("chips", 2, 1, 1)
     assert "largest layer s2" in breach["op"]
@@ -364,30 +464,24 @@ def test_binary_spikes_travel_one_by_one(tmp_path: Path) -> None:
     report = map_phase(
         pencil(), "look", toy(tmp_path, prices | {"unit_op": 3.0, "unit_message": 13.0}, "loihi1", substeps=4)
     ).to_dict()
-    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
-    assert lines == pytest.approx(
+    assert counted(report) == pytest.approx(
         {
-            "synaptic operations": 1332 * 2.5,
-            "stream synapses": 120,
-            "image multiply-accumulates": 1344,
-            "idle neuron updates": 210 * 4 - 105 * 2.5,
-            "spiking neuron updates": 105 * 2.5,
-            "stream neuron updates": 90,
-            "spike messages, every destination core": 135 * 2.5,
-            "stream messages, every destination core": 120,
-            "hops east-west": 110 * 2.5,
-            "hops north-south": 0,
+            "unit_op": 1332 * 2.5,
+            "relay_synop": 120,
+            "mac": 1344,
+            "neuron_idle": 210 * 4 * 5 - 105 * 2.5,
+            "neuron_active": 105 * 2.5,
+            "relay_update": 90 * 4 * 5,
+            "unit_message": 135 * 2.5,
+            "relay_message": 120,
+            "hop_ew": 110 * 2.5,
         }
     )
-    causes = {cause["cause"]: cause["time_s"]["nominal"] for cause in report["latency"]["causes"]}
-    assert causes == pytest.approx(
-        {
-            "synapses": (1872 * 3 + 90 * 7) * 2.5e-9,
-            "neurons": (160 * 4 * 5 + 200 * 2.5 * 11) * 1e-9,
-            "link": 110 * 2.5 * 13e-9,
-            "barrier": 4 * 1e-6,
-        }
-    )
+    loop = report["closed_loop"]
+    assert (loop["elapsed_steps"], [level["steps"] for level in loop["levels"]]) == (20, [4] * 5)
+    # s2: 624 operations of 30 messages on core 1, or 60 messages out of core 0, both 2.5 times and in four sub-steps.
+    s2 = max((624 * 3 + 30 * 7) * 2.5, 4 * 160 * 5 + 60 * 2.5 * 11) + 4 * 1000
+    assert loop["levels"][2]["time_s"]["nominal"] == pytest.approx(s2 * 1e-9)
 
 
 MEASURED = {
@@ -411,27 +505,39 @@ def test_counts_of_a_run_take_the_place_of_the_density(tmp_path: Path, runs: int
         for op in program.phases["look"].ops
     ]
     report = map_phase(program, "look", toy(tmp_path), counts=counts).to_dict()
-    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
-    assert lines == pytest.approx(
+    assert counted(report) == pytest.approx(
         {
-            "synaptic operations": 940,
-            "stream synapses": 15 + 15,
-            "image multiply-accumulates": 1000,
-            "idle neuron updates": 210 - 80,
-            "spiking neuron updates": 80,
-            "stream neuron updates": 90,
-            "spike messages, every destination core": 2 * 20 + 45 + 15,
-            "stream messages, every destination core": 15 + 15,
-            "hops east-west": 55,
-            "hops north-south": 0,
+            "synop": 940,
+            "relay_synop": 15 + 15,
+            "mac": 1000,
+            "neuron_idle": 5 * 210 - 80,
+            "neuron_active": 80,
+            "relay_update": 5 * 90,
+            "message": 2 * 20 + 45 + 15,
+            "relay_message": 15 + 15,
+            "hop_ew": 55,
         }
     )
     assert report["pipeline"]["stream_messages_beyond_the_counts"] == pytest.approx(30)
-    assert report["energy"]["activity"] == "counts of a run"
-    # The busiest core: the stem, its 15 values in s1, and 936 of grow's 2,184 synapses; 15 + 20 messages enter it.
-    synapses = report["latency"]["causes"][0]
-    assert synapses["amount"] == pytest.approx(1000 + 15 + 700 * 936 / 2184)
-    assert synapses["time_s"]["nominal"] == pytest.approx((synapses["amount"] * 3 + 35 * 7) * 1e-9)
+    assert report["run"]["activity"] == "counts of a run"
+    # The busiest core of s2: 1,248 of grow's 2,184 synapses, 20 messages of s1.
+    level = report["closed_loop"]["levels"][2]
+    assert level["synops"] == pytest.approx(700 * 1248 / 2184)
+    wanted = max(level["synops"] * 3 + 20 * 7, 160 * 5 + 40 * 11) + 1000
+    assert level["time_s"]["nominal"] == pytest.approx(wanted * 1e-9)
+
+
+def test_another_run_of_the_same_phase_keeps_its_cores(tmp_path: Path) -> None:
+    """Counts of one frame on the cores of the mean: what the mapper counts of it alone, but for hops (of all alike)."""
+    program = pencil()
+    mean, found = map_phase(program, "look", toy(tmp_path)), MEASURED
+    layers = [LayerCounts(op.name, op.kind, op.block, found[op.name]) for op in program.phases["look"].ops]
+    alone = map_phase(program, "look", toy(tmp_path), counts=layers).run.counts
+    again = mean.rerun(program.arrays, layers).counts
+    assert {k: v for k, v in again.items() if k not in ("hops_ew", "chip_ns")} == pytest.approx(
+        {k: v for k, v in alone.items() if k not in ("hops_ew", "chip_ns")}
+    )
+    assert again["hops_ew"] == pytest.approx(110 * (100 + 30) / (135 + 120))
 
 
 def test_measured_spikes_have_a_mean_value(tmp_path: Path) -> None:
@@ -440,13 +546,10 @@ def test_measured_spikes_have_a_mean_value(tmp_path: Path) -> None:
     counts = [LayerCounts(op.name, op.kind, op.block, MEASURED[op.name]) for op in program.phases["look"].ops]
     prices = {name: value for name, value in PRICES.items() if name not in ("synop", "message")}
     target = toy(tmp_path, prices | {"unit_op": 3.0, "unit_message": 13.0}, "loihi1", substeps=4)
-    lines = {
-        line["name"]: line["count"]
-        for line in map_phase(program, "look", target, counts=counts).to_dict()["energy"]["lines"]
-    }
-    assert lines["synaptic operations"] == pytest.approx(1800)
-    assert lines["spike messages, every destination core"] == pytest.approx(100 * 1800 / 940)
-    assert lines["hops east-west"] == pytest.approx(55 * 1800 / 940)
+    lines = counted(map_phase(program, "look", target, counts=counts).to_dict())
+    assert lines["unit_op"] == pytest.approx(1800)
+    assert lines["unit_message"] == pytest.approx(100 * 1800 / 940)
+    assert lines["hop_ew"] == pytest.approx(55 * 1800 / 940)
 
 
 def test_time_steps_are_unrolled(tmp_path: Path) -> None:
@@ -464,7 +567,7 @@ def test_time_steps_are_unrolled(tmp_path: Path) -> None:
         "back.bias": np.zeros((2, 4), int),
     }
     assert map_phase(replace(program, arrays=own), "look", target).to_dict()["synapses"] == 2 * 4128 + 210 - 360
-    assert report["pipeline"]["depth_steps"] == 6
+    assert report["pipeline"]["levels"] == 6
     assert (report["pipeline"]["longest_delay_steps"], report["pipeline"]["delay_neurons"]) == (3, 300)
     assert report["pipeline"]["stream_messages_beyond_the_counts"] == 2 * 120 + 210
 
@@ -491,11 +594,9 @@ def test_places_hops_and_bound_are_recounted(tmp_path: Path) -> None:
             for pair in ((a, b), (b, a)):
                 pairs[pair] = pairs.get(pair, 0.0) + messages
     assert east > 0 and south > 0 and crossing > 0
-    energy, placement = report["energy"], report["placement"]
-    assert (energy["hops_east_west"], energy["hops_north_south"]) == pytest.approx((east, south))
-    counts = {item["name"]: item["count"] for item in [*energy["lines"], *energy["unpriced"]]}
-    assert counts["hops east-west"] == pytest.approx(east) and counts["hops north-south"] == pytest.approx(south)
-    assert counts["messages between chips"] == pytest.approx(crossing)
+    counts, placement = report["run"]["counts"], report["placement"]
+    assert (counts["hops_ew"], counts["hops_ns"]) == pytest.approx((east, south))
+    assert counts["chip_crossings"] == pytest.approx(crossing)
     nearest = [0] + [distance for distance in range(1, 9) for _ in range(4 * distance * 2)]
     bound = 0.0
     for core in range(mapping.cores):
@@ -537,5 +638,4 @@ def test_a_stored_matrix_is_as_wide_as_what_wrote_it(tmp_path: Path) -> None:
     # Four channels of q, each with one head's three outputs: two chained words of ceil((3 x 9 + 10) / 64) each.
     assert report["synaptic_words"] == 4 * 2
     # Spikes from outside are spikes: 36 outputs of two synapses each, half of them visited; no pixel, no product.
-    lines = {line["name"]: line["count"] for line in report["energy"]["lines"]}
-    assert lines["synaptic operations"] == pytest.approx(36) and not lines["image multiply-accumulates"]
+    assert counted(report)["synop"] == pytest.approx(36) and "mac" not in counted(report)

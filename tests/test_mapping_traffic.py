@@ -10,7 +10,7 @@ from _mapping import loihi2, map_search, official_program, small_program
 
 from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.mapping.check import core_of
-from spiketrack_deploy.mapping.latency import link_loads
+from spiketrack_deploy.mapping.links import link_loads
 from spiketrack_deploy.mapping.placement import mesh, place
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.traffic import traffic
@@ -80,7 +80,7 @@ def test_messages_equal_brute_force(seed, steps):
 def test_link_loads_equal_walking_every_message():
     program = small_program(0, 1)
     mapping = map_search(program, loihi2(neurons_per_core=300, neurons_per_core_compiler=300), rounds=5)
-    loads = link_loads(mapping)
+    loads = link_loads(mapping.placement.x, mapping.placement.y, mapping.traffic)
     walked = {name: np.zeros_like(load) for name, load in loads.items()}
     at, flow = mapping.placement, mapping.traffic
     for a, b, messages in zip(flow.source, flow.target, flow.messages):
@@ -106,7 +106,8 @@ def test_lower_bound_holds_for_every_placement_of_a_tiny_mesh():
     rng = np.random.default_rng(3)
     for _ in range(20):
         pairs = np.array([(a, b) for a in range(4) for b in range(4) if a != b])
-        flow = Traffic(pairs[:, 0], pairs[:, 1], rng.integers(0, 9, len(pairs)).astype(float))
+        level = np.ones(len(pairs), dtype=np.int64)
+        flow = Traffic(pairs[:, 0], pairs[:, 1], level, rng.integers(0, 9, len(pairs)).astype(float))
         placed = place(flow, 4, TINY, 1)
         m = mesh(TINY, 1)
         costs = []

@@ -12,27 +12,36 @@ from typing import Any
 
 import numpy as np
 import pytest
+import verdict_check
 
+from spiketrack_deploy import api
 from spiketrack_deploy.bundle import layout as bundles
 from spiketrack_deploy.bundle.answers import Checked
+from spiketrack_deploy.bundle.chips import on_chips
 from spiketrack_deploy.bundle.faithful import parity
 from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
+from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.sources import find_source
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import load_program
 from spiketrack_deploy.report import html, pictures
-from spiketrack_deploy.report.data import ClipFacts, FrameFacts, ReportData, joules
+from spiketrack_deploy.report.data import ClipFacts, FrameFacts, ReportData, joules, micro
 from spiketrack_deploy.report.guide import GUIDE
 from spiketrack_deploy.report.overlay import FrameLabel, draw
 from spiketrack_deploy.report.page import build
 from spiketrack_deploy.report.verdict import remarks, sentences
+from spiketrack_deploy.units import Interval, si_interval
 
 
 @pytest.fixture(scope="module")
 def data(exported: Path) -> ReportData:
     """What the tiny bundle's report is made from, read back from its files."""
     recorded = recorded_counts(exported / bundles.ENERGY)
-    energy = reprice(recorded, recorded.profile)
+    program = load_program(exported / "program")
+    target = Target(recorded.profile.name, recorded.profile)
+    energy = reprice(recorded, program, target)
+    whole = on_chips(program, recorded.counts, target)
+    assert whole is not None
     frame = FrameFacts(1, 0.5, False, energy.main.dynamic, 10, 0.3)
     return ReportData(
         model="<b>tiny</b>",
@@ -48,6 +57,7 @@ def data(exported: Path) -> ReportData:
         frames=[frame, replace(frame, frame=2, updated=True)],
         program_hash="p" * 64,
         content_hash="c" * 64,
+        chips=(whole, "<figure>the chips</figure>"),
     )
 
 
@@ -96,8 +106,28 @@ def test_every_phase_layer_and_price_is_in_the_page(data: ReportData) -> None:
 
 def test_verdict_never_gives_a_bare_number(data: ReportData) -> None:
     said = sentences(data)
-    assert joules(data.energy.dynamic) in said[0] and "[" in said[0] and "estimate" in said[0]
-    assert f"0 of {data.parity['engines']['integers']:,} integers" in said[1]
+    fit, cost, alone, way, dominance, exact = said[:6]
+    assert fit.startswith("It fits loihi2: ") and "in turns on the same chips" in fit
+    total, dynamic = joules(data.energy.total), joules(data.energy.dynamic)
+    assert cost.startswith(f"A frame costs {total} in all") and f"{dynamic} dynamic" in cost and "estimate" in cost
+    assert "the chips alone: " in alone and "by the only published path" in way and "Most of the total" in dominance
+    assert f"0 of {data.parity['engines']['integers']:,} integers" in exact
+    unplaced = sentences(replace(data, chips=None, energy=replace(data.energy, placed=None)))
+    assert unplaced[0].startswith("A frame costs ") and "dynamic" in unplaced[0]
+
+
+def test_page_map_and_energy_say_the_same(data: ReportData, exported: Path) -> None:
+    """One number each for the total of a frame, its latency and the chips: they come from one function."""
+    mapped, priced = api.map(exported), api.energy(exported, ["loihi2"])["profiles"][0]
+    cost = priced["placed"]["cost"]
+    assert mapped["cost"] == cost and priced["per_result"]["total_nj"] == cost["total_nj"]
+    assert mapped["chips"] == cost["chips"] == priced["placed"]["chips"]
+    page = build(data)
+    total, latency = (Interval.from_dict(cost[key]) for key in ("total_nj", "latency_s"))
+    assert joules(total) in page and micro(si_interval(latency, "s")) in page and html.text(mapped["sentence"]) in page
+    recorded = json.loads((exported / bundles.ENERGY).read_text())["placed"]["cost"]
+    assert recorded == cost
+    assert verdict_check.check(exported) == [], "an independent sum over levels and prices finds other numbers"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +138,7 @@ def test_how_often_a_phase_runs_is_said_in_words(data: ReportData, share: float,
     search, template = data.energy.phases
     assert (search.name, template.name) == ("search", "template"), "what runs most often comes first"
     energy = replace(data.energy, phases=(search, replace(template, per_result=share)))
-    assert f"template {words}" in sentences(replace(data, energy=energy))[0]
+    assert f"template {words}" in sentences(replace(data, energy=energy))[1]
 
 
 def test_untrained_boxes_are_not_judged(data: ReportData) -> None:

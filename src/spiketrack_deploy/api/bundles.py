@@ -116,7 +116,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
         "frames": len(outcome.data.frames),
         "content_hash": outcome.manifest.content_hash,
         "program_hash": outcome.manifest.program_hash,
-        "energy": {key: energy[key] for key in ("per_result", "phases", "static")},
+        "energy": {key: energy[key] for key in ("per_result", "placed", "phases", "static")},
         "boxes": parity["boxes"],
         "engines": parity["engines"],
         "unpriced": energy["unpriced"],
@@ -222,20 +222,25 @@ def track(
 def _track_bundle(
     folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
 ) -> tuple[Any, Any, str | None]:
+    from spiketrack_deploy.bundle.chips import on_chips
     from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.bundle.export import run_program
     from spiketrack_deploy.bundle.recorded import recorded_counts
     from spiketrack_deploy.engines.factory import make_engine
+    from spiketrack_deploy.hardware.targets import Target
 
     layout.check_bundle(folder)
     if layout.is_dense(folder):
         return _track_dense(folder, frames, clip, engine, threads, tell)
     program, config = read_program(folder)
-    profile = recorded_counts(folder / layout.ENERGY).profile
+    recorded = recorded_counts(folder / layout.ENERGY)
+    target = Target(recorded.profile.name, recorded.profile)
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
-    return list(run.steps), run.costs(profile), program.meta.get("remark")
+    whole = on_chips(program, recorded.counts, target)
+    costs = run.costs(program, target, whole, run.placed(program, target, whole))
+    return list(run.steps), costs, program.meta.get("remark")
 
 
 def _track_dense(
@@ -243,12 +248,16 @@ def _track_dense(
 ) -> tuple[Any, Any, str | None]:
     """Its exported step in ONNX Runtime, the one engine that a dense bundle has."""
     from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
+    from spiketrack_deploy.energy.frames import STEADY, result_cost
+    from spiketrack_deploy.hardware.targets import Target
     from spiketrack_deploy.trackers.opening import onnx_network
     from spiketrack_deploy.tracking.runs import follow
 
     recorded = recorded_counts(folder / layout.ENERGY)
     steps = follow(onnx_network(folder / layout.DENSE_ONNX, threads or 1), frames, clip.init, "ONNX Runtime", tell)
-    return steps, [reprice(recorded, recorded.profile).dynamic] * len(steps), None
+    target = Target(recorded.profile.name, recorded.profile)
+    cost = result_cost(STEADY, [reprice(recorded, None, target).main.run], target.profile, 0)
+    return steps, [cost] * (len(steps) + 1), None
 
 
 def simulate(
@@ -306,10 +315,11 @@ def energy(folder: Place, profiles: Sequence[str] = (), measured: Place | None =
     """Price the counts a bundle recorded with each of ``profiles`` (default: all bundled ones that price events,
     without boards), side by side and beside published trackers as dense networks. ``measured``: a file of somebody's
     own rail measurements, set beside the prediction for the target that it names (then the default profile)."""
+    from spiketrack_deploy.bundle.contents import read_alone
     from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
     from spiketrack_deploy.energy.compare import compare, default_profiles
     from spiketrack_deploy.energy.twins import dense_profiles
-    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.hardware.targets import Target, resolve_target
     from spiketrack_deploy.inputs.resources import profile_names
     from spiketrack_deploy.inputs.sources import demand_spiking
     from spiketrack_deploy.trackers.published import published
@@ -324,14 +334,15 @@ def energy(folder: Place, profiles: Sequence[str] = (), measured: Place | None =
         profiles = [beside["target"]]
     dense = layout.is_dense(folder)
     names = [one.name for one in dense_profiles()] if dense else default_profiles(profile_names())
-    loaded = [resolve_target(name).profile for name in profiles or names]
+    targets = [resolve_target(name) for name in profiles or names]
     if dense:
         from spiketrack_deploy.bundle.dense import demand_dense
 
-        loaded = [demand_dense(one) for one in loaded]
-    priced = [reprice(recorded, profile) for profile in loaded]
+        targets = [Target(one.name, demand_dense(one.profile)) for one in targets]
+    program = None if dense else read_alone(folder)
+    priced = [reprice(recorded, program, target) for target in targets]
     reports = [report.to_dict() for report in priced]
-    keys = ("profile", "per_result", "phases", "static", "unpriced", "assumptions")
+    keys = ("profile", "per_result", "placed", "phases", "static", "unpriced", "assumptions")
     return {
         "bundle": str(folder),
         "result": recorded.result,

@@ -61,20 +61,24 @@ def map(
     density: float | None = None,
     rule: str | None = None,
     balance: float | None = None,
+    sharing: str | None = None,
     pictures: Place | None = None,
 ) -> MapResult | DenseFitResult:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of ``target``; of a dense
     tracker, which has no program, say layer by layer what could be held.
 
-    ``target``: a chip or a board by profile name, or a TOML file. ``phase``: by default the one that runs most often.
+    ``target``: a chip or a board by profile name, or a TOML file. ``phase``: whose cores are described, by default the
+    one that runs most often; costs are always those of results of all phases. ``sharing``: where the other phases run:
+    ``own`` chips, in ``turns`` on the same ones, on the ``host``.
     ``density``: assumed share of neurons that spike, in place of a bundle's own counts. ``rule``: how layers are split,
     by default as the chip's family does. ``balance``: no core does more than so many times the mean work.
-    ``pictures``: a folder for the drawn chips. Where it does not fit, ``fits`` is False and nothing is raised.
+    ``pictures``: a folder for the drawn chips. Where it does not fit, ``holds`` is False and nothing is raised;
+    ``fits`` is also False where operations stay on a host.
     """
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.mapping.limits import core_limits
-    from spiketrack_deploy.mapping.report import map_phase
+    from spiketrack_deploy.mapping.whole import map_network
 
     goal = resolve_target(target)
     core_limits(goal.profile)  # a target that nothing can be mapped to is refused before any work
@@ -86,13 +90,13 @@ def map(
     if phase is not None and phase not in program.phases:
         raise UsageError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
     chosen = phase or main_phase(runs_per_result(program))
-    counted = None if density is not None else counts.get(chosen) or None
-    report = map_phase(program, chosen, goal, counts=counted, density=density, rule=rule, balance=balance)
+    whole = map_network(program, goal, counts=counts, density=density, rule=rule, balance=balance, sharing=sharing)
     if pictures is not None:
         from spiketrack_deploy.report.floorplan import floorplan, write_pictures
 
-        write_pictures(floorplan(report.mapping, goal.profile), Path(pictures))
-    return cast(MapResult, {"subject": str(subject), **report.to_dict()})
+        write_pictures(floorplan(whole.phases[chosen].mapping, goal.profile), Path(pictures))
+    detail = whole.phases[chosen].to_dict()
+    return cast(MapResult, {"subject": str(subject), **whole.to_dict(), "detail": detail})
 
 
 def compare_targets(subject: Place, tell: Tell | None = None) -> TargetsComparison:
@@ -120,34 +124,34 @@ _KINDS = ("chip", "board", "convention")
 def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: Target) -> dict[str, Any]:
     """A result of the main phase on a target, in the keys that every table across chips has; ``None``: not known.
 
-    A target with a family is mapped: ``fits``, ``cores``, ``chips``, ``latency_s``, and its energies with static power
-    over a camera's frame. One that only prices events has ``dynamic_nj``; ``note`` says what is missing.
+    A target with a family is mapped with all phases: ``fits``, ``cores`` of the main phase, ``chips`` of all,
+    ``latency_s`` of a mean result with the image's way and ``on_chip_s`` without, its energies. One that only prices
+    events has ``dynamic_nj``; ``note`` says what is missing.
     """
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
-    from spiketrack_deploy.mapping.report import map_phase
+    from spiketrack_deploy.mapping.whole import map_network
 
     phase = main_phase(runs_per_result(program))
-    layers = counts.get(phase) or None
     found: dict[str, Any] = dict.fromkeys(PLACED)
     if goal.profile.family is None:
-        energy, found["note"] = _counts_alone(program, phase, layers, goal.profile)
+        energy, found["note"] = _counts_alone(program, phase, counts.get(phase) or None, goal.profile)
         found["dynamic_nj"] = energy.to_dict() if energy else None
         return found
-    report = map_phase(program, phase, goal, counts=layers)
-    host, mapped = report.verdicts.get("host", 0), report.energy
-    static = mapped.static_camera
+    whole = map_network(program, goal, counts=counts)
+    cost, host, report = whole.cost, whole.chosen.host_operations, whole.report
+    known = {"static_nj": cost.static, "input_nj": cost.input, "total_nj": cost.total if cost.static else None}
+    known |= {"latency_s": cost.latency if cost.on_chip.high else None, "on_chip_s": cost.on_chip}
+    notes = [whole.chosen.words] if whole.chosen.words else []
     return {
-        "fits": report.mapping.fits,
+        "fits": whole.chosen.fits,
         "cores": report.mapping.cores,
-        "chips": report.mapping.chips,
+        "chips": whole.chosen.chips,
         "chips_available": report.mapping.chips_available,
         "host_operations": host,
-        "latency_s": report.time.frame.to_dict() if report.time.bottleneck else None,
-        "dynamic_nj": mapped.dynamic.to_dict() if mapped.lines else None,
-        "static_nj": static.to_dict() if static else None,
-        "total_nj": (mapped.dynamic + static).to_dict() if static and mapped.lines else None,
-        "activity": mapped.origin,
-        "note": f"{host} operations stay on the host" if host else "",
+        "dynamic_nj": cost.dynamic.to_dict() if report.bill()["lines"] else None,
+        **{name: value.to_dict() if value else None for name, value in known.items()},
+        "activity": report.activity.origin,
+        "note": "; ".join([*notes, f"{host} operations stay on the host"] if host else notes),
     }
 
 
@@ -173,8 +177,8 @@ def _counts_alone(
 
 
 PLACED = (
-    "fits", "cores", "chips", "chips_available", "host_operations", "latency_s", "dynamic_nj", "static_nj", "total_nj",
-    "activity", "note",
+    "fits", "cores", "chips", "chips_available", "host_operations", "latency_s", "on_chip_s", "dynamic_nj", "static_nj",
+    "input_nj", "total_nj", "activity", "note",
 )  # fmt: skip
 """Keys of :func:`placed`."""
 

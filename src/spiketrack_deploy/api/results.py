@@ -77,9 +77,10 @@ class SimulateResult(TypedDict):
 
 
 class EnergyResult(TypedDict):
-    """The same counts under each profile: ``per_result``, every one of its ``phases``, ``static``, ``unpriced``,
-    ``assumptions``; and beside published trackers as dense networks. ``result``: what is paid for (a frame);
-    ``main``: the phase that runs most often for it; ``measured``: a measurement with its residuals, or None."""
+    """The same counts under each profile: ``per_result``, ``placed`` where it has chips, every one of its ``phases``,
+    ``static``, ``unpriced``, ``assumptions``; and beside published trackers as dense networks. ``result``: what is paid
+    for (a frame); ``main``: the phase that runs most often for it; ``measured``: a measurement with its residuals, or
+    None."""
 
     bundle: str
     result: str
@@ -237,36 +238,32 @@ class TargetsComparison(TypedDict):
 
 
 class MapResult(TypedDict):
-    """Whether it fits, cores, chips, ``breaches`` with what would help (``fixes``), loads of a core, ``latency``, and
-    ``energy`` with hops and static power."""
+    """The whole program on a target: ``answer`` (fits, needs a host, does not fit), ``chips`` with the band over usable
+    cores and split rules, ``cost`` of a mean result (total, dynamic, static, input, board in nanojoules; latency in
+    seconds), every arrangement of the phases with its start, steady and update results, ``camera`` in words,
+    ``interleaved`` targets, computed ``changes``; and one phase in ``detail``: cores, ``breaches`` with ``fixes``,
+    loads, ``closed_loop`` level by level, ``run`` with counts and bill."""
 
     subject: str
     schema: str
     target: str
     profile: dict[str, str]
-    phase: str
+    main: str
+    answer: str
     fits: bool
-    cores: int
+    holds: bool
+    sentence: str
+    camera: list[str]
+    sharing: str
+    cost: dict[str, Any]
+    dominant: dict[str, Any]
     chips: int
-    chips_available: int | None
-    limits: dict[str, Any]
-    neurons: dict[str, int]
-    synapses: int
-    synaptic_words: int
-    loads: dict[str, Any]
-    balance: dict[str, Any]
-    breaches: list[dict[str, Any]]
-    fixes: list[dict[str, Any]]
-    in_turns: dict[str, Any] | None
-    verdicts: dict[str, Any]
-    largest_layers: list[dict[str, Any]]
-    other_phases: list[dict[str, Any]]
-    placement: dict[str, Any]
-    pipeline: dict[str, Any]
-    latency: dict[str, Any]
-    energy: dict[str, Any]
-    assumptions: list[str]
-    unknown: list[str]
+    chips_band: list[int]
+    cores_by_rule: dict[str, dict[str, int]]
+    arrangements: list[dict[str, Any]]
+    interleaved: dict[str, Any]
+    changes: list[dict[str, Any]]
+    detail: dict[str, Any]
 
 
 class BudgetResult(TypedDict):

@@ -24,6 +24,7 @@ from spiketrack_deploy.bundle import layout, provenance
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.export import Plan, write_boxes, write_overlay
 from spiketrack_deploy.energy.conventions import dense_twin
+from spiketrack_deploy.energy.frames import STEADY, result_cost
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.energy.twins import as_dense, dense_profiles
@@ -76,7 +77,8 @@ def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
         energy = price(model.layers, len(steps), plan)
         write_energy_json(energy, folder / layout.ENERGY)
         write_layers_csv(energy, folder / layout.LAYERS)
-        costs = [energy.dynamic] * len(steps)
+        cost = result_cost(STEADY, [energy.main.run], energy.profile, 0)
+        costs = [cost] * (len(steps) + 1)
         write_boxes(folder / layout.BOXES, plan.clip, steps, costs)
     described = describe(model, found.pop("experts"))
     layout.write_json(folder / layout.DENSE, described)

@@ -3,9 +3,9 @@
     compile   checkpoint -> float tracker on the clip -> model.nir, model.cuts.json, read back -> program/   frontends/
     answers   recorded inputs, digests of every operation          answers
     run       the program on the clip: boxes, counts               engines/
-    price     counts -> energy.json, layers.csv                    energy/
     compare   parity.json                                          faithful
-    place     cores and chips, for the report                      chips, mapping/
+    place     every phase on cores and chips                       chips, mapping/
+    price     counts there -> energy.json, layers.csv, boxes.csv   energy/
     show      tracked.mp4, report.html                             report/
     seal      provenance.json, MANIFEST.json, rename               bundle
 
@@ -21,21 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.bundle import answers, layout, provenance
-from spiketrack_deploy.bundle.chips import chip_figures
+from spiketrack_deploy.bundle.chips import chip_figures, on_chips, result_costs, single_runs
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.faithful import compare_layers, parity
+from spiketrack_deploy.energy.frames import ResultCost, Run
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts, main_phase, runs_per_result
-from spiketrack_deploy.energy.pricing import dynamic_energy
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError
-from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
-from spiketrack_deploy.inputs.whole_file import file_digest, whole, write_whole
+from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
+from spiketrack_deploy.inputs.whole_file import whole as whole_file
 from spiketrack_deploy.lowering.lower import LoweringResult
+from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import Program
@@ -46,7 +47,7 @@ from spiketrack_deploy.tracking.loop import TrackedFrame
 from spiketrack_deploy.tracking.program_network import ProgramNetwork
 from spiketrack_deploy.tracking.runs import FloatRun, follow, open_clip
 from spiketrack_deploy.tracking.video import FrameSource
-from spiketrack_deploy.units import Interval, si_interval
+from spiketrack_deploy.units import si_interval
 
 _ANSWER_FRAMES = 2
 
@@ -85,9 +86,15 @@ class ProgramRun:
         """The runs of the phase that every frame takes."""
         return self.runs[main_phase(self.per_frame)]
 
-    def costs(self, profile: Profile) -> list[Interval]:
-        """Dynamic energy of the main phase in every tracked frame, nanojoules."""
-        return [dynamic_energy(layers, profile) for layers in self.main]
+    def placed(self, program: Program, target: Target, whole: WholeNetwork | None) -> dict[str, list[Run]]:
+        """Phase -> every run as it is charged for."""
+        return single_runs(program, target, whole, self.runs)
+
+    def costs(
+        self, program: Program, target: Target, whole: WholeNetwork | None, runs: Mapping[str, Sequence[Run]]
+    ) -> list[ResultCost]:
+        """What the start and every tracked frame cost, each with the ``runs`` that it took."""
+        return result_costs(program, target, whole, runs, [step.updated for step in self.steps])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +125,29 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
     with clock.stage("layer parity"):
         found = parity(lowered, floats, _layers(program, floats, plan), run.steps, plan.engine, checked)
         layout.write_json(folder / layout.PARITY, found)
+    with clock.stage("mapping"):
+        whole = on_chips(program, run.counts, plan.priced)
     with clock.stage("energy"):
-        energy = assess(run.counts, plan.priced.profile, run.per_frame, result="frame", apart=run.runs)
+        single = run.placed(program, plan.priced, whole)
+        costs = run.costs(program, plan.priced, whole, single)
+        energy = assess(
+            run.counts,
+            plan.priced.profile,
+            run.per_frame,
+            result="frame",
+            placed=whole.placed if whole else None,
+            apart={name: [r.dynamic(plan.priced.profile).nominal for r in found] for name, found in single.items()},
+        )
         write_energy_json(energy, folder / layout.ENERGY)
         write_layers_csv(energy, folder / layout.LAYERS)
-        costs = run.costs(plan.priced.profile)
         write_boxes(folder / layout.BOXES, plan.clip, run.steps, costs)
     with clock.stage("ONNX"):
         _write_onnx(program, folder / layout.ONNX)
     data = _report_data(plan, frames, program, run, costs, energy, found, program_hash)
     with clock.stage("video"):
         stills = write_overlay(folder / layout.VIDEO, frames, plan.clip, run.steps, costs, plan.source.remark)
-    with clock.stage("mapping"):
-        chips = chip_figures(program, energy, plan.priced)
+    with clock.stage("floorplan"):
+        chips = (whole, chip_figures(whole)) if whole else None
     return _seal(plan, folder, replace(data, stills=stills, chips=chips), energy, clock)
 
 
@@ -183,16 +200,28 @@ def _write_onnx(program: Program, path: Path) -> None:
     export_onnx(program, path, "search")
 
 
-def write_boxes(path: Path, clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[Interval] | None) -> None:
-    """``boxes.csv``: one row a frame, pixels; frame 0 is the box that was given. Floats are written in full."""
+_ENERGIES = ("energy_nj", "energy_low_nj", "energy_high_nj", "dynamic_nj", "latency_s")
+
+
+def _energies(cost: ResultCost) -> list[float]:
+    return [cost.total.nominal, cost.total.low, cost.total.high, cost.dynamic.nominal, cost.latency.nominal]
+
+
+def write_boxes(
+    path: Path, clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[ResultCost] | None
+) -> None:
+    """``boxes.csv``: one row a frame, pixels; frame 0 is the box that was given. Floats are written in full.
+
+    ``costs``: of frame 0 and of every tracked frame, with all that it took: dynamic, static and input.
+    """
     head = ["frame", "x", "y", "w", "h", "confidence", "cell", "updated"]
-    with whole(path) as part, part.open("w", encoding="ascii", newline="") as file:
+    with whole_file(path) as part, part.open("w", encoding="ascii", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head + (["energy_nj", "energy_low_nj", "energy_high_nj"] if costs else []))
-        writer.writerow([0, *clip.init, "", "", 0, *([""] * 3 if costs else [])])
+        writer.writerow([*head, *(_ENERGIES if costs else ())])
+        writer.writerow([0, *clip.init, "", "", 0, *(_energies(costs[0]) if costs else [])])
         for index, step in enumerate(steps):
             row: list[Any] = [step.frame, *step.box, step.confidence, step.argmax, int(step.updated)]
-            writer.writerow(row + ([costs[index].nominal, costs[index].low, costs[index].high] if costs else []))
+            writer.writerow(row + (_energies(costs[index + 1]) if costs else []))
 
 
 def write_overlay(
@@ -200,7 +229,7 @@ def write_overlay(
     frames: FrameSource,
     clip: ClipSource,
     steps: Sequence[TrackedFrame],
-    costs: Sequence[Interval] | None,
+    costs: Sequence[ResultCost] | None,
     warning: str | None,
 ) -> list[tuple[str, bytes]]:
     """``tracked.mp4``: boxes, frame number, confidence, energy of the frame; returns a few frames as (caption, JPEG).
@@ -232,13 +261,13 @@ def write_overlay(
     return stills
 
 
-def _labels(clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[Interval] | None) -> list[Any]:
+def _labels(clip: ClipSource, steps: Sequence[TrackedFrame], costs: Sequence[ResultCost] | None) -> list[Any]:
     from spiketrack_deploy.report.overlay import FrameLabel
 
     labels = [FrameLabel(clip.init, "frame 0  the box that was given")]
     for index, step in enumerate(steps):
         # OpenCV's letters are ASCII, so micro is u here.
-        cost = f"  {si_interval(costs[index] * 1e-9, 'J')}" if costs else ""
+        cost = f"  {si_interval(costs[index + 1].total * 1e-9, 'J')}" if costs else ""
         note = "  template update" if step.updated else ""
         labels.append(
             FrameLabel(step.box, f"frame {step.frame}  confidence {step.confidence:.2f}{cost}{note}", step.updated)
@@ -251,7 +280,7 @@ def _report_data(
     frames: FrameSource,
     program: Program,
     run: ProgramRun,
-    costs: Sequence[Interval],
+    costs: Sequence[ResultCost],
     energy: EnergyReport,
     found: Mapping[str, Any],
     program_hash: str,
@@ -269,18 +298,18 @@ def _report_data(
         program=describe_program(program),
         energy=energy,
         parity=found,
-        frames=[_frame_facts(*row) for row in zip(run.steps, run.main, costs)],
+        frames=[_frame_facts(*row) for row in zip(run.steps, run.main, costs[1:])],
         program_hash=program_hash,
     )
 
 
-def _frame_facts(step: TrackedFrame, layers: Sequence[LayerCounts], cost: Interval) -> FrameFacts:
+def _frame_facts(step: TrackedFrame, layers: Sequence[LayerCounts], cost: ResultCost) -> FrameFacts:
     updates = sum(layer["neuron_updates"] for layer in layers)
     return FrameFacts(
         frame=step.frame,
         confidence=step.confidence,
         updated=step.updated,
-        energy=cost,
+        energy=cost.total,
         events=sum(layer["events"] for layer in layers if layer.kind != "image_conv"),
         active=sum(layer["neuron_spiking"] for layer in layers) / max(updates, 1),
     )

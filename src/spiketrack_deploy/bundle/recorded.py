@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from spiketrack_deploy.bundle.chips import on_chips
 from spiketrack_deploy.bundle.layout import AGAIN, read_json
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.report import SCHEMA, EnergyReport, assess
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import checked_profile
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.untrusted import Entry
+from spiketrack_deploy.program.types import Program
 
 MAX_RUNS = 2**40
 MAX_PHASES = 64
@@ -59,6 +62,8 @@ def _layer(row: Entry, runs: int) -> LayerCounts:
     return LayerCounts(row["name"].text(), row["kind"].text(), row["block"].text(), counts, runs)
 
 
-def reprice(recorded: Recorded, profile: Profile) -> EnergyReport:
-    """The same counts under another profile."""
-    return assess(recorded.counts, profile, recorded.per_result, result=recorded.result)
+def reprice(recorded: Recorded, program: Program | None, target: Target) -> EnergyReport:
+    """The same counts under another profile, on its chips where it has a family and there is a program."""
+    whole = on_chips(program, recorded.counts, target) if program is not None else None
+    placed = whole.placed if whole else None
+    return assess(recorded.counts, target.profile, recorded.per_result, result=recorded.result, placed=placed)

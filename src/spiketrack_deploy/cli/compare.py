@@ -32,8 +32,8 @@ def compare_summary(result: Result) -> None:
                 row["note"],
             )
         )
-    head = ["target", "fits", "cores on chips", "latency", "dynamic", "with static", "note"]
-    _table(f"{result['subject']}: a run of {result['phase']} on every target", head, rows)
+    head = ["target", "fits", "cores on chips", "latency", "dynamic", "in all", "note"]
+    _table(f"{result['subject']}: a frame on every target, one in flight", head, rows)
     activity = next((row["activity"] for row in result["rows"] if row["activity"]), None)
     counted = f" Activity of the mapped ones: {activity}." if activity else ""
     _line(f"-: not known. Boundaries differ: a figure without chips has neither static power nor routing.{counted}")
@@ -45,29 +45,49 @@ def energy_summary(result: Result) -> None:
     phases = reports[0]["phases"]
     rows = []
     for report, line in zip(reports, lines):
-        static, top = report["static"], report["phases"][main]["dominant"]
-        energies = [*line["phases_nj"].values(), line["dynamic_nj"]]
+        placed, top = report["placed"], report["phases"][main]["dominant"]
+        cost = placed["cost"] if placed else None
         rows.append(
             (
                 report["profile"]["name"],
-                *(joules(energy) if line["priced"] else "no price" for energy in energies),
-                joules(static["energy_nj_per_chip_frame"]) if static else "-",
+                joules(cost["total_nj"]) if cost and cost["static_nj"] else "-",
+                joules(line["dynamic_nj"]) if line["priced"] else "no price",
+                *(joules(cost[key]) if cost and cost[key] else "-" for key in ("static_nj", "input_nj")),
+                f"{placed['chips']} [{placed['chips_band'][0]}..{placed['chips_band'][1]}]" if placed else "-",
+                si_interval(Interval.from_dict(cost["latency_s"]), "s") if cost else "-",
                 f"{top['price']} {100 * top['share']:.0f} % ({top['tag']})" if top else "-",
                 str(len([u for u in report["unpriced"] if u["count"]])),
             )
         )
-    shares = [f"{name}, share" for name in phases]
-    head = ["profile", *shares, "dynamic, sum", "static, chip and frame", "hangs most on", "unpriced"]
+    head = ["profile", "total", "dynamic", "static", "input", "chips", "latency", "dynamic hangs most on", "unpriced"]
     runs = ", ".join(f"{phase['runs']} runs of {name}" for name, phase in phases.items())
     if result["measured"]:
         _measured(result["measured"])
     _table(f"{result['bundle']}: energy of a {result['result']}, means of {runs}", head, rows)
+    for report in reports:
+        if report["placed"]:
+            for words in (report["placed"]["sentence"], *report["placed"]["camera"]):
+                _line(f"{report['profile']['name']}: {words}")
+    _results(result["result"], reports)
     causes = phases[main]["by_cause_nj"]
     split = [(cause, *(_cause(r, main, cause, line) for r, line in zip(reports, lines))) for cause in causes]
     _table(f"One run of {main} by cause", ["cause", *(r["profile"]["name"] for r in reports)], split)
     _intervals(reports, main)
     _dense(result["comparison"])
     _line("Bands are low..high of the prices, added end by end. Unpriced events are in no total; --json lists them.")
+
+
+def _results(word: str, reports: Sequence[Result]) -> None:
+    """The first result, a steady one, one with an update, where a profile has chips."""
+    rows = [
+        (report["profile"]["name"], kind, " + ".join(cost["phases"]) or "on the host", joules(cost["total_nj"]),
+         joules(cost["dynamic_nj"]), si_interval(Interval.from_dict(cost["latency_s"]), "s"))
+        for report in reports
+        if report["placed"]
+        for kind, cost in report["placed"]["results"].items()
+    ]  # fmt: skip
+    if rows:
+        _table(f"Kinds of a {word}", ["profile", "kind", "runs of", "total", "dynamic", "latency"], rows)
 
 
 def _measured(found: Result) -> None:

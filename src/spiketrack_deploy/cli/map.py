@@ -37,7 +37,13 @@ Examples:
     metavar="NAME|FILE",
     help="A chip takes as many chips as needed; a board has a fixed number (spiketrack targets lists both).",
 )
-@click.option("--phase", metavar="NAME", help="Phase of the program. Default: the one that runs most often.")
+@click.option("--phase", metavar="NAME", help="Phase whose cores are described. Default: the one that runs most often.")
+@click.option(
+    "--sharing",
+    type=click.Choice(["own", "turns", "host"]),
+    help="Where the other phases run: on chips of their own, in turns on the same chips, on the host. Default: in "
+    "turns where they run at the start alone, else on their own if the target has the chips.",
+)
 @click.option(
     "--density",
     type=click.FloatRange(0, 1),
@@ -65,24 +71,28 @@ Examples:
 def map_command(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of a target.
 
-    Prints chips, cores, limits exceeded and what would help, time per step and frame, energy with static power. Exit
-    code 4 after the report where it does not fit.
+    Prints whether all phases fit, what a frame takes and costs with one in flight, every way to share chips, limits
+    exceeded and what would help, and what would change the total. Exit code 4 after the report where it does not fit;
+    where it only needs a host for some operations, 0.
     """
     result = api.map(subject, **settings)
     if "kinds" in result:
         dense.show_fit(result, as_json, quiet)
     printing.show(result, map_summary, as_json, quiet)
-    if not result["fits"]:
+    if not result.get("holds"):
         # The report is the answer; a second JSON object or a FitError's rendering on stdout would spoil it.
         click.echo(f"error: {_verdict(result)}", err=True)
         raise click.exceptions.Exit(FitError.exit_code)
 
 
 def _verdict(result: Result) -> str:
-    fatal = [b for b in result["breaches"] if b["fatal"]]
+    detail = result["detail"]
+    fatal = [b for b in detail["breaches"] if b["fatal"]]
     worst = "; ".join(f"{b['op']}: {b['used']:,} {b['rule']}, limit {b['limit']:,}" for b in fatal[:3])
+    if not fatal:
+        worst = f"all phases need {_chips(result['chips'])}, it has {detail['chips_available']}"
     more = f" (and {len(fatal) - 3} more)" if len(fatal) > 3 else ""
-    fitting = next((f for f in result["fixes"] if f["fits"]), None)
+    fitting = next((f for f in detail["fixes"] if f["fits"]), None)
     remedy = f"nearest fix that fits: {fitting['change']}" if fitting else "no change that was tried makes it fit"
     return f"{result['subject']} does not fit {result['target']}: {worst}{more}; {remedy}"
 
@@ -93,30 +103,107 @@ def _chips(number: int) -> str:
 
 def map_summary(result: Result) -> None:
     """Tables for a terminal."""
-    neurons = ", ".join(f"{n:,} {kind}" for kind, n in result["neurons"].items())
-    available = result["chips_available"]
-    board = f" (the board has {available})" if available else ""
-    answer = "fits" if result["fits"] else "does not fit"
+    detail = result["detail"]
+    printing._line(f"{result['subject']}: {result['sentence']}")
+    cost, top = result["cost"], result["dominant"]
     printing._line(
-        f"{result['subject']} (phase {result['phase']}) {answer} {result['target']}: {result['cores']:,} cores on "
-        f"{_chips(result['chips'])}{board}"
+        f"A frame costs {_joules(cost['total_nj'])} in all, {_joules(cost['dynamic_nj'])} of it dynamic; the largest "
+        f"term is {top['name']}, {100 * top['share']:.0f} %"
     )
-    printing._line(f"{neurons} on chip; {result['synapses']:,} synapses in {result['synaptic_words']:,} words")
-    kinds = result["verdicts"]["count"]
+    for words in result["camera"]:
+        printing._line(words)
+    _results(result)
+    _interleaved(result["interleaved"])
+    _changes(result["changes"])
+    neurons = ", ".join(f"{n:,} {kind}" for kind, n in detail["neurons"].items())
+    printing._line(
+        f"Phase {detail['phase']}: {detail['cores']:,} cores on {_chips(detail['chips'])}; {neurons} slots; "
+        f"{detail['synapses']:,} synapses in {detail['synaptic_words']:,} words"
+    )
+    by_rule = "; ".join(
+        f"{name}: " + ", ".join(f"{cores:,} by {rule}" for rule, cores in found.items())
+        for name, found in result["cores_by_rule"].items()
+    )
+    limits = detail["limits"]
+    printing._line(f"Cores by split rule: {by_rule}")
+    if limits["usable"]:
+        least, most = limits["usable"]
+        printing._line(f"Of the {limits['built']} cores of a chip {least} to {most} are usable")
+    kinds = detail["verdicts"]["count"]
     printing._line(
         f"{kinds.get('native', 0)} operations are native, {kinds.get('microcode', 0)} need neuron programs or embedded "
         f"processors, {kinds.get('host', 0)} are left to the host"
     )
-    _breaches(result)
-    _loads(result)
-    _times(result)
-    _energy(result["energy"], result["phase"])
-    _verdicts(result)
-    for other in result["other_phases"]:
+    _breaches(detail)
+    _loads(detail)
+    _times(detail)
+    _energy(detail["run"], detail["phase"])
+    _verdicts(detail)
+
+
+def _results(result: Result) -> None:
+    """Every way to share chips: chips, time and energy of a start, a steady result and one with an update."""
+    rows = []
+    for one in result["arrangements"]:
+        chosen = " *" if one["sharing"] == result["sharing"] else ""
+        for kind, cost in one["results"].items():
+            low, high = one["chips_band"]
+            rows.append(
+                (
+                    (one["words"] or "all phases") + chosen,
+                    one["answer"],
+                    f"{one['chips']} [{low}..{high}]",
+                    f"{kind}: {' + '.join(cost['phases']) or 'on the host'}",
+                    _band(cost["on_chip_s"], "s"),
+                    _band(cost["image_s"], "s") if cost["image_s"] else "no price",
+                    _joules(cost["total_nj"]),
+                    *(_nominal(cost[key]) for key in ("dynamic_nj", "static_nj", "input_nj", "board_nj")),
+                )
+            )
+    head = ["arrangement", "answer", "chips", "result", "on the chip", "image's way", "total"]
+    head += ["dynamic", "static", "input", "(board)"]
+    printing._table("What a frame takes and costs, one in flight (*: the headline's)", head, rows)
+    missing: dict[str, None] = {}
+    for one in result["arrangements"]:
+        if one["sharing"] == result["sharing"]:
+            missing |= dict.fromkeys(f"{u['name']} ({u['per']}): {u['reason']}" for u in one["unpriced"])
+    for words in missing:
+        printing._line(f"unpriced: {words}")
+
+
+def _interleaved(pipe: Result) -> None:
+    rate = pipe["results_per_second"]
+    if rate:
         printing._line(
-            f"Phase {other['phase']} needs {other['cores']:,} more cores ({_chips(other['chips_together'])} together): "
-            f"{other['note']}"
+            f"Only with {pipe['targets_that_fill_the_pipeline']} independent targets interleaved is the pipeline full: "
+            f"a result every {pipe['steps_between_results']} steps, {_band(pipe['period_s'], 's')}, {rate:,.0f} a "
+            "second for all of them together, if their images arrive so fast and each has its own copy of the states"
         )
+
+
+def _changes(changes: Any) -> None:
+    rows = [
+        (
+            c["change"],
+            f"{c['cores']:,}",
+            f"{c['chips']:,}",
+            _nominal(c["cost"]["total_nj"]),
+            _nominal(c["cost"]["dynamic_nj"]),
+            si(c["cost"]["on_chip_s"]["nominal"], "s"),
+        )
+        for c in changes
+    ]
+    head = ["change", "cores", "chips", "total", "dynamic", "on the chip"]
+    title = "What would change it (structure counted, synaptic work scaled; accuracy unknown)"
+    printing._table(title, head, rows, (1, 2, 3, 4, 5))
+
+
+def _joules(value: Result) -> str:
+    return _band(value, "J", 1e-9)
+
+
+def _nominal(value: Result | None) -> str:
+    return si(value["nominal"] * 1e-9, "J") if value else "no price"
 
 
 def _breaches(result: Result) -> None:
@@ -139,7 +226,7 @@ def _breaches(result: Result) -> None:
         rows3 = [(f["change"], f["effect"], "yes" if f["fits"] else "no") for f in result["fixes"]]
         printing._table("Nearest fixes (structure only; accuracy unknown)", ["change", "effect", "fits"], rows3)
     turns = result["in_turns"]
-    if turns and not result["fits"]:
+    if turns and not result["holds"]:
         printing._line(
             f"In turns on {_chips(turns['chips'])}: {turns['turns_per_frame']} turns a frame, "
             f"{turns['weight_bytes_reloaded_per_frame']:,} bytes of weights reloaded and "
@@ -168,26 +255,24 @@ def _band(value: Mapping[str, float], unit: str, factor: float = 1.0) -> str:
 
 
 def _times(result: Result) -> None:
-    time = result["latency"]
-    rows = [
-        (
-            c["cause"],
-            si(c["amount"], "").strip(),
-            _band(c["time_s"], "s") if c["time_s"] else "not published",
-            c["where"],
-        )
-        for c in time["causes"]
-    ]
-    printing._table("Time of a step, by cause", ["cause", "amount", "time", "where"], rows, (1,))
-    rate = time["pipelined_frames_per_second"]
-    if not time["bottleneck"]:
-        printing._line("No time was published for this chip: the duration of a step is not known.")
+    loop = result["closed_loop"]
+    if not loop["latency_s"]["high"]:
+        printing._line("No time was published for this chip: the duration of a run is not known.")
         return
+    sums: dict[str, tuple[int, int, float]] = {}
+    for level in loop["levels"]:
+        levels, steps, time = sums.get(level["set_by"], (0, 0, 0.0))
+        sums[level["set_by"]] = (levels + 1, steps + level["steps"], time + level["time_s"]["nominal"])
+    rows = [(what, str(n), str(steps), si(time, "s")) for what, (n, steps, time) in sums.items()]
+    printing._table("Time of a run, by what sets a level", ["set by", "levels", "steps", "time"], rows, (1, 2, 3))
+    slowest = max(loop["levels"], key=lambda level: level["time_s"]["nominal"])
     printing._line(
-        f"Step {_band(time['step_s'], 's')}, set by the {time['bottleneck']['cause']}; a frame takes "
-        f"{time['depth_steps']} steps, {_band(time['frame_latency_s'], 's')}"
-        + (f"; pipelined {rate['nominal']:,.0f} frames/s" if rate else "")
+        f"A run takes {_band(loop['latency_s'], 's')}: {loop['elapsed_steps']} elapsed steps of {len(loop['levels'])} "
+        f"levels, each with a barrier of {_band(loop['barrier_s'], 's')}; the slowest is level {slowest['number']}, "
+        f"{slowest['steps']} steps, {_band(slowest['time_s'], 's')}"
     )
+    if loop["untimed"]:
+        printing._line(f"Without a time in this profile: {', '.join(loop['untimed'])}.")
     balance = result["balance"]
     even = balance["even"]
     if even["synops_busiest_core"] < balance["synops_busiest_core"]:
@@ -196,21 +281,16 @@ def _times(result: Result) -> None:
             f"The busiest core does {balance['ratio']:.1f} times the mean; with --balance {even['balance']:g} it does "
             f"{less:.1f} times less, on {even['cores']:,} cores ({_chips(even['chips'])})"
         )
-    printing._line(f"Not modelled: {', '.join(time['not_modelled'])}.")
+    printing._line(f"Not modelled: {', '.join(loop['not_modelled'])}.")
 
 
-def _energy(energy: Result, phase: str) -> None:
-    rows = [(x["name"], f"{x['count']:,.0f}", _band(x["energy_nj"], "J", 1e-9)) for x in energy["lines"]]
-    rows.append(("dynamic, sum", "", _band(energy["dynamic_nj"], "J", 1e-9)))
-    for key, name in (
-        ("static_camera_frame_nj", "static, 30 frames/s"),
-        ("static_full_speed_nj", "static, full speed"),
-    ):
-        if energy[key]:
-            rows.append((name, _chips(energy["chips_powered"]), _band(energy[key], "J", 1e-9)))
-    printing._table(f"Energy of a run of {phase} ({energy['activity']})", ["what", "count", "energy"], rows, (1,))
-    printing._line(f"At camera rate the largest term is {energy['dominant_at_camera_rate']}.")
-    for item in energy["unpriced"]:
+def _energy(run: Result, phase: str) -> None:
+    rows = [(x["name"], si(x["count"], "").strip(), _joules(x["energy_nj"])) for x in run["lines"]]
+    structures = run["structures_nj"]
+    rows += [(f"dynamic, synaptic energy by {name}", "", _joules(found)) for name, found in structures.items()]
+    rows.append(("dynamic, band over both" if len(structures) > 1 else "dynamic", "", _joules(run["dynamic_nj"])))
+    printing._table(f"Bill of a run of {phase} ({run['activity']})", ["what", "count", "energy"], rows, (1,))
+    for item in run["unpriced"]:
         printing._line(f"unpriced: {item['count']:,.0f} {item['name']}: {item['reason']}")
 
 

@@ -16,15 +16,15 @@ a whole: an interval over frames says nothing about other videos.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketrack_deploy.energy.layers import LayerCounts, Number
-from spiketrack_deploy.energy.pricing import charged, paid
+from spiketrack_deploy.energy.layers import Number
+from spiketrack_deploy.energy.pricing import charged
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 
@@ -71,9 +71,9 @@ def _check(samples: int, coverage: float) -> None:
         raise InputError(f"energy: a coverage of {coverage} is not between 0 and 1.")
 
 
-def price_counts(layers: Iterable[LayerCounts], profile: Profile) -> dict[str, Number]:
-    """Price -> how often it is paid in one mean run of all ``layers`` together."""
-    return {name: count for name, _, _, count in charged(paid(layers, profile), profile)}
+def price_counts(counts: Mapping[str, Number], profile: Profile) -> dict[str, Number]:
+    """Price -> how often it is paid where ``counts`` happen."""
+    return {name: count for name, _, _, count in charged(counts, profile)}
 
 
 def triangular(u: Floats, low: float, mode: float, high: float) -> Floats:
@@ -155,8 +155,3 @@ def _resampled_sums(values: Floats, samples: int, rng: np.random.Generator) -> F
     places = (starts[:, :, None] + np.arange(block)) % size
     sums: Floats = values[places.reshape(samples, -1)[:, :size]].sum(axis=1)
     return sums
-
-
-def run_energies(runs: Iterable[Iterable[LayerCounts]], profile: Profile) -> list[float]:
-    """Nominal dynamic energy of every run, nanojoules."""
-    return [sum(cost.nominal * n for _, _, cost, n in charged(paid(run, profile), profile)) for run in runs]

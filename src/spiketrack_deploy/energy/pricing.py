@@ -93,11 +93,14 @@ NEEDS = (
 _NEEDS_MAPPING = (
     ("hops", "router hops need a mapping"),
     ("destination_cores", "messages to more than one core per consuming layer need a mapping"),
+    ("elapsed_steps", "occupied slots are stepped in every elapsed step: both need a mapping"),
     ("barrier", "steps per result need a mapping, and no barrier energy was published"),
     ("static_power_x_latency", "chips and latency need a mapping; the static line is one chip and frame period"),
-    ("host_io", "moving inputs and results between host and chip is not modelled"),
+    ("host_io", "moving inputs and results between host and chip needs a mapping"),
 )
 """What no count of a network says: it depends on where the layers are."""
+
+_STEPPED = {"neuron_idle", "neuron_active", "relay_update"}
 
 Amount = TypeVar("Amount")
 
@@ -210,6 +213,12 @@ class Unpriced:
         return {"name": self.name, "count": self.count, "per": self.per, "reason": self.reason}
 
 
+def add_counts(into: dict[str, float], counts: Mapping[str, Number]) -> None:
+    """Add ``counts`` to a sum, name by name."""
+    for name, count in counts.items():
+        into[name] = into.get(name, 0) + count
+
+
 def by_cause(parts: Iterable[Part]) -> dict[str, Interval]:
     """Sum parts by cause, nanojoules."""
     sums = dict.fromkeys(CAUSES, ZERO)
@@ -218,17 +227,19 @@ def by_cause(parts: Iterable[Part]) -> dict[str, Interval]:
     return sums
 
 
-def price(layer: LayerCounts, profile: Profile) -> LayerEnergy:
-    """Dynamic energy of one mean run of a layer (nanojoules, band end by end)."""
-    return LayerEnergy(layer.name, layer.kind, layer.block, bill(payable(layer, profile.substeps), profile))
+def price(layer: LayerCounts, counts: Mapping[str, Number], profile: Profile) -> LayerEnergy:
+    """Dynamic energy of one mean run of a layer (nanojoules, band end by end).
+
+    ``counts``: what it is charged for, by the program's own counts (:func:`payable`) or by a mapping's.
+    """
+    return LayerEnergy(layer.name, layer.kind, layer.block, bill(counts, profile))
 
 
 def paid(layers: Iterable[LayerCounts], profile: Profile) -> dict[str, Number]:
     """What is paid for in one mean run of all ``layers`` together."""
-    sums: dict[str, Number] = {}
+    sums: dict[str, float] = {}
     for layer in layers:
-        for name, count in payable(layer, profile.substeps).items():
-            sums[name] = sums.get(name, 0) + count
+        add_counts(sums, payable(layer, profile.substeps))
     return sums
 
 
@@ -253,6 +264,8 @@ def unpriced(layers: Sequence[LayerCounts], profile: Profile, per: str) -> list[
     for need in NEEDS:
         count = events[False] if need.count == "messages" else sum(layer[need.count] for layer in layers)
         lack = lacks(need, profile)
+        if lack and set(need.prices) & _STEPPED and {"slot_native", "slot_microcode"} & set(profile.prices):
+            lack = "paid by the occupied slot and elapsed step, which needs a mapping"
         if count and lack:
             found.append(Unpriced(need.count, count, per, f"{need.what}: {lack}"))
     if events[True]:
@@ -273,8 +286,9 @@ def needs_mapping(profile: Profile, per: str) -> list[Unpriced]:
 
 
 def event_prices(profile: Profile) -> list[str]:
-    """Prices of the profile that multiply a count of the program: what decides its dynamic energy."""
-    return [name for name in profile.prices if name in CHARGES and name not in MAPPED]
+    """Prices of the profile that multiply a count of the program, or of its mapping where networks can be mapped to it:
+    what decides its dynamic energy."""
+    return [name for name in profile.prices if name in CHARGES and (profile.family or name not in MAPPED)]
 
 
 def priced_causes(profile: Profile) -> set[str]:
@@ -282,12 +296,11 @@ def priced_causes(profile: Profile) -> set[str]:
     return {CHARGES[name].cause for name in event_prices(profile)}
 
 
-def dominant(layers: Iterable[LayerEnergy]) -> tuple[str, float] | None:
+def dominant(parts: Iterable[Part]) -> tuple[str, float] | None:
     """The price with the largest nominal energy and its share of the total; ``None`` where nothing costs anything."""
     sums: dict[str, float] = {}
-    for layer in layers:
-        for part in layer.parts:
-            sums[part.price] = sums.get(part.price, 0.0) + part.energy.nominal
+    for part in parts:
+        sums[part.price] = sums.get(part.price, 0.0) + part.energy.nominal
     every = sum(sums.values())
     if not every:
         return None

@@ -1,8 +1,11 @@
 """The energy of a run as one value, and as the files ``energy.json`` and ``layers.csv``.
 
-This module decides what an energy statement must contain: per phase a run and its share of a result, band, causes,
-static apart from dynamic, the dense twin, the published convention, and everything without a price. It must not know
-what a phase is for, how it was run, nor how the statement is drawn.
+This module decides what an energy statement must contain: the total of a result, per phase a run and its share, band,
+causes, static apart from dynamic, the dense twin, the published convention, and everything without a price. It must not
+know what a phase is for, how it was run or placed, nor how the statement is drawn.
+
+Where the network lies on chips (:class:`frames.Placed`), every operation is charged for what it does there; where it
+does not, for what the program counts.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from spiketrack_deploy.energy.conventions import Convention, DenseTwin, dense_twin, published_convention
+from spiketrack_deploy.energy.frames import CAMERA_PERIOD_S, Placed, Run, counted_run
 from spiketrack_deploy.energy.layers import COUNTS, LayerCounts, Number, whole
-from spiketrack_deploy.energy.montecarlo import Spread, over_frames, over_prices, price_counts, run_energies
+from spiketrack_deploy.energy.montecarlo import Spread, over_frames, over_prices, price_counts
 from spiketrack_deploy.energy.pricing import (
     CAUSES,
     LayerEnergy,
     Part,
     Unpriced,
+    bill,
     by_cause,
     dominant,
     event_prices,
@@ -38,17 +43,12 @@ from spiketrack_deploy.inputs.whole_file import whole as whole_file
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.units import ZERO, Interval, total
 
-SCHEMA = "spiketrack-energy/2"
-CAMERA_PERIOD_S = 1 / 30
-"""Frame period of an ordinary camera, seconds: the time over which static power is stated without a mapping."""
-
-Runs = Mapping[str, Sequence[Sequence[LayerCounts]]]
-"""Phase -> its runs, each the counts of every layer."""
+SCHEMA = "spiketrack-energy/3"
 
 _CAVEATS = (
     "Energies are estimates from event counts of an exact execution; no neuromorphic hardware was used.",
     "Bands are added end by end: coefficients are shared by all layers and therefore fully correlated.",
-    "Boundary: chip rails, without host, input, output and board.",
+    "Boundary: chip rails; the board beside the chips is a line of its own, the host is outside.",
 )
 
 
@@ -68,6 +68,7 @@ class Dominant:
 @dataclass(frozen=True, slots=True)
 class PhaseEnergy:
     """One phase on one profile. ``counts`` and ``layers`` go together, in execution order; both are of a mean run.
+    ``whole``: what belongs to no layer (a chip's steps, hops); ``run``: all of it, as it is billed.
 
     ``per_result``: runs of the phase for one result of the workload; 0 where it runs at the start alone, which is paid
     once and is no part of a result. ``over_prices``, ``over_runs``: intervals of a run's energy over the prices' bands
@@ -79,6 +80,8 @@ class PhaseEnergy:
     profile: Profile
     counts: tuple[LayerCounts, ...]
     layers: tuple[LayerEnergy, ...]
+    whole: tuple[Part, ...]
+    run: Run
     twins: tuple[DenseTwin, ...]
     convention: Convention
     over_prices: Spread | None
@@ -91,13 +94,14 @@ class PhaseEnergy:
 
     @property
     def parts(self) -> list[Part]:
-        """All parts of all layers."""
-        return [part for layer in self.layers for part in layer.parts]
+        """All parts of all layers, and those of none."""
+        return [*(part for layer in self.layers for part in layer.parts), *self.whole]
 
     @property
     def dynamic(self) -> Interval:
-        """Dynamic energy of one run, nanojoules."""
-        return total(layer.total for layer in self.layers)
+        """Dynamic energy of one run, nanojoules: nominal the sum of all parts, the band over both structures of
+        synaptic energy where the profile has both."""
+        return self.run.dynamic(self.profile)
 
     @property
     def amortised(self) -> Interval:
@@ -125,7 +129,7 @@ class PhaseEnergy:
     @property
     def dominant(self) -> Dominant | None:
         """The price that most of a run's energy is; ``None`` where nothing is priced."""
-        found = dominant(self.layers)
+        found = dominant(self.parts)
         return Dominant(*found, self.profile.prices[found[0]]) if found else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +139,9 @@ class PhaseEnergy:
             "per_result": self.per_result,
             "unamortised_nj": self.dynamic.to_dict(),
             "amortised_nj": self.amortised.to_dict(),
+            "structures_nj": intervals(self.run.structures(self.profile)),
+            "charged": dict(self.run.counts),
+            "of_no_layer_nj": {part.price: part.energy.to_dict() for part in self.whole},
             "by_cause_nj": intervals(self.by_cause),
             "by_block_nj": intervals(self.by_block),
             "counts": self.means,
@@ -188,7 +195,7 @@ class Static:
             "energy_nj_per_chip_frame": self.energy.to_dict(),
             **board,
             "tag": self.tag,
-            "note": "one powered chip over one frame period; not in dynamic_nj; the number of chips needs a mapping",
+            "note": "one powered chip over one frame period; not in dynamic_nj",
         }
 
 
@@ -197,7 +204,7 @@ class EnergyReport:
     """What a workload costs on one profile. Energies in nanojoules, always with band.
 
     ``result``: what one result of the workload is called (``frame``). ``phases``: those that ran, the one that runs
-    most often for a result first.
+    most often for a result first. ``placed``: on which chips it lies, where it does.
     """
 
     profile: Profile
@@ -205,11 +212,17 @@ class EnergyReport:
     phases: tuple[PhaseEnergy, ...]
     frame_period_s: float
     unpriced: tuple[Unpriced, ...]
+    placed: Placed | None = None
 
     @property
     def dynamic(self) -> Interval:
         """Dynamic energy of one result: every phase by as many runs as a result takes, nanojoules."""
-        return total(phase.amortised for phase in self.phases)
+        return self.placed.mean.dynamic if self.placed else total(phase.amortised for phase in self.phases)
+
+    @property
+    def total(self) -> Interval:
+        """All that a result costs, nanojoules: with static power and input where the network lies on chips."""
+        return self.placed.mean.total if self.placed else self.dynamic
 
     @property
     def main(self) -> PhaseEnergy:
@@ -241,7 +254,8 @@ class EnergyReport:
             "schema": SCHEMA,
             "result": self.result,
             "profile": {"sha256": profile.digest, **profile.model_dump(by_alias=True)},
-            "per_result": {"dynamic_nj": self.dynamic.to_dict()},
+            "per_result": {"total_nj": self.total.to_dict(), "dynamic_nj": self.dynamic.to_dict()},
+            "placed": self.placed.to_dict() if self.placed else None,
             "phases": {phase.name: phase.to_dict() for phase in self.phases},
             "static": self.static.to_dict() if self.static else None,
             "layers": [row for phase in self.phases for row in phase.rows()],
@@ -256,7 +270,8 @@ def assess(
     per_result: Mapping[str, float],
     *,
     result: str = "result",
-    apart: Runs | None = None,
+    placed: Placed | None = None,
+    apart: Mapping[str, Sequence[float]] | None = None,
     frame_period_s: float = CAMERA_PERIOD_S,
     fp32: Profile | None = None,
     int8: Profile | None = None,
@@ -265,7 +280,8 @@ def assess(
 
     ``counts``: phase -> its layers, summed over its runs; a phase that did not run may be empty or missing.
     ``per_result``: phase -> runs for one result (1: for each; 1/25: every 25th; 0: at the start alone). ``result``:
-    what a result is called. ``apart``: the same runs one by one, where they are known, for an interval over them.
+    what a result is called. ``placed``: on which chips it lies. ``apart``: phase -> nominal dynamic energies of its
+    runs one by one (nanojoules), where they are known, for an interval over them.
     ``frame_period_s``: time over which a chip's static power is stated. ``fp32`` and ``int8``: profiles of the dense
     twins, by default the bundled ``cmos45`` ones; the published convention uses ``fp32``.
 
@@ -279,9 +295,9 @@ def assess(
     for name, share in sorted(per_result.items(), key=lambda item: -item[1]):
         layers = tuple(counts.get(name, ()))
         if layers:
-            runs = (apart or {}).get(name, ())
-            phases.append(_phase(name, share, layers, runs, profile, (fp32, int8)))
-            listed += unpriced(layers, profile, name)
+            run = placed.runs[name] if placed else counted_run(name, layers, profile)
+            phases.append(_phase(share, layers, run, (apart or {}).get(name, ()), profile, (fp32, int8)))
+            listed += [] if placed else unpriced(layers, profile, name)
         elif share:
             listed.append(Unpriced(name, None, result, f"phase {name} is part of a {result} and did not run"))
     return EnergyReport(
@@ -289,7 +305,8 @@ def assess(
         result=result,
         phases=tuple(phases),
         frame_period_s=frame_period_s,
-        unpriced=(*listed, *needs_mapping(profile, result)),
+        unpriced=(*listed, *(placed.unpriced if placed else needs_mapping(profile, result))),
+        placed=placed,
     )
 
 
@@ -310,24 +327,26 @@ def _check(counts: Mapping[str, Sequence[LayerCounts]], per_result: Mapping[str,
 
 
 def _phase(
-    name: str,
     per_result: float,
     layers: tuple[LayerCounts, ...],
-    runs: Sequence[Sequence[LayerCounts]],
+    run: Run,
+    apart: Sequence[float],
     profile: Profile,
     twins: tuple[Profile, Profile],
 ) -> PhaseEnergy:
-    paid = price_counts(layers, profile)
+    paid = price_counts(run.counts, profile)
     return PhaseEnergy(
-        name=name,
+        name=run.phase,
         per_result=per_result,
         profile=profile,
         counts=layers,
-        layers=tuple(price(layer, profile) for layer in layers),
+        layers=tuple(price(layer, run.operations.get(layer.name, {}), profile) for layer in layers),
+        whole=bill(run.whole, profile),
+        run=run,
         twins=tuple(dense_twin(layers, twin) for twin in twins),
         convention=published_convention(layers, twins[0]),
         over_prices=over_prices(paid, profile) if paid else None,
-        over_runs=over_frames([run_energies(runs, profile)]) if len(runs) > 1 else None,
+        over_runs=over_frames([apart]) if len(apart) > 1 else None,
     )
 
 

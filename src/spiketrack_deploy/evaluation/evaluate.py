@@ -14,7 +14,7 @@ from spiketrack_deploy.datasets.sequences import Dataset, open_dataset
 from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.evaluation import store
 from spiketrack_deploy.evaluation.cluster import check_cluster, run_cluster
-from spiketrack_deploy.evaluation.cost import Layers, layers_of
+from spiketrack_deploy.evaluation.cost import Layers
 from spiketrack_deploy.evaluation.metrics import SCORES
 from spiketrack_deploy.evaluation.pool import Done, run_here, run_processes
 from spiketrack_deploy.evaluation.resolve import Resolver, resolve
@@ -25,6 +25,7 @@ from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, wit
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
+from spiketrack_deploy.program.types import Program
 
 DEFAULT_PROFILE = "loihi2"
 
@@ -58,7 +59,7 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
 
     Raises UsageError (2), InputError (3), EngineError (6) before or instead of running; what is finished stays.
     """
-    profile = resolve_target(request.profile).profile
+    target = resolve_target(request.profile)
     earlier = [name for name in request.trackers if store.is_run(Path(name))]
     fresh = [name for name in request.trackers if name not in earlier]
     if fresh and request.dataset is None:
@@ -79,7 +80,7 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
     if ledger.tasks:
         _dispatch(request, ledger.tasks, ledger.done)
     findings = [ledger.findings(subject) for subject in subjects]
-    own = (summarise(dataset, findings, profile), speed(findings))
+    own = (summarise(dataset, findings, target), speed(findings))
     results, times = _merged([own, *(_earlier(name) for name in earlier)])
     strips = draw_strips(dataset, findings, folder.path)
     return _finish(results, times, folder.path, [f for found in findings for f in found.failures], strips)
@@ -144,7 +145,8 @@ class _Ledger:
         names = {s.name: order for order, s in enumerate(self._dataset.sequences)}
         records = self._records[subject.label]
         failures = sorted(self._failures[subject.label], key=lambda f: names[f.sequence])
-        return Findings(subject, {n: records[n] for n in names if n in records}, failures, _layers(subject))
+        found = {n: records[n] for n in names if n in records}
+        return Findings(subject, found, failures, _program(subject), _layers(subject))
 
 
 def _dispatch(request: EvaluationRequest, tasks: Sequence[Task], done: Done) -> None:
@@ -157,16 +159,18 @@ def _dispatch(request: EvaluationRequest, tasks: Sequence[Task], done: Done) -> 
 
 
 def _layers(subject: Subject) -> Layers | None:
-    if subject.kind == PROGRAM_KIND:
-        from spiketrack_deploy.program.store import load_program
-
-        return layers_of(load_program(Path(subject.source)))
     if subject.kind != FLOAT:
         return None
     from spiketrack_deploy.trackers.opening import frame_layers
 
     layers = frame_layers(Path(subject.source), checked=False)  # it was checked when it was resolved
     return {FRAME: [(layer.name, layer.kind, layer.block) for layer in layers]} if layers else None
+
+
+def _program(subject: Subject) -> Program | None:
+    from spiketrack_deploy.program.store import load_program
+
+    return load_program(Path(subject.source)) if subject.kind == PROGRAM_KIND else None
 
 
 Scored = tuple[dict[str, Any], Mapping[str, Any]]

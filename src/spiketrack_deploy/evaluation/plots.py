@@ -114,7 +114,7 @@ def _accuracy_over_energy(trackers: Trackers) -> Any:
     profiles = sorted({t["energy"]["profile"] for t in priced.values()})
     for index, (label, tracker) in enumerate(priced.items()):
         auc, energy = tracker["mean"]["auc"], tracker["energy"]["per_frame_nj"]
-        x, low, high = (energy[k] * 1e-3 for k in ("nominal", "low", "high"))
+        x, low, high = (energy[k] * 1e-6 for k in ("nominal", "low", "high"))
         y = 100 * auc["mean"]
         errors = {"xerr": [[x - low], [high - x]], "yerr": [[y - 100 * auc["low"]], [100 * auc["high"] - y]]}
         look = {
@@ -131,7 +131,7 @@ def _accuracy_over_energy(trackers: Trackers) -> Any:
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    ax.set_xlabel(f"dynamic energy per frame, uJ ({', '.join(profiles)}; nominal, low to high)")
+    ax.set_xlabel(f"energy per frame, mJ ({', '.join(profiles)}; nominal, low to high)")
     ax.set_ylabel("success AUC, % (95 % over sequences)")
     _legend(figure, ax, len(trackers))
     return figure

@@ -25,7 +25,7 @@ from spiketrack_deploy.evaluation.run import Record
 from spiketrack_deploy.evaluation.subjects import Subject
 from spiketrack_deploy.inputs.whole_file import write_whole
 
-SCHEMA = "spiketrack-evaluation/2"
+SCHEMA = "spiketrack-evaluation/3"
 RUN, RESULTS, SPEED, TABLE = "run.json", "results.json", "speed.json", "table.csv"
 _REMEDY = "choose another folder with -o, or --force to start anew"
 OWN = (RUN, RESULTS, SPEED, TABLE, "trackers", "programs", "got10k", "pytracking", "failures")

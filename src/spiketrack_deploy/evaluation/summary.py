@@ -17,11 +17,13 @@ import numpy as np
 from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.energy.twins import as_dense
 from spiketrack_deploy.evaluation import metrics
-from spiketrack_deploy.evaluation.cost import Layers, cost_of
+from spiketrack_deploy.evaluation.cost import Layers, cost_of, cost_of_layers
 from spiketrack_deploy.evaluation.run import Failure, Record
 from spiketrack_deploy.evaluation.store import SCHEMA
 from spiketrack_deploy.evaluation.subjects import FLOAT, Subject
-from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.evaluation.tally import Tally
+from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.program.types import Program
 
 PROTOCOL = {
     "kind": "one-pass evaluation from the true first box",
@@ -36,17 +38,19 @@ PROTOCOL = {
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that one subject's run left: records by sequence, failures, and its layers where it is a program."""
+    """All that one subject's run left: records by sequence, failures, the program where it is one, and the layers of a
+    dense tracker where their operations were counted."""
 
     subject: Subject
     records: Mapping[str, Record]
     failures: Sequence[Failure]
+    program: Program | None
     layers: Layers | None
 
 
-def summarise(dataset: Dataset, findings: Sequence[Findings], profile: Profile) -> dict[str, Any]:
+def summarise(dataset: Dataset, findings: Sequence[Findings], target: Target) -> dict[str, Any]:
     """The content of ``results.json``: deterministic, shares 0..1, energies in nanojoules."""
-    trackers = {f.subject.label: _tracker(dataset, f, profile) for f in findings}
+    trackers = {f.subject.label: _tracker(dataset, f, target) for f in findings}
     return {
         "schema": SCHEMA,
         "dataset": describe(dataset),
@@ -67,7 +71,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, Any]:
+def _tracker(dataset: Dataset, found: Findings, target: Target) -> dict[str, Any]:
     rows, scored, unscored = {}, {}, []
     for sequence in dataset.sequences:
         record = found.records.get(sequence.name)
@@ -81,7 +85,6 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
         rows[sequence.name] = _row(sequence, record, frames)
     tallies = {name: r.tally for name, r in found.records.items() if r.tally is not None}
     subject = found.subject
-    priced = as_dense(profile) if subject.kind == FLOAT else profile
     return {
         "kind": subject.kind,
         "engine": subject.engine,
@@ -91,8 +94,16 @@ def _tracker(dataset: Dataset, found: Findings, profile: Profile) -> dict[str, A
         "failed": [{"sequence": f.sequence, "reason": f.reason} for f in found.failures],
         **_means(rows, list(scored.values())),
         "attributes": _attributes(dataset.sequences, rows),
-        "energy": cost_of(tallies, found.layers, priced) if tallies and found.layers and priced else None,
+        "energy": _energy(found, tallies, target) if tallies else None,
     }
+
+
+def _energy(found: Findings, tallies: Mapping[str, Tally], target: Target) -> dict[str, Any] | None:
+    """Of a program on its chips; of a dense tracker by its operations, where the profile prices dense ones."""
+    if found.program is not None:
+        return cost_of(tallies, found.program, target)
+    dense = as_dense(target.profile) if found.subject.kind == FLOAT else None
+    return cost_of_layers(tallies, found.layers, dense) if found.layers and dense else None
 
 
 def _row(sequence: VideoSequence, record: Record, frames: metrics.FrameScores) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from spiketrack_deploy.errors import InputError, ProfileError
 from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.hardware.vocabulary import EXCLUSIVE, RESTATED
 from spiketrack_deploy.inputs.resources import find_profile, profile_names
 from spiketrack_deploy.inputs.untrusted import read_toml, shown
 
@@ -49,7 +50,8 @@ def list_profiles() -> tuple[Profile, ...]:
 
 
 def _joined(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A profile that builds on a chip, with that chip's part filled in; its own values come first."""
+    """A profile that builds on a chip, with that chip's part filled in; its own values come first, and stand instead of
+    the chip's prices for the same event."""
     name = data.get("chip")
     if not isinstance(name, str):
         return data
@@ -62,7 +64,11 @@ def _joined(data: dict[str, Any], path: Path) -> dict[str, Any]:
     joined = {**({"family": base["family"]} if "family" in base else {}), **data}
     for table in tables:
         own = data.get(table, {})
-        joined[table] = {**base.get(table, {}), **own} if isinstance(own, dict) else own
+        if not isinstance(own, dict):
+            joined[table] = own
+            continue
+        replaced = {x for pair in (*EXCLUSIVE, *RESTATED) for x, other in (pair, pair[::-1]) if other in own}
+        joined[table] = {**{k: v for k, v in base.get(table, {}).items() if k not in replaced}, **own}
     if data.get("kind") == "board":
         for text in ("unknown", "assumptions"):
             own = data.get(text, [])

@@ -7,17 +7,20 @@ with them (``energy``, ``mapping``).
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from spiketrack_deploy.hardware.vocabulary import (
+    BANDED,
     EXCLUSIVE,
     FAMILIES,
     LIMIT_TAGS,
     LIMITS,
     MESH,
     MOST_CORES,
+    NOT_BELOW,
     ORDERED,
     POSITIVE,
     PRICES,
@@ -74,13 +77,18 @@ class Price(BaseModel):
         return Interval(self.low, self.value, self.high) * UNITS[self.unit][1]
 
 
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
 class Limit(BaseModel):
-    """What a chip can hold: a count with unit, tag and source."""
+    """What a chip can hold: a count with unit, tag and source, and a band where sources disagree (``BANDED``)."""
 
     model_config = _STRICT
 
-    value: Annotated[int, Field(ge=0, le=10**15)]
+    value: Count
     unit: Text
+    low: Count | None = None
+    high: Count | None = None
     tag: Text
     source: Text
     note: str = ""
@@ -91,6 +99,18 @@ class Limit(BaseModel):
         if tag not in LIMIT_TAGS:
             raise ValueError(f"unknown tag {tag!r}; known are {', '.join(LIMIT_TAGS)}")
         return tag
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Limit:
+        low, high = self.band
+        if not low <= self.value <= high:
+            raise ValueError(f"value {self.value} is outside its band low {low} .. high {high}")
+        return self
+
+    @property
+    def band(self) -> tuple[int, int]:
+        """``(low, high)``; the value alone where there is no band."""
+        return self.value if self.low is None else self.low, self.value if self.high is None else self.high
 
 
 class Profile(BaseModel):
@@ -135,6 +155,8 @@ class Profile(BaseModel):
                 raise ValueError(f"{name}.unit is {limit.unit!r}, must be {LIMITS[name][0]!r}")
             if name in POSITIVE and limit.value < 1:
                 raise ValueError(f"{name}.value must be at least 1")
+            if name not in BANDED and (limit.low is not None or limit.high is not None):
+                raise ValueError(f"{name} has no band; leave out low and high")
             if name in MESH and limit.value > MOST_CORES:
                 raise ValueError(f"{name}.value must be at most {MOST_CORES}")
         return limits
@@ -162,6 +184,9 @@ class Profile(BaseModel):
         for one, other in EXCLUSIVE:
             if one in prices and other in prices:
                 raise ValueError(f"{one} and {other} price the same event twice; keep one")
+        for whole, part in NOT_BELOW:
+            if whole in prices and part in prices and prices[whole].interval.nominal < prices[part].interval.nominal:
+                raise ValueError(f"{whole} is less than {part}, which is part of it")
         return prices
 
     @model_validator(mode="after")
@@ -178,8 +203,13 @@ class Profile(BaseModel):
         return self
 
     def _contradiction(self) -> str | None:
-        """Two limits that cannot both hold."""
+        """Two numbers that cannot both hold."""
         have = {name: limit.value for name, limit in self.limits.items()}
+        usable, power = self.limits.get("usable_cores_per_chip"), self.price("static_power")
+        if usable is not None and usable.band[1] > have.get("cores_per_chip", usable.band[1]):
+            return f"limits.usable_cores_per_chip: {usable.band[1]} are more than limits.cores_per_chip"
+        if power is not None and have.get("board_power", math.inf) < power.low * have.get("chips", 1):
+            return f"limits.board_power {have['board_power']} W is less than the static power of its chips"
         for small, large in ORDERED:
             if small in have and large in have and have[small] > have[large]:
                 return f"limits.{small} {have[small]} is more than limits.{large} {have[large]}"

@@ -88,14 +88,24 @@ PRICES: dict[str, tuple[str, str]] = {
 }
 """Price -> dimension and meaning."""
 
-EXCLUSIVE = (("synop", "unit_op"), ("message", "unit_message"), ("chip_step", "stepping_power"))
+EXCLUSIVE = (
+    ("synop", "unit_op"),
+    ("message", "unit_message"),
+    ("chip_step", "stepping_power"),
+    *((slot, done) for slot in ("slot_native", "slot_microcode") for done in ("neuron_idle", "neuron_active")),
+    ("slot_microcode", "relay_update"),
+)
 """Pairs that would charge the same event twice: a spike is either one graded message or as many binary ones, stepping
-costs either by the step or by the time."""
+costs either by the step or by the time, a slot is paid in every elapsed step or by what its neuron does."""
+
+NOT_BELOW = (("board_power", "static_power"), ("t_barrier_chips", "t_barrier_chip"))
+"""Pairs of prices of which the first contains the second."""
 
 LIMITS: dict[str, tuple[str, str]] = {
     "chips": ("chips", "chips of a board"),
     "board_power": ("W", "most that the whole board or system draws, as stated by its vendor"),
     "cores_per_chip": ("cores", "neurocores of one chip"),
+    "usable_cores_per_chip": ("cores", "neurocores of one chip that a network can be placed on"),
     "cores_per_tile": ("cores", "neurocores that share a router"),
     "tiles_x": ("tiles", "columns of the router mesh"),
     "tiles_y": ("tiles", "rows of the router mesh"),
@@ -106,6 +116,8 @@ LIMITS: dict[str, tuple[str, str]] = {
     "memory_per_core": ("bytes", "all memory of one core"),
     "synaptic_memory_per_core": ("bytes", "the part of it that may hold synapses"),
     "synaptic_words_per_core": ("words", "64-bit words of synaptic memory"),
+    "neuron_state_bytes": ("bytes", "state of one neuron in its core's memory"),
+    "input_axon_bytes": ("bytes", "one input axon slot in its core's memory"),
     "input_axons_per_core": ("axons", "input axon slots"),
     "output_axons_per_core": ("axons", "core-to-core output edges"),
     "axon_map_per_core": ("entries", "entries of the axon map"),
@@ -117,10 +129,17 @@ LIMITS: dict[str, tuple[str, str]] = {
 }
 """Limit -> unit and meaning."""
 
+RESTATED = (("usable_cores_per_chip", "cores_per_chip"),)
+"""Pairs of limits of which a board that states one of its own does not take the other from its chip."""
+
 POSITIVE = (
-    "chips", "cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y", "neurons_per_core", "substeps", "weight_bits",
+    "chips", "cores_per_chip", "usable_cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y", "neurons_per_core",
+    "substeps", "weight_bits",
 )  # fmt: skip
 """Limits that must be at least 1: a chip without any of these holds nothing."""
+
+BANDED = ("usable_cores_per_chip",)
+"""Limits that sources disagree on: they may have a band, ``low`` and ``high``."""
 
 MESH = ("cores_per_chip", "cores_per_tile", "tiles_x", "tiles_y")
 MOST_CORES = 2**17
@@ -128,6 +147,8 @@ MOST_CORES = 2**17
 
 ORDERED = (
     ("cores_per_tile", "cores_per_chip"),
+    ("usable_cores_per_chip", "cores_per_chip"),
+    ("neuron_state_bytes", "memory_per_core"),
     ("neurons_per_core_compiler", "neurons_per_core"),
     ("neurons_per_core", "neurons_per_chip"),
     ("synaptic_memory_per_core", "memory_per_core"),

@@ -26,7 +26,7 @@ energies imply (docs/loihi.md, "What a chip counts"); a figure made with it is l
 class Activity:
     """Per bundle of synapses, float64 ``[synapses]``: ``rate``, the share of source neurons that send in a run;
     ``synops``, synapses visited in a run. ``measured``: from counts of a run; ``origin`` says so in words.
-    ``spiking``: NI-LIF neurons that spike in a run.
+    ``spiking``: operation -> its neurons that spike in a run.
 
     ``share``: per bundle ``[channels, height]`` of the target, non-zero synapses per row. ``extra_relays``: messages of
     stream neurons to NI-LIF neurons, which the program's counts do not have (there, a stream is read where it lies).
@@ -38,7 +38,7 @@ class Activity:
     measured: bool
     origin: str
     extra_relays: float
-    spiking: float
+    spiking: Mapping[str, float]
 
 
 def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
@@ -65,11 +65,17 @@ def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_D
             rate[index] = 0.0
     extra = _extra(network, rate)
     origin = f"assumed: {density:g} of the neurons spike in a frame"
-    return Activity(rate, synops, share, False, origin, extra, density * network.slots.get("neurons", 0))
+    spiking: dict[str, float] = {}
+    for p in network.populations:
+        if p.kind == "neurons":
+            spiking[p.op] = spiking.get(p.op, 0.0) + density * p.slots
+    return Activity(rate, synops, share, False, origin, extra, spiking)
 
 
-def measured(network: PopulationGraph, arrays: Arrays, layers: Iterable[LayerCounts]) -> Activity:
-    """From the mean counts of a run, by operation.
+def measured(
+    network: PopulationGraph, arrays: Arrays, layers: Iterable[LayerCounts], share: tuple[IntArray, ...] | None = None
+) -> Activity:
+    """From the mean counts of a run, by operation. ``share``: of another run of the same network, where it is known.
 
     InputError where an operation of the network has no counts: they are another program's.
     """
@@ -77,7 +83,8 @@ def measured(network: PopulationGraph, arrays: Arrays, layers: Iterable[LayerCou
     missing = [s.op for s in network.synapses if s.op not in counts]
     if missing:
         raise InputError(f"the trace has no counts of operation {missing[0]}: it was made by another program.")
-    share = tuple(fan_in(network, s, arrays) for s in network.synapses)
+    if share is None:
+        share = tuple(fan_in(network, s, arrays) for s in network.synapses)
     rate, synops = np.ones(len(network.synapses)), np.zeros(len(network.synapses))
     by_op: dict[str, list[int]] = {}
     for index, s in enumerate(network.synapses):
@@ -85,7 +92,7 @@ def measured(network: PopulationGraph, arrays: Arrays, layers: Iterable[LayerCou
     for op, bundles in by_op.items():
         _lay(network, bundles, counts[op], share, rate, synops)
     _stream_rates(network, rate, synops, share, counts)
-    spiking = float(sum(counts[op]["neuron_spiking"] for op in _neuron_ops(network) if op in counts))
+    spiking = {op: float(counts[op]["neuron_spiking"]) for op in _neuron_ops(network) if op in counts}
     return Activity(rate, synops, share, True, "counts of a run", _extra(network, rate), spiking)
 
 

@@ -66,6 +66,9 @@ def _neurons(mapping: ChipMapping) -> list[str]:
             found.append(f"core {core}: {amount} neurons, the mapping says {mapping.loads.neurons[core]}")
         if amount > limits.neurons and not _known(mapping, "neurons"):
             found.append(f"core {core}: {amount} neurons, limit {limits.neurons}")
+        taken = limits.bytes_of(int(mapping.loads.words[core]), amount, int(mapping.loads.axons_in[core]))
+        if limits.memory is not None and taken > limits.memory and not _known(mapping, "memory"):
+            found.append(f"core {core}: {taken} bytes, limit {limits.memory}")
         if limits.groups is not None and len(groups[core]) > limits.groups:
             found.append(f"core {core}: {len(groups[core])} groups, limit {limits.groups}")
     return found
@@ -107,8 +110,24 @@ def _bundle_words(mapping: ChipMapping, synapses: Synapses, channels: set[int]) 
     native = mapping.limits.weight_bits or synapses.bits
     parts, bits = -(-synapses.bits // native), min(synapses.bits, native)
     taps = synapses.kernel[0] * synapses.kernel[1]
+    if synapses.form == "upsample":
+        taps = _kernels(source.height, synapses.stride[0]) * _kernels(source.width, synapses.stride[1])
     rows = sum(_ROWS[mapping.limits.family](n, taps, bits, mapping.limits.neurons) for n in per_group.values())
     return parts * rows * (inputs // synapses.groups)
+
+
+def _kernels(size: int, factor: int) -> int:
+    """Taps of the different kernels of a bilinear interpolation along one axis, position by position of the source."""
+    found = set()
+    for at in range(size):
+        taps = []
+        for out in range(size * factor):
+            place = max((out + 0.5) / factor - 0.5, 0.0)
+            left = int(place)
+            weight = (1 - place + left) * (at == left) + (place - left) * (at == min(left + 1, size - 1))
+            taps += [round(2 * factor * weight)] if weight else []
+        found.add(tuple(taps))
+    return sum(len(taps) for taps in found)
 
 
 def _shared_kernel(outputs: int, taps: int, bits: int, neurons: int) -> int:

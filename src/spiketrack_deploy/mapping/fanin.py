@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from spiketrack_deploy.mapping.memory import input_channels, input_size, valid_taps
-from spiketrack_deploy.mapping.types import IntArray, PopulationGraph, Synapses
+from spiketrack_deploy.mapping.types import IntArray, Population, PopulationGraph, Synapses
 from spiketrack_deploy.program.ops.stream import upsample_matrix
 from spiketrack_deploy.program.types import Arrays
 
@@ -22,29 +22,40 @@ def fan_in(network: PopulationGraph, s: Synapses, arrays: Arrays) -> IntArray:
     activations and host messages are no synapses: 0.
     """
     source, target = network.populations[s.source], network.populations[s.target]
-    shape = (target.channels, target.height)
-    if s.form in ("product", "host"):
-        return np.zeros(shape, dtype=np.int64)
-    if s.form == "identity":
-        return np.full(shape, target.width, dtype=np.int64)
-    if s.form == "pool":
-        return np.full(shape, s.kernel[0] * s.kernel[1] * target.width, dtype=np.int64)
-    if s.form == "matrix":
-        return np.full(shape, input_channels(s, source) // s.groups * target.width, dtype=np.int64)
-    if s.form == "upsample":
-        rows = np.count_nonzero(upsample_matrix(source.height, s.stride[0]), axis=1)
-        columns = np.count_nonzero(upsample_matrix(source.width, s.stride[1]))
-        return np.broadcast_to(rows * columns, shape).astype(np.int64)
-    return _conv(network, s, arrays)
-
-
-def _conv(network: PopulationGraph, s: Synapses, arrays: Arrays) -> IntArray:
-    source, target = network.populations[s.source], network.populations[s.target]
+    if s.form != "conv":
+        shape = (target.channels, target.height)
+        return np.broadcast_to(taps(network, s), shape).astype(np.int64)
     if s.weight is None:
         raise ValueError(f"synapses {s.name} of form conv have no weight")
     per_tap = np.count_nonzero(arrays[s.weight][s.shared], axis=1).astype(np.int64)
-    height, width = input_size(s, source)
-    rows = valid_taps(height, target.height, s.kernel[0], s.stride[0], s.padding[0], s.dilation[0])
-    columns = valid_taps(width, target.width, s.kernel[1], s.stride[1], s.padding[1], s.dilation[1]).sum(axis=1)
-    result: IntArray = (per_tap @ columns) @ rows
+    rows, columns = _valid(s, source, target)
+    result: IntArray = (per_tap @ columns.sum(axis=1)) @ rows
     return result
+
+
+def taps(network: PopulationGraph, s: Synapses) -> IntArray:
+    """``[height]`` of the target: synapses of ``s``, zero weights too, that end in one channel of the row."""
+    source, target = network.populations[s.source], network.populations[s.target]
+    if s.form == "upsample":
+        rows = np.count_nonzero(upsample_matrix(source.height, s.stride[0]), axis=1)
+        result: IntArray = rows * np.count_nonzero(upsample_matrix(source.width, s.stride[1]))
+        return result
+    if s.form == "conv":
+        rows, columns = _valid(s, source, target)
+        inputs = input_channels(s, source) // s.groups
+        return np.asarray(rows.sum(axis=0) * (int(columns.sum()) * inputs), dtype=np.int64)
+    each = {
+        "identity": target.width,
+        "pool": s.kernel[0] * s.kernel[1] * target.width,
+        "matrix": input_channels(s, source) // s.groups * target.width,
+    }
+    return np.full(target.height, each.get(s.form, 0), dtype=np.int64)
+
+
+def _valid(s: Synapses, source: Population, target: Population) -> tuple[IntArray, IntArray]:
+    """``[kernel, height]`` and ``[kernel, width]``: which taps of an output fall on the source."""
+    height, width = input_size(s, source)
+    return (
+        valid_taps(height, target.height, s.kernel[0], s.stride[0], s.padding[0], s.dilation[0]),
+        valid_taps(width, target.width, s.kernel[1], s.stride[1], s.padding[1], s.dilation[1]),
+    )

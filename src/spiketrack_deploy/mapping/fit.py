@@ -14,6 +14,7 @@ from spiketrack_deploy.mapping.activity import Activity, assumed
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.limits import core_limits
 from spiketrack_deploy.mapping.loads import core_synapses, row_work
+from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.placement import ROUNDS, place
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import Split, Work, split
@@ -27,6 +28,7 @@ _REMEDIES = {
     "words": "one channel's kernel does not fit: fewer input channels or fewer weight bits",
     "axons_in": "one row reads too many positions: a smaller crop or a smaller kernel",
     "groups": "fewer populations in a core",
+    "memory": "synapses, states and axons of one row exceed a core together: a smaller crop or fewer channels",
 }
 
 
@@ -61,18 +63,20 @@ def map_program(
         parts = split(network, limits, rule, _work(network, activity, balance, parts.cores))
     if not parts.cores:
         raise InputError(f"the {phase} phase has no neuron to map.")
-    flow, entries, messages = traffic(network, parts.pieces, parts.cores, activity.rate)
+    flow, entries, copies = traffic(network, parts.pieces, parts.cores, activity.rate)
     chips = limits.chips_for(parts.cores)
     return ChipMapping(
         network=network,
         limits=limits,
         target=target.name,
+        rule=rule,
         chips_available=profile.chips,
         pieces=parts.pieces,
         loads=CoreLoads(parts.neurons, parts.words, parts.axons_in, entries, parts.groups),
-        synapses=core_synapses(network, parts.pieces, parts.cores, activity),
+        synapses=core_synapses(network, parts.pieces, parts.cores, activity, SynapseMemory.of(limits)),
         traffic=flow,
-        messages=messages,
+        messages=copies * activity.rate,
+        copies=copies,
         placement=place(flow, parts.cores, limits, chips, rounds),
         breaches=(
             *_core_breaches(network, parts, limits),

@@ -26,8 +26,8 @@ def fixes(mapping: ChipMapping) -> tuple[Fix, ...]:
     """
     found = []
     for change, factors, scaled in (
-        ("channels", CHANNELS, _fewer_channels),
-        ("crop side", CROPS, _smaller_crop),
+        ("channels", CHANNELS, fewer_channels),
+        ("crop side", CROPS, smaller_crop),
     ):
         for factor in factors:
             fix = _try(mapping, f"{change} x {factor:g}", scaled(mapping.network, factor))
@@ -99,7 +99,8 @@ def _rebuilt(network: PopulationGraph, populations: list[Population]) -> Populat
     return replace(network, populations=tuple(populations), synapses=tuple(synapses))
 
 
-def _fewer_channels(network: PopulationGraph, factor: float) -> PopulationGraph:
+def fewer_channels(network: PopulationGraph, factor: float) -> PopulationGraph:
+    """The network with so many of its channels; those that are the task's stay."""
     tokens, fixed, heads = _tokenwise(network), _fixed(network), _heads(network)
     changed = []
     for index, p in enumerate(network.populations):
@@ -113,7 +114,8 @@ def _fewer_channels(network: PopulationGraph, factor: float) -> PopulationGraph:
     return _rebuilt(network, changed)
 
 
-def _smaller_crop(network: PopulationGraph, factor: float) -> PopulationGraph:
+def smaller_crop(network: PopulationGraph, factor: float) -> PopulationGraph:
+    """The network on a crop of so much of its side."""
     tokens = _tokenwise(network)
     changed = []
     for index, p in enumerate(network.populations):
@@ -146,7 +148,7 @@ class Turns:
             "weight_bytes_reloaded_per_frame": self.reload_bytes,
             "values_kept_between_turns": self.kept_values,
             "energy": "unknown: the energy and time of loading weights were never published",
-            "latency": "no pipelining: a frame takes all steps of all turns, plus the reloads",
+            "latency": "a frame takes all steps of all turns, plus the reloads",
         }
 
 

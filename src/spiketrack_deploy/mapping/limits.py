@@ -43,6 +43,7 @@ def core_limits(profile: Profile) -> CoreLimits:
             f"profile {profile.name}: {words} words of {WORD_BYTES} bytes exceed synaptic_memory_per_core {memory}."
         )
     cores, per_tile = required("cores_per_chip"), limit("cores_per_tile") or 1
+    usable = profile.limits.get("usable_cores_per_chip")
     x, y = _mesh(profile, cores, per_tile, limit("tiles_x"), limit("tiles_y"))
     return CoreLimits(
         neurons=min(neurons, compiler or neurons),
@@ -52,12 +53,17 @@ def core_limits(profile: Profile) -> CoreLimits:
         groups=limit("neuron_groups_per_core"),
         weight_bits=limit("weight_bits"),
         payload_bits=limit("payload_bits"),
-        cores_per_chip=cores,
+        cores_per_chip=usable.value if usable else cores,
         cores_per_tile=per_tile,
         tiles_x=x,
         tiles_y=y,
         neurons_compiler=compiler is not None and compiler < neurons,
         family=family,
+        usable=usable.band if usable else None,
+        built=cores if usable else None,
+        memory=limit("memory_per_core"),
+        state_bytes=limit("neuron_state_bytes") or 0,
+        axon_bytes=limit("input_axon_bytes") or 0,
     )
 
 

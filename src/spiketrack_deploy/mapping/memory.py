@@ -6,8 +6,9 @@ in memory is the chip family's (``families``). It must not know how a population
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -48,9 +49,17 @@ class SynapseMemory:
         """Words of synaptic memory for the part of ``s`` that ends in ``channels`` of ``target``."""
         if s.form in ("product", "host") or source.kind == "host":
             return 0
-        inputs = input_channels(s, source) // s.groups
         taps = s.kernel[0] * s.kernel[1]
-        return inputs * sum(
+        if s.form == "upsample":
+            taps = border_taps(source.height, s.stride[0]) * border_taps(source.width, s.stride[1])
+        return input_channels(s, source) // s.groups * self._rows(s, target, channels, taps)
+
+    def words_read(self, s: Synapses, target: Population, channels: Intervals) -> int:
+        """Words read where one position of the source's group visits ``channels`` of ``target`` by one tap."""
+        return self._rows(s, target, channels, 1)
+
+    def _rows(self, s: Synapses, target: Population, channels: Intervals, taps: int) -> int:
+        return sum(
             times * self.row_words(outputs, taps, s.bits)
             for outputs, times in group_sizes(channels, target.channels // s.groups).items()
         )
@@ -60,6 +69,13 @@ class SynapseMemory:
         if source.kind == "host" or s.form == "host":
             return 0
         return rows * input_size(s, source)[1] * self.family.axon_slots(input_channels(s, source))
+
+
+@cache
+def border_taps(size: int, factor: int) -> int:
+    """Taps of all kernels of an interpolation along one axis; first and last position of a source have their own."""
+    matrix = upsample_matrix(size, factor)
+    return sum(len(kernel) for kernel in {tuple(column[column != 0].tolist()) for column in matrix.T})
 
 
 def input_channels(s: Synapses, source: Population) -> int:
@@ -90,6 +106,17 @@ def group_sizes(channels: Intervals, per_group: int) -> dict[int, int]:
     for size in edges.values():
         sizes[size] = sizes.get(size, 0) + 1
     return sizes
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Channel ranges, joined where they touch."""
+    found: list[tuple[int, int]] = []
+    for c0, c1 in sorted(ranges):
+        if found and c0 <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], c1))
+        else:
+            found.append((c0, c1))
+    return found
 
 
 def valid_taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> IntArray:

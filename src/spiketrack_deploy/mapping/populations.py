@@ -56,7 +56,7 @@ def _with_delays(phase: str, found: list[Population], synapses: list[Synapses]) 
     for s in synapses:  # synapses are listed by target, targets in execution order
         level[s.target] = max(level[s.target], level[s.source] + 1)
     delayed = tuple(replace(s, delay=level[s.target] - level[s.source] - 1) for s in synapses)
-    return PopulationGraph(phase, tuple(found), delayed, max(level, default=0))
+    return PopulationGraph(phase, tuple(found), delayed, max(level, default=0), tuple(level))
 
 
 @dataclass

@@ -1,35 +1,37 @@
-"""The answer to "does it fit, how fast, what dominates" as one value, and as JSON.
+"""One phase on one target as one value, and as JSON: cores, limits, time and counts of a run.
 
-This module decides what a mapping report must contain: chips and cores, every breach with its fixes, verdicts, loads,
-placement, times, energies with static power as a line of its own, and what is not known. It must not print, nor know
-what a phase is for.
+This module decides what a mapping report must contain: cores, every breach with its fixes, verdicts, loads, placement,
+the closed loop, the bill of a run, and what is not known. What a result of all phases costs is decided in ``whole``.
+It must not print, nor know what a phase is for.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from spiketrack_deploy.energy.frames import Run
 from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.energy.pricing import Unpriced, bill
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, assumed, measured
-from spiketrack_deploy.mapping.cost import MappedEnergy, mapped_energy
+from spiketrack_deploy.mapping.closed_loop import ClosedLoop, Interleaved, closed_loop, interleaved
+from spiketrack_deploy.mapping.cost import mapped_run, mean_value, unpriced_of
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.fit import balanced_split, map_program
 from spiketrack_deploy.mapping.fixes import Turns, fixes, in_turns
-from spiketrack_deploy.mapping.latency import VALUE_PER_SPIKE, Latency, latency
 from spiketrack_deploy.mapping.loads import core_synapses
+from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.placement import ROUNDS
 from spiketrack_deploy.mapping.populations import populations
-from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.types import ChipMapping, Fix, Population, PopulationGraph
-from spiketrack_deploy.program.types import Program
+from spiketrack_deploy.program.types import Arrays, Program
 
-SCHEMA = "spiketrack-mapping/2"
 _LARGEST = 12
 EVEN = 2.0
 """The even split that every report compares with: no core above twice the mean."""
@@ -37,14 +39,18 @@ EVEN = 2.0
 ASSUMPTIONS = (
     "An estimate: no neuromorphic hardware and no vendor compiler was used.",
     "What the vendor's axon map counts is not public: one entry per position and destination core is assumed.",
-    "Time steps of a network are unrolled in space; one frame enters per step.",
-    "Messages of shorter ways wait in the pipeline; whether the chip's delays reach that far is not known. Without "
-    "delays, each waiting value needs one more relay neuron per step (pipeline.delay_neurons).",
+    "Time steps of a network are unrolled in space; one run is in flight, and a level waits for the one below it.",
+    "Every occupied slot of every core is stepped in every elapsed step; whether a program runs without input is not "
+    "published.",
+    "Products of two live activations take one step a token.",
+    "Where targets are interleaved, messages of shorter ways wait in the pipeline; whether the chip's delays reach "
+    "that far is not known. Without delays, each waiting value needs one more relay neuron per step (delay_neurons).",
     "The routers of all chips are taken as one mesh; how a board connects its chips is not published.",
     "Synaptic operations of a layer are shared out over its cores in proportion to their synapses; spikes that cluster "
     "make the busiest core busier.",
     "Where a profile has a hop time, it is taken as the time that a message occupies a link: an upper bound.",
-    "Neuron state is not counted in bytes: how many a graded neuron program needs is not known.",
+    "A core's memory holds synapses, neuron state and input axons together where the profile says how large they are; "
+    "entries of the axon map are not counted in bytes.",
 )
 
 
@@ -79,35 +85,20 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherPhase:
-    """A phase that was not mapped needs cores of its own. ``neurons``: by kind; ``chips_together``: with the mapped
-    one."""
-
-    phase: str
-    neurons: dict[str, int]
-    cores: int
-    chips_alone: int
-    chips_together: int
-    note: str = "on chips of its own, in turns with the mapped phase, or on the host"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fields as JSON data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
 class MappingReport:
     """One phase on one target: the mapping, and everything that was computed of it."""
 
     mapping: ChipMapping
     profile: Profile
     activity: Activity
-    time: Latency
-    energy: MappedEnergy
+    value_per_spike: float
+    loop: ClosedLoop
+    interleaved: Interleaved
+    run: Run
+    unpriced: tuple[Unpriced, ...]
     balance: Balance
     fixes: tuple[Fix, ...]
     in_turns: Turns | None
-    other_phases: tuple[OtherPhase, ...]
 
     @property
     def phase(self) -> str:
@@ -129,11 +120,9 @@ class MappingReport:
         """JSON data."""
         mapping, profile = self.mapping, self.profile
         return {
-            "schema": SCHEMA,
-            "target": mapping.target,
-            "profile": {"name": profile.name, "title": profile.title, "sha256": profile.digest},
             "phase": self.phase,
-            "fits": mapping.fits,
+            "holds": mapping.holds,
+            "host_operations": mapping.host_operations,
             "cores": mapping.cores,
             "chips": mapping.chips,
             "chips_available": mapping.chips_available,
@@ -148,13 +137,33 @@ class MappingReport:
             "in_turns": self.in_turns.to_dict() if self.in_turns else None,
             "verdicts": {"count": self.verdicts, "operations": [v.to_dict() for v in mapping.verdicts]},
             "largest_layers": _largest(mapping),
-            "other_phases": [other.to_dict() for other in self.other_phases],
             "placement": mapping.placement.to_dict(),
-            "pipeline": _pipeline(mapping.network, self.activity),
-            "latency": self.time.to_dict(),
-            "energy": self.energy.to_dict(),
+            "pipeline": {**self.interleaved.to_dict(), **_pipeline(mapping.network, self.activity)},
+            "closed_loop": self.loop.to_dict(),
+            "run": self.bill(),
             "assumptions": list(self.assumptions),
             "unknown": list(profile.unknown),
+        }
+
+    def rerun(self, arrays: Arrays, layers: Sequence[LayerCounts]) -> Run:
+        """Another run of the same phase on the same cores, from its own counts; its time is that of the mean run."""
+        activity = measured(self.mapping.network, arrays, layers, self.activity.share)
+        return mapped_run(self.mapping, activity, self.profile, self.loop, mean_value(layers))
+
+    def bill(self) -> dict[str, Any]:
+        """Counts, lines and sums of a run, nanojoules."""
+        lines = [
+            {"price": p.price, "name": PRICES[p.price][1], "count": p.count, "energy_nj": p.energy.to_dict()}
+            for p in bill(self.run.counts, self.profile)
+            if p.count
+        ]
+        return {
+            "activity": self.activity.origin,
+            "counts": self.run.counts,
+            "lines": lines,
+            "dynamic_nj": self.run.dynamic(self.profile).to_dict(),
+            "structures_nj": {k: v.to_dict() for k, v in self.run.structures(self.profile).items()},
+            "unpriced": [item.to_dict() for item in self.unpriced],
         }
 
 
@@ -169,7 +178,7 @@ def map_phase(
     rounds: int = ROUNDS,
     balance: float | None = None,
 ) -> MappingReport:
-    """Map, time and price one phase; the cores of every other phase are stated beside it. See :func:`map_program`.
+    """Map, time and count one phase. See :func:`map_program`.
 
     ``counts``: mean counts of every operation per run of the phase; else ``density``, an assumed share of neurons that
     spike. Raises nothing where the network does not fit; InputError where both are given.
@@ -182,25 +191,23 @@ def map_phase(
     else:
         activity = assumed(network, program.arrays, ASSUMED_DENSITY if density is None else density)
     mapping = map_program(program, phase, target, activity=activity, rule=rule, rounds=rounds, balance=balance)
-    value = _mean_value(counts or ())
-    time = latency(mapping, target.profile, value)
+    value = mean_value(counts or ())
+    profile = target.profile
+    loop = closed_loop(mapping, profile, value)
+    run = mapped_run(mapping, activity, profile, loop, value)
     return MappingReport(
         mapping=mapping,
-        profile=target.profile,
+        profile=profile,
         activity=activity,
-        time=time,
-        energy=mapped_energy(mapping, activity, target.profile, time, value),
+        value_per_spike=value,
+        loop=loop,
+        interleaved=interleaved(mapping, profile, loop, value),
+        run=run,
+        unpriced=tuple(unpriced_of(run, profile)),
         balance=_balance(mapping, activity),
-        fixes=() if mapping.fits else fixes(mapping),
+        fixes=() if mapping.holds else fixes(mapping),
         in_turns=in_turns(mapping, mapping.chips_available or 1),
-        other_phases=tuple(_other(mapping, program, name) for name in program.phases if name != phase),
     )
-
-
-def _mean_value(layers: Sequence[LayerCounts]) -> float:
-    """Mean value of a spike, over synaptic operations; an assumed one where nothing was counted."""
-    synops = sum(layer["synops"] for layer in layers)
-    return sum(layer["unit_ops"] for layer in layers) / synops if synops else VALUE_PER_SPIKE
 
 
 def _unchecked(mapping: ChipMapping) -> list[str]:
@@ -213,7 +220,8 @@ def _unchecked(mapping: ChipMapping) -> list[str]:
 def _balance(mapping: ChipMapping, activity: Activity) -> Balance:
     synops = mapping.synapses.synops
     even = balanced_split(mapping.network, mapping.limits, activity, EVEN, mapping.cores)
-    done = core_synapses(mapping.network, even.pieces, even.cores, activity).synops
+    memory = SynapseMemory.of(mapping.limits)
+    done = core_synapses(mapping.network, even.pieces, even.cores, activity, memory).synops
     chips = mapping.limits.chips_for(even.cores)
     return Balance(float(synops.max()), float(synops.mean()), even.cores, chips, float(done.max()))
 
@@ -237,21 +245,13 @@ def _layer(p: Population, cores: int) -> dict[str, Any]:
     }
 
 
-def _other(mapping: ChipMapping, program: Program, phase: str) -> OtherPhase:
-    limits = mapping.limits
-    network = populations(program, phase)
-    cores = split(network, limits).cores
-    together = limits.chips_for(cores + mapping.cores)
-    return OtherPhase(phase, network.slots, cores, limits.chips_for(cores), together)
-
-
 def _pipeline(network: PopulationGraph, activity: Activity) -> dict[str, Any]:
     longest: dict[int, int] = {}
     for s in network.synapses:
         if s.form != "host" and network.populations[s.source].on_chip:
             longest[s.source] = max(longest.get(s.source, 0), s.delay)
     return {
-        "depth_steps": network.depth,
+        "levels": network.depth,
         "longest_delay_steps": max(longest.values(), default=0),
         "delay_neurons": sum(network.populations[i].slots * steps for i, steps in longest.items()),
         "stream_messages_beyond_the_counts": activity.extra_relays,

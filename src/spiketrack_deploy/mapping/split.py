@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.errors import UsageError
-from spiketrack_deploy.mapping.memory import SynapseMemory, rows_read
+from spiketrack_deploy.mapping.memory import SynapseMemory, merged, rows_read
 from spiketrack_deploy.mapping.types import CoreLimits, FloatArray, IntArray, Population, PopulationGraph, Synapses
 
 RULES = ("contiguous", "power_of_two")
@@ -144,7 +144,7 @@ class PopulationUnits:
     def load(self, start: int, end: int) -> tuple[int, int]:
         """``(words, input axons)`` of the units ``[start, end)``."""
         parts = self.parts(start, end)
-        words = self.words(_merged(parts))
+        words = self.words(merged((c0, c1) for c0, c1, _, _ in parts))
         axons = 0
         for number, (s, source) in enumerate(self.incoming):
             axons += self.model.axons(s, source, self._source_rows(number, parts))
@@ -172,17 +172,6 @@ def _cut(size: int, a: int, b: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(marks))
 
 
-def _merged(parts: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
-    """Channel ranges of parts that are disjoint in channels within a block, joined where they touch."""
-    found: list[tuple[int, int]] = []
-    for c0, c1, _, _ in sorted(parts):
-        if found and c0 <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], c1))
-        else:
-            found.append((c0, c1))
-    return found
-
-
 class _Filler:
     """Fills core after core with runs of units."""
 
@@ -202,10 +191,13 @@ class _Filler:
         self.work = 0.0
 
     def fits(self, units: PopulationUnits, start: int, end: int) -> bool:
-        words, axons = units.load(start, end)
-        limits = self.limits
-        return (limits.words is None or self.used[1] + words <= limits.words) and (
-            limits.axons_in is None or self.used[2] + axons <= limits.axons_in
+        added = units.load(start, end)
+        words, axons = self.used[1] + added[0], self.used[2] + added[1]
+        limits, neurons = self.limits, self.used[0] + (end - start) * units.population.width
+        return (
+            (limits.words is None or words <= limits.words)
+            and (limits.axons_in is None or axons <= limits.axons_in)
+            and (limits.memory is None or limits.bytes_of(words, neurons, axons) <= limits.memory)
         )
 
     def reach(self, units: PopulationUnits, start: int) -> int:
@@ -249,7 +241,9 @@ class _Filler:
 
     def _overflow(self, units: PopulationUnits, unit: int) -> None:
         words, axons = units.load(unit, unit + 1)
-        used = {"neurons": units.population.width, "words": words, "axons_in": axons, "groups": 1}
+        neurons = units.population.width
+        used = {"neurons": neurons, "words": words, "axons_in": axons, "groups": 1}
+        used["memory"] = self.limits.bytes_of(words, neurons, axons)
         for rule, amount in used.items():
             limit = getattr(self.limits, rule)
             if limit is not None and amount > limit:
@@ -287,9 +281,10 @@ def _tiles(filler: _Filler, units: PopulationUnits) -> None:
     p, limits = units.population, filler.limits
 
     def fits(channels: int, rows: int) -> bool:
-        words = units.words([(0, min(channels, p.channels))])
+        words, neurons = units.words([(0, min(channels, p.channels))]), min(channels, p.channels) * rows * p.width
         inside = limits.words is None or words <= limits.words
-        return inside and min(channels, p.channels) * rows * p.width <= limits.neurons
+        inside &= limits.memory is None or limits.bytes_of(words, neurons, 0) <= limits.memory
+        return inside and neurons <= limits.neurons
 
     channels = p.channels
     while channels > 1 and not fits(channels, 1):

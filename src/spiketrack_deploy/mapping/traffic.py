@@ -40,7 +40,8 @@ def _held(pieces: IntArray, height: int, width: int) -> _Held:
 def traffic(
     network: PopulationGraph, pieces: IntArray, cores: int, rate: FloatArray
 ) -> tuple[Traffic, IntArray, FloatArray]:
-    """Messages per run between cores; axon-map entries per core ``[cores]``; messages per bundle ``[synapses]``.
+    """Messages per run between cores; axon-map entries per core ``[cores]``; messages per bundle ``[synapses]`` if
+    every source neuron sent.
 
     ``rate``: sending share per bundle of synapses. An axon-map entry is one position, destination core and bundle.
     Messages per bundle count every destination core, the sender's own included.
@@ -59,25 +60,25 @@ def traffic(
     keys: list[IntArray] = []
     weights: list[FloatArray] = []
     entries = np.zeros(cores, dtype=np.int64)
-    sent = np.zeros(len(network.synapses))
+    copies = np.zeros(len(network.synapses))
     for index, s in enumerate(network.synapses):
         if s.form == "host" or not network.populations[s.source].on_chip:
             continue
         source, target, neurons, positions = _edges(network, s, get(s.source), get(s.target))
         np.add.at(entries, source, positions.astype(np.int64))
-        keys.append(source * cores + target)
+        keys.append((network.level[s.target] * cores + source) * cores + target)
         weights.append(neurons * rate[index])
-        sent[index] = weights[-1].sum()
-    return _summed(keys, weights, cores), entries, sent
+        copies[index] = neurons.sum()
+    return _summed(keys, weights, cores), entries, copies
 
 
 def _summed(keys: list[IntArray], weights: list[FloatArray], cores: int) -> Traffic:
     if not keys:
         none = np.zeros(0, dtype=np.int64)
-        return Traffic(none, none, np.zeros(0))
+        return Traffic(none, none, none, np.zeros(0))
     key, where = np.unique(np.concatenate(keys), return_inverse=True)
     messages = summed(where, np.concatenate(weights), key.size)
-    return Traffic(key // cores, key % cores, messages)
+    return Traffic(key // cores % cores, key % cores, key // cores**2, messages)
 
 
 def _edges(network: PopulationGraph, s: Synapses, source: _Held, target: _Held) -> Edges:

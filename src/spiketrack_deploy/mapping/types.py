@@ -18,6 +18,8 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Geometry = tuple[int, int]
+NEURON_PARTS = ("integrate", "reset", "fire")
+"""Kinds of operations that are parts of a neuron."""
 
 
 def summed(where: IntArray, weights: FloatArray, size: int) -> FloatArray:
@@ -100,7 +102,9 @@ class PopulationGraph:
     populations: tuple[Population, ...]
     synapses: tuple[Synapses, ...]
     depth: int
-    """populations on the longest way from the image to an output: the steps a frame is on the chip"""
+    """populations on the longest way from the image to an output: the levels that a run passes"""
+    level: tuple[int, ...] = ()
+    """level of every population: 0 enters from outside, else one above the highest that it reads"""
 
     @property
     def slots(self) -> dict[str, int]:
@@ -138,10 +142,22 @@ class CoreLimits:
     """``neurons`` is what the vendor's compiler allows, which is less than the core holds"""
     family: str = field(kw_only=True)
     """family of the chip, a key of ``families.FAMILIES``"""
+    usable: tuple[int, int] | None = None
+    """least and most cores of a chip that a network can be placed on, where sources disagree"""
+    built: int | None = None
+    """cores of a chip on paper, where that is more"""
+    memory: int | None = None
+    """bytes of a core that synapses, neuron state and input axons share"""
+    state_bytes: int = 0
+    axon_bytes: int = 0
 
-    def chips_for(self, cores: int) -> int:
-        """Chips that hold so many cores, at least one."""
-        return max(1, -(-cores // self.cores_per_chip))
+    def chips_for(self, cores: int, per_chip: int | None = None) -> int:
+        """Chips that hold so many cores, at least one. ``per_chip``: another number of usable cores."""
+        return max(1, -(-cores // (per_chip or self.cores_per_chip)))
+
+    def bytes_of(self, words: int, neurons: int, axons: int) -> int:
+        """Bytes of a core's memory that so many words of synapses, neurons and input axons take together."""
+        return 8 * words + self.state_bytes * neurons + self.axon_bytes * axons
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON data."""
@@ -258,20 +274,32 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Messages between cores: edge ``i`` carries ``messages[i]`` a step from ``source[i]`` to ``target[i]``."""
+    """Messages between cores: edge ``i`` carries ``messages[i]`` a run from ``source[i]`` to ``target[i]``, all of them
+    for populations of level ``level[i]``."""
 
     source: IntArray
     target: IntArray
+    level: IntArray
     messages: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class CoreSynapses:
     """Synapses per core. ``nonzero`` int64 ``[cores]``: non-zero synapses that end in the core, borders respected;
-    ``synops`` float64 ``[cores]``: how many of them are visited in a run."""
+    ``by_level``, ``words`` float64 ``[depth + 1, cores]``: how many of them are visited in a run while a level works,
+    and 64-bit words of synaptic memory read then. ``words_a_visit`` float64 ``[synapses]``: words that a
+    visit of one non-zero synapse of a bundle reads in the mean."""
 
     nonzero: IntArray
-    synops: FloatArray
+    by_level: FloatArray
+    words: FloatArray
+    words_a_visit: FloatArray
+
+    @property
+    def synops(self) -> FloatArray:
+        """Visits of a run, ``[cores]``."""
+        total: FloatArray = self.by_level.sum(axis=0)
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,18 +307,21 @@ class ChipMapping:
     """A network on cores. ``pieces``: int64 ``[n, 6]`` with the columns of :class:`Piece`, sorted by core.
 
     ``chips``: chips it takes. ``chips_available``: chips of the board, ``None`` for a chip family, which takes as many
-    as needed. ``messages``: per bundle of synapses, messages per run, every destination core counted.
+    as needed. ``rule``: by which layers were split. ``messages``: per bundle of synapses, messages per run, every
+    destination core counted; ``copies``: the same if every source neuron sent.
     """
 
     network: PopulationGraph
     limits: CoreLimits
     target: str
+    rule: str
     chips_available: int | None
     pieces: IntArray
     loads: CoreLoads
     synapses: CoreSynapses
     traffic: Traffic
     messages: FloatArray
+    copies: FloatArray
     placement: Placement
     breaches: tuple[Breach, ...]
     verdicts: tuple[Verdict, ...]
@@ -306,9 +337,27 @@ class ChipMapping:
         return self.limits.chips_for(self.cores)
 
     @property
-    def fits(self) -> bool:
+    def powered(self) -> int:
+        """Chips that draw power: those of the board, of a chip family those that it takes."""
+        return max(self.chips_available or 0, self.chips)
+
+    @property
+    def holds(self) -> bool:
         """No limit is exceeded for which there is no other way."""
         return not any(breach.fatal for breach in self.breaches)
+
+    @property
+    def host_operations(self) -> int:
+        """Operations that the chip leaves to a host."""
+        return sum(verdict.verdict == "host" for verdict in self.verdicts)
+
+    @property
+    def programmed(self) -> list[bool]:
+        """Per population, whether its neurons run a program (else they are hard-coded)."""
+        native = {verdict.op for verdict in self.verdicts if verdict.verdict == "native"}
+        # Parts of a neuron that are operations of their own make every neuron of the network a program.
+        parts = any(v.kind in NEURON_PARTS and v.op not in native for v in self.verdicts)
+        return [parts or p.kind != "neurons" or p.op not in native for p in self.network.populations]
 
     def iter_pieces(self) -> Iterator[Piece]:
         """The rows of ``pieces`` as values."""

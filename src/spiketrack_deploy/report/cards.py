@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from spiketrack_deploy.energy.compare import priced
 from spiketrack_deploy.report import html
-from spiketrack_deploy.report.data import ReportData, joules, percent
-from spiketrack_deploy.units import si_interval
+from spiketrack_deploy.report.data import ReportData, joules, micro, percent
+from spiketrack_deploy.units import Interval, si_interval
 
 GOOD, DOUBTFUL, BAD, UNKNOWN = "good", "doubtful", "bad", "unknown"
-CAMERA_RATE = 30
 _TRUSTED = ("measured", "derived")
 """Tags of a price that comes from silicon."""
 
@@ -37,33 +36,39 @@ def _fits(data: ReportData) -> Card:
     ask = "Does it fit?"
     if data.chips is None:
         return Card(ask, UNKNOWN, f"{data.energy.profile.title} is no chip that cores are known of.", "prices")
-    report = data.chips[0]
-    mapping, host = report.mapping, report.verdicts.get("host", 0)
-    size = f"{mapping.cores:,} cores on {mapping.chips:,} chip{'' if mapping.chips == 1 else 's'}"
-    if not mapping.fits:
-        return Card(ask, BAD, f"No: {len(mapping.breaches)} limits of {mapping.target} are exceeded.", "chips")
-    if host:
-        words = f"Not alone: {size} of {mapping.target}, and a host for {host} operations."
+    whole = data.chips[0]
+    chosen, mapping = whole.chosen, whole.report.mapping
+    low, high = chosen.band
+    size = f"{chosen.cores:,} cores on {chosen.chips:,} [{low:,} .. {high:,}] chips of {whole.target.name}"
+    others = f", {chosen.words}" if chosen.words else ""
+    if not chosen.holds:
+        limits = sum(breach.fatal for breach in mapping.breaches)
+        why = f"{limits} limits are exceeded" if limits else f"it takes {chosen.chips:,} chips"
+        return Card(ask, BAD, f"No, not {whole.target.name}: {why}.", "chips")
+    if chosen.host_operations:
+        words = f"Not alone: {size}, and a host for {chosen.host_operations:,} operations{others}."
         return Card(ask, DOUBTFUL, words, "chips")
-    return Card(ask, GOOD, f"Yes: {size} of {mapping.target}.", "chips")
+    return Card(ask, GOOD, f"Yes: {size}{others}.", "chips")
 
 
 def _fast(data: ReportData) -> Card:
     ask = "Fast enough?"
-    if data.chips is None or data.chips[0].time.bottleneck is None:
+    if data.chips is None or not data.chips[0].cost.on_chip.high:
         return Card(ask, UNKNOWN, "No time was published for this target.", "chips" if data.chips else "prices")
-    time = data.chips[0].time.frame
-    took, limit = si_interval(time, "s").replace(" u", " \u00b5"), 1 / CAMERA_RATE
-    if time.high <= limit:
-        return Card(
-            ask, GOOD, f"Yes, {took} a {data.energy.result}: a camera gives one every {1e3 * limit:.0f} ms.", "chips"
-        )
-    if time.low > limit:
-        return Card(
-            ask, BAD, f"No, {took} a {data.energy.result}: a camera gives one every {1e3 * limit:.0f} ms.", "chips"
-        )
-    words = f"Perhaps: {took} a {data.energy.result}, the {1e3 * limit:.0f} ms of a camera lie inside the band."
-    return Card(ask, DOUBTFUL, words, "chips")
+    cost = data.chips[0].cost
+    limit = cost.period_s
+    took = f"{_seconds(cost.latency)} a {data.energy.result}"
+    of_it = f", {_seconds(cost.on_chip)} of it on the chips" if cost.image else ", without the image's way"
+    camera = f"a camera gives one every {1e3 * limit:.0f} ms"
+    if cost.latency.high <= limit:
+        return Card(ask, GOOD, f"Yes, {took}{of_it}: {camera}.", "chips")
+    if cost.latency.low > limit:
+        return Card(ask, BAD, f"No, {took}{of_it}: {camera}.", "chips")
+    return Card(ask, DOUBTFUL, f"Perhaps: {took}{of_it}; {camera}, inside the band.", "chips")
+
+
+def _seconds(time: Interval) -> str:
+    return micro(si_interval(time, "s"))
 
 
 def _costs(data: ReportData) -> Card:
@@ -71,14 +76,11 @@ def _costs(data: ReportData) -> Card:
     energy = data.energy
     if not priced(energy):
         return Card(ask, UNKNOWN, "Nothing that happens has a price on this target.", "prices")
-    static = data.chips[0].energy.static_camera if data.chips else None
-    if data.chips and static:
-        whole = data.chips[0].energy.dynamic + static
-        words = f"{joules(whole)} a {energy.result} with the chips' static power at {CAMERA_RATE} a second"
-        wide = whole.high > 3 * whole.low
-        return Card(
-            ask, DOUBTFUL if wide else GOOD, f"{words}, {joules(data.chips[0].energy.dynamic)} of it dynamic.", "chips"
-        )
+    placed = energy.placed
+    if placed and placed.mean.static:
+        dynamic, wide = joules(energy.dynamic), energy.total.high > 3 * energy.total.low
+        words = f"{joules(energy.total)} a {energy.result} with the chips' static power, {dynamic} of it dynamic."
+        return Card(ask, DOUBTFUL if wide else GOOD, words, "chips")
     words = f"{joules(energy.dynamic)} a {energy.result}, without static power, host or board."
     return Card(ask, DOUBTFUL, words, "totals")
 

@@ -1,4 +1,4 @@
-"""The part of the report that speaks of chips: does it fit, how fast, what static power adds, and the floorplan.
+"""The part of the report that speaks of chips: does it fit, how fast, what a result costs there, and the floorplan.
 
 This module decides which figure of a mapping stands in which table. It must not compute one.
 """
@@ -8,47 +8,85 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from spiketrack_deploy.mapping.cost import MappedEnergy
-from spiketrack_deploy.mapping.latency import NOT_MODELLED, Latency
+from spiketrack_deploy.energy.frames import ResultCost
+from spiketrack_deploy.hardware.vocabulary import PRICES
+from spiketrack_deploy.mapping.closed_loop import ClosedLoop
 from spiketrack_deploy.mapping.report import MappingReport
 from spiketrack_deploy.mapping.types import ChipMapping
+from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.report import html
-from spiketrack_deploy.report.data import joules, thin
+from spiketrack_deploy.report.data import joules, micro, nominal, percent, thin
 from spiketrack_deploy.units import Interval, si, si_interval
 
 _VERDICTS = ("native", "microcode", "host")
 
 
-def section(chips: MappingReport, picture: str) -> str:
-    """Headline, limits exceeded, times, energy of the mapped run, verdicts, and the floorplan (an HTML figure)."""
+def section(whole: WholeNetwork, picture: str) -> str:
+    """Headline, results by arrangement, what would change them, limits, time, verdicts, and the floorplan (HTML)."""
+    report = whole.report
     parts = [
-        html.paragraph(sentence(chips)),
-        _limits(chips.mapping),
-        _times(chips.time),
-        _energy(chips.energy, chips.phase),
-        _verdicts(chips),
+        *(html.paragraph(micro(words)) for words in (whole.sentence, *whole.camera())),
+        results(whole),
+        _changes(whole),
+        _limits(report.mapping),
+        _times(report.loop),
+        _bill(report),
+        _verdicts(report),
         picture,
         "<h3>Assumed</h3>",
-        html.bullets(chips.assumptions),
+        html.bullets(report.assumptions),
     ]
     return "".join(parts)
 
 
-def sentence(chips: MappingReport) -> str:
-    """Chips, cores, time and static energy in one sentence."""
-    mapping, time, static = chips.mapping, chips.time, chips.energy.static_camera
-    available = f" of {mapping.chips_available}" if mapping.chips_available else ""
-    answer = "It fits" if mapping.fits else "It does not fit"
-    said = (
-        f"{answer} {mapping.target}: {mapping.cores:,} cores on {mapping.chips:,}{available} chip"
-        f"{'s' if mapping.chips > 1 else ''}, {_seconds(time.step)} a step, {time.depth} steps a frame"
+def results(whole: WholeNetwork) -> str:
+    """A row per arrangement and kind of result, the chosen arrangement first."""
+    order = sorted(whole.arrangements, key=lambda one: one is not whole.chosen)
+    rows = [
+        (one.words or "all phases", one.answer, _chips(one.chips, one.band), kind, *_cost_cells(cost))
+        for one in order
+        for kind, cost in one.results.items()
+    ]
+    head = ["arrangement", "answer", "chips", "result", "on the chip", "image's way", "total", "dynamic", "static",
+            "input", "whole board instead"]  # fmt: skip
+    pipe = whole.report.interleaved
+    words = (
+        f"A pipelined rate holds only for independent targets: {pipe.targets} of them, interleaved, fill the pipeline, "
+        f"then there is a result every {pipe.interval} steps, {_seconds(pipe.period)}, for all of them together."
     )
-    if not static:
-        return f"{said}; static power has no price."
-    return (
-        f"{said}; the chips' static power adds {joules(static)} a frame at 30 frames a second, and the largest term "
-        f"there is {chips.energy.dominant}."
+    note = (
+        "One frame in flight. Static is the chips' power over the frame period or the time on the chip, whichever is "
+        "longer; input is what that power adds while the image enters."
     )
+    return "<h3>What a result takes and costs</h3>" + html.table(head, rows) + html.paragraph(f"{note} {words}")
+
+
+def _chips(number: int, band: tuple[int, int]) -> str:
+    return f"{number:,} [{band[0]:,} .. {band[1]:,}]"
+
+
+def _cost_cells(cost: ResultCost) -> list[str]:
+    return [
+        _seconds(cost.on_chip),
+        _seconds(cost.image),
+        joules(cost.total),
+        joules(cost.dynamic),
+        *(joules(part) if part else "no price" for part in (cost.static, cost.input, cost.board)),
+    ]
+
+
+def _changes(whole: WholeNetwork) -> str:
+    now = whole.chosen.results["steady"]
+    rows: list[tuple[Any, ...]] = [("as it is", whole.report.mapping.cores, whole.chosen.chips, now)]
+    rows += [(c.what, c.cores, c.chips, c.cost) for c in whole.changes]
+    listed = [
+        (what, html.number(cores), html.number(chips), *(nominal(x) for x in (cost.total, cost.dynamic)),
+         si(cost.on_chip.nominal, "s"))
+        for what, cores, chips, cost in rows
+    ]  # fmt: skip
+    head = ["change", "cores", "chips", "total", "dynamic", "time on the chip"]
+    note = "Cores and slots of a changed network are counted, its synaptic work is scaled; its accuracy is not known."
+    return "<h3>What would change it</h3>" + html.table(head, listed) + html.paragraph(note)
 
 
 def _limits(mapping: ChipMapping) -> str:
@@ -59,35 +97,40 @@ def _limits(mapping: ChipMapping) -> str:
     return "<h3>Limits exceeded</h3>" + html.table(head, rows)
 
 
-def _times(time: Latency) -> str:
-    rows: list[tuple[Any, ...]] = [
-        (cause.what, cause.where, thin(round(cause.amount)), _seconds(cause.time)) for cause in time.causes
-    ]
-    if time.bottleneck:
-        rows.append(("a step", f"set by {time.bottleneck.what}", "", _seconds(time.step)))
-        rows.append(("a frame", f"{time.depth} steps, pipelined", "", _seconds(time.frame)))
-    missing = html.paragraph("Not modelled: " + "; ".join(NOT_MODELLED) + ".")
-    return "<h3>Time</h3>" + html.table(["what", "where", "amount", "time"], rows) + missing
+def _times(loop: ClosedLoop) -> str:
+    rows = [
+        (html.number(x.number), html.number(x.steps), html.number(round(x.synops)), html.number(round(x.words)),
+         html.number(x.slots), html.number(round(x.crossing)), x.set_by, html.number(x.time.nominal, _seconds(x.time)))
+        for x in loop.levels
+    ]  # fmt: skip
+    head = ["level", "steps", "synops, busiest core", "words, busiest core", "slots, fullest core",
+            "messages between chips", "set by", "time"]  # fmt: skip
+    words = (
+        f"A run takes {_seconds(loop.latency)}: {loop.steps} elapsed steps of {len(loop.levels)} levels, every "
+        f"occupied slot stepped in each, every step with a barrier of {_seconds(loop.barrier)}."
+    )
+    missing = f" Without a time: {', '.join(loop.untimed)}." if loop.untimed else ""
+    table = html.table(head, rows, sortable=True, scroll=True)
+    return "<h3>Time, level after level</h3>" + html.paragraph(words + missing) + table
 
 
 def _seconds(value: Interval | None) -> str:
-    return si_interval(value, "s").replace(" u", " \u00b5") if value else "no price"
+    return micro(si_interval(value, "s")) if value else "no price"
 
 
-def _energy(energy: MappedEnergy, phase: str) -> str:
-    rows = [(line.name, thin(round(line.count)), joules(line.energy)) for line in energy.lines]
-    rows.append(("dynamic, mapped", "", joules(energy.dynamic)))
-    for static, name in (
-        (energy.static_camera, f"static power of {energy.chips} chips over 1/30 s"),
-        (energy.static_step, f"static power of {energy.chips} chips over one step (full speed)"),
-    ):
-        rows.append((name, "", joules(static) if static else "no price"))
-    missing = [(u.name, "" if u.count is None else thin(round(u.count)), u.reason) for u in energy.unpriced]
-    table = html.table([f"term of one run of {phase}", "number", "energy"], rows)
-    east, north = energy.hops
-    hops = f"{si(east, '')} east-west and {si(north, '')} north-south hops"
+def _bill(report: MappingReport) -> str:
+    bill = report.bill()
+    rows = [
+        (PRICES[line["price"]][1], html.number(line["count"], si(line["count"], "").strip()),
+         joules(Interval.from_dict(line["energy_nj"])))
+        for line in bill["lines"]
+    ]  # fmt: skip
+    for name, found in report.run.structures(report.profile).items():
+        rows.append((f"dynamic, synaptic energy by {name}", html.number(0.0, ""), joules(found)))
+    missing = [(u.name, "" if u.count is None else thin(round(u.count)), u.reason) for u in report.unpriced]
+    title = f"<h3>Bill of a run of {html.text(report.phase)}</h3>"
     without = html.table(["without a price", "number", "why"], missing) if missing else ""
-    return f"<h3>Energy of a mapped run of {html.text(phase)}</h3>" + html.paragraph(f"With {hops}.") + table + without
+    return title + html.table(["what", "number", "energy"], rows) + without
 
 
 def _verdicts(chips: MappingReport) -> str:
@@ -100,3 +143,11 @@ def _verdicts(chips: MappingReport) -> str:
         + html.table(["verdict", "operations"], rows)
         + html.table(["verdict", "operations", "why"], why)
     )
+
+
+def dominance(whole: WholeNetwork) -> str:
+    """What most of the total is, and the change that takes most off it."""
+    name, share = whole.dominant
+    best = min(whole.changes, key=lambda change: change.cost.total.nominal, default=None)
+    said = f"Most of the total is {name}: {percent(share)}"
+    return f"{said}; {best.what}: {nominal(best.cost.total)} in all." if best else f"{said}."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spiketrack_deploy.energy.report import EnergyReport
-from spiketrack_deploy.mapping.report import MappingReport
+from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.units import Interval, si_interval
 
 Json = Mapping[str, Any]
@@ -30,7 +30,7 @@ class ClipFacts:
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """One tracked frame. ``energy``: dynamic, of the main phase, nanojoules; ``events``: spike messages; ``active``:
+    """One tracked frame. ``energy``: all that it cost, nanojoules; ``events``: spike messages; ``active``:
     share of neurons that spike."""
 
     frame: int
@@ -45,7 +45,8 @@ class FrameFacts:
 class ReportData:
     """``parity``: content of the file of that name. ``program``: ``program.describe``. ``stills``: caption and JPEG
     bytes of a few frames with their boxes. ``weights``: what is known of the model's weights; ``remark``: what must
-    stand beside every result of the model. ``chips``: mapping and floorplan (HTML), ``None`` where there is no chip."""
+    stand beside every result of the model. ``chips``: the whole network there and its
+    floorplan (HTML), ``None`` where there is no chip."""
 
     model: str
     weights: str
@@ -61,12 +62,17 @@ class ReportData:
     program_hash: str
     content_hash: str = ""
     stills: Sequence[tuple[str, bytes]] = ()
-    chips: tuple[MappingReport, str] | None = None
+    chips: tuple[WholeNetwork, str] | None = None
 
 
 def joules(value: Interval) -> str:
     """A nanojoule interval, printed: ``2.5 uJ [1.1 uJ .. 4 uJ]``."""
-    return si_interval(value * 1e-9, "J").replace(" u", " \u00b5")
+    return micro(si_interval(value * 1e-9, "J"))
+
+
+def micro(text: str) -> str:
+    """The same text with a micro sign before units."""
+    return text.replace(" us", " \u00b5s").replace(" uJ", " \u00b5J")
 
 
 def nominal(value: Interval | float) -> str:

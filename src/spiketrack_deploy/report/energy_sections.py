@@ -23,14 +23,23 @@ _LAYER_HEAD = ["layer", "kind", "events", "synops", "unit ops", "neurons", "spik
 
 def totals(energy: EnergyReport) -> str:
     """Headline figures, causes and counts."""
+    boxes = []
+    if energy.placed:
+        cost = energy.placed.mean
+        boxes.append((f"a {energy.result}, in all", nominal(cost.total), joules(cost.total)))
+        for name, part in (("static", cost.static), ("static while the image enters", cost.input)):
+            if part:
+                boxes.append((f"of it {name}", nominal(part), f"{joules(part)}, {energy.placed.chips} chips"))
+        if cost.board:
+            boxes.append(("whole board instead of static", nominal(cost.board), f"{joules(cost.board)}; in no sum"))
     title = f"a {energy.result}, dynamic, every phase with its share"
-    boxes = [(title, nominal(energy.dynamic), joules(energy.dynamic))]
+    boxes.append((title, nominal(energy.dynamic), joules(energy.dynamic)))
     for phase in energy.phases:
         often = how_often(phase.per_result, energy.result)
         share = f": {nominal(phase.amortised)} a {energy.result}" if 0 < phase.per_result != 1 else ""
         boxes.append((f"one run of {phase.name}", nominal(phase.dynamic), f"{joules(phase.dynamic)}; {often}{share}"))
     static = energy.static
-    if static:
+    if static and not energy.placed:
         rate = f"at {1 / static.period_s:.3g} frames/s; not in the dynamic figures"
         boxes.append(("static, per chip and frame", nominal(static.energy), f"{joules(static.energy)} {rate}"))
     return html.cards(boxes) + _intervals(energy) + _causes(energy) + _counts(energy)

@@ -3,8 +3,8 @@
 This module decides how a mapping looks. It must not know how one is made. matplotlib is imported inside.
 
 A cell's place is its router's on the mesh that spans all chips; the cores of one router stand side by side within it.
-Energy is nominal and dynamic: synaptic operations, idle updates of the core's neurons and messages that arrive, each at
-the profile's price; what the profile does not price is not in the colour.
+Energy is nominal and dynamic: synaptic operations, the core's slots in every elapsed step and messages that arrive,
+each at the profile's price; what the profile does not price is not in the colour.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from spiketrack_deploy.energy.pricing import charged
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.whole_file import whole
+from spiketrack_deploy.mapping.closed_loop import serial_steps, slots_per_core
 from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.report import pictures
 
@@ -96,18 +97,25 @@ def utilisation(mapping: ChipMapping) -> Floats:
         (loads.groups, limits.groups),
     )
     shares = [used / limit for used, limit in pairs if limit]
+    if limits.memory:
+        taken = 8 * loads.words + limits.state_bytes * loads.neurons + limits.axon_bytes * loads.axons_in
+        shares.append(taken / limits.memory)
     return np.max(np.stack(shares), axis=0) if shares else np.zeros(mapping.cores)
 
 
 def core_energy(mapping: ChipMapping, profile: Profile) -> Floats:
-    """Nominal dynamic energy of every core per run of the phase, nanojoules, of what the profile prices; every neuron
-    as idle, every spike as one event."""
+    """Nominal dynamic energy of every core per run of the phase, nanojoules, of what the profile prices; every slot in
+    every elapsed step (neurons as idle where it tells them apart), every spike as one event."""
     flow = mapping.traffic
     arriving: Floats = np.bincount(flow.target, weights=flow.messages, minlength=mapping.cores).astype(np.float64)
+    native, microcode = slots_per_core(mapping)
+    steps = float(serial_steps(mapping)[1:].sum()) * profile.substeps
     counts: dict[str, Floats] = {
         "synops": mapping.synapses.synops,
         "unit_ops": mapping.synapses.synops,
-        "idle_updates": mapping.loads.neurons.astype(np.float64) * profile.substeps,
+        "slot_steps_native": native * steps,
+        "slot_steps_microcode": microcode * steps,
+        "idle_updates": (native + microcode) * steps,
         "messages": arriving,
         "unit_messages": arriving,
     }

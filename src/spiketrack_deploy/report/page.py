@@ -62,7 +62,7 @@ def _subject(data: ReportData) -> str:
 
 
 def _network(data: ReportData) -> str:
-    mapping = data.chips[0].mapping if data.chips else None
+    mapping = data.chips[0].report.mapping if data.chips else None
     found = [
         network(
             phase,
@@ -107,7 +107,7 @@ def _frames(data: ReportData) -> str:
     updates = [f.frame for f in frames if f.updated]
     svg = pictures.over_frames([f.frame for f in frames], series, updates, "Activity over frames")
     caption = (
-        f"Nominal dynamic energy of each run of {data.energy.main.name}, share of NI-LIF neurons that spike, spike "
+        f"Nominal energy of each {data.energy.result} with all that it took, share of NI-LIF neurons that spike, spike "
         "messages read, and the tracker's confidence. Axes do not start at zero."
     )
     return html.figure(svg, caption)

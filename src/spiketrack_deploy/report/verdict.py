@@ -8,23 +8,28 @@ from __future__ import annotations
 from spiketrack_deploy.energy.compare import priced
 from spiketrack_deploy.energy.report import EnergyReport
 from spiketrack_deploy.report import chip_section
-from spiketrack_deploy.report.data import Json, ReportData, how_often, joules, percent
+from spiketrack_deploy.report.data import Json, ReportData, how_often, joules, micro, percent
 
 _NAMED = 3
 
 
 def sentences(data: ReportData) -> list[str]:
-    """Cost, exactness, faithfulness, dominant assumption, and what is not answered."""
-    said = [_cost(data.energy), _exactness(data.parity), _faithfulness(data)]
+    """Fit, cost, whether it keeps up, exactness, faithfulness, what the figures hang on, and what is not answered."""
+    if data.chips is None:
+        said = [_cost(data.energy)]
+    else:
+        whole = data.chips[0]
+        said = [whole.sentence, _cost(data.energy), *(micro(words) for words in whole.camera())]
+        said.append(chip_section.dominance(whole))
+    said += [_exactness(data.parity), _faithfulness(data)]
     top = data.energy.main.dominant
     if top:
         said.append(
-            f"The figure hangs most on one price, '{top.name}': {percent(top.share)} of it, "
+            f"The dynamic figure hangs most on one price, '{top.name}': {percent(top.share)} of it, "
             f"known as '{top.price.tag}' ({top.price.source})."
         )
     if data.chips:
-        said.append(chip_section.sentence(data.chips[0]))
-        said.append("Not answered here: what the host, moving frames to the chip, and the board beside the chips add.")
+        said.append("Not answered here: what the host costs that makes the crops and reads the results.")
     elif data.energy.profile.kind != "convention":
         said.append(
             "Not answered here: how many chips it needs and how fast it runs (mapping), hence its static energy."
@@ -36,10 +41,17 @@ def _cost(energy: EnergyReport) -> str:
     if not priced(energy):
         return f"Nothing that happened has a price on {energy.profile.title}: the energy is unknown, which is not 0 J."
     often = ", ".join(f"{phase.name} {how_often(phase.per_result, energy.result)}" for phase in energy.phases)
-    return (
-        f"A {energy.result} costs {joules(energy.dynamic)} dynamic on {energy.profile.title}: {often}; "
-        f"mean over {energy.main.runs} runs, an estimate from exact counts."
-    )
+    mean = f"mean over {energy.main.runs} runs, an estimate from exact counts"
+    if energy.placed is None:
+        said = f"A {energy.result} costs {joules(energy.dynamic)} dynamic on {energy.profile.title}"
+        return f"{said}: {often}; {mean}."
+    cost = energy.placed.mean
+    parts = [f"{joules(cost.dynamic)} dynamic"]
+    parts += [f"{joules(cost.static)} static power"] if cost.static else []
+    parts += [f"{joules(cost.input)} of it while the image enters"] if cost.input else []
+    total = "in all" if cost.static else "without static power, which has no price"
+    said = f"A {energy.result} costs {joules(cost.total)} {total} on {energy.profile.title} ({', '.join(parts)})"
+    return f"{said}: {often}; {mean}."
 
 
 def _exactness(parity: Json) -> str:

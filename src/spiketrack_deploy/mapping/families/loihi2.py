@@ -9,7 +9,8 @@ A core stores the kernel of its output channels once, however many positions it 
 That is a fit of 16 rows that public logs of the vendor's compiler printed (docs/loihi.md, "A core's memory"), with one
 bit more than the weight's own, to be careful.
 Grouped and depthwise convolutions, one-to-one, pooling and interpolating synapses follow the same rule group by group
-(an extrapolation: no published row has groups). Borders of an interpolation need further kernels; they are not counted.
+(an extrapolation: no published row has groups). An interpolation has kernels of its
+own at every border of its source; a core is taken to hold all of them.
 
 An input axon is one source position: its channels arrive as atoms of a population message. That one axon is enough
 whatever the channels is an assumption; without it the published YOLO-KP mapping (196 positions of 256 channels into one

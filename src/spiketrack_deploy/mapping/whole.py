@@ -1,0 +1,358 @@
+"""The whole program on a target: every phase, who runs which, what results cost, and whether it fits.
+
+This module decides how phases share chips, and when a network may be said to fit. It must not know what a phase is for,
+nor any price. The phase that runs most often for a result has its chips to itself while it runs; the others are
+
+    own     on chips of their own, powered all the time
+    turns   in turns on the same chips: what it takes to load a phase's weights and bring the others' back has no price
+    host    on the host's processor: its time and energy are not known
+
+A program never *fits* while operations stay on a host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from spiketrack_deploy.energy.frames import (
+    START,
+    STEADY,
+    Placed,
+    ResultCost,
+    Run,
+    mean_cost,
+    phases_of_results,
+    result_cost,
+    update_share,
+)
+from spiketrack_deploy.energy.layers import LayerCounts, main_phase, runs_per_result
+from spiketrack_deploy.energy.pricing import Unpriced
+from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.changes import Change, changes
+from spiketrack_deploy.mapping.report import MappingReport, map_phase
+from spiketrack_deploy.mapping.split import RULES, split
+from spiketrack_deploy.program.types import Program
+from spiketrack_deploy.units import Interval, si_interval
+
+SCHEMA = "spiketrack-mapping/3"
+OWN, TURNS, HOST = "own", "turns", "host"
+SHARING = (OWN, TURNS, HOST)
+_WORDS = {
+    OWN: "{others} on chips of its own",
+    TURNS: "{others} in turns on the same chips",
+    HOST: "{others} on the host's processor",
+}
+_OTHER_ROUNDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """One way to share chips. ``others``: the phases beside the main one; ``chips``: nominal, ``band``: over usable
+    cores of a chip and both split rules; ``results``: kind -> cost; ``mean``: of a result in the long run;
+    ``host_operations``: left to a host."""
+
+    sharing: str
+    others: tuple[str, ...]
+    cores: int
+    chips: int
+    band: tuple[int, int]
+    holds: bool
+    host_operations: int
+    results: Mapping[str, ResultCost]
+    mean: ResultCost
+    unpriced: tuple[Unpriced, ...]
+
+    @property
+    def words(self) -> str:
+        """Who runs the other phases; empty where there are none."""
+        return _WORDS[self.sharing].format(others=" and ".join(self.others)) if self.others else ""
+
+    @property
+    def fits(self) -> bool:
+        """Everything is on the chips, within their limits."""
+        return self.holds and not self.host_operations
+
+    @property
+    def answer(self) -> str:
+        """``fits``, ``needs a host for N operations of``, or ``does not fit``."""
+        if not self.holds:
+            return "does not fit"
+        return "fits" if self.fits else f"needs a host for {self.host_operations:,} operations beside"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return {
+            "sharing": self.sharing,
+            "words": self.words,
+            "answer": self.answer,
+            "fits": self.fits,
+            "cores": self.cores,
+            "chips": self.chips,
+            "chips_band": list(self.band),
+            "host_operations": self.host_operations,
+            "results": {kind: cost.to_dict() for kind, cost in self.results.items()},
+            "mean": self.mean.to_dict(),
+            "unpriced": [item.to_dict() for item in self.unpriced],
+        }
+
+
+@dataclass(frozen=True)
+class WholeNetwork:
+    """A program on a target. ``phases``: every phase mapped; ``main``: the one that runs most often;
+    ``arrangements``: all ways to share chips, ``chosen`` one of them; ``cores_by_rule``: phase -> rule -> cores."""
+
+    target: Target
+    main: str
+    phases: Mapping[str, MappingReport]
+    cores_by_rule: Mapping[str, Mapping[str, int]]
+    arrangements: tuple[Arrangement, ...]
+    chosen: Arrangement
+
+    @property
+    def profile(self) -> Profile:
+        """The target's."""
+        return self.target.profile
+
+    @property
+    def report(self) -> MappingReport:
+        """The main phase on its cores."""
+        return self.phases[self.main]
+
+    @property
+    def cost(self) -> ResultCost:
+        """The mean result of the chosen arrangement: the one number for total energy, latency and chips."""
+        return self.chosen.mean
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """What would change the total, computed."""
+        beside = self.chosen.chips - self.report.mapping.chips if self.chosen.sharing == OWN else 0
+        return changes(self.report, beside, self.chosen.results[STEADY])
+
+    @property
+    def dominant(self) -> tuple[str, float]:
+        """The largest nominal term of the total, and its share."""
+        terms = dict[str, float]()
+        for name in self.cost.phases:
+            share = 1.0 if name == self.main else self._share
+            for line in self.phases[name].bill()["lines"]:
+                terms[line["name"]] = terms.get(line["name"], 0.0) + line["energy_nj"]["nominal"] * share
+        cost = self.cost
+        terms |= {
+            name: part.nominal
+            for name, part in (("static power", cost.static), ("static power while the image enters", cost.input))
+            if part
+        }
+        top = max(terms, key=lambda name: terms[name], default="nothing is priced")
+        return top, terms.get(top, 0.0) / cost.total.nominal if cost.total.nominal else 0.0
+
+    @property
+    def _share(self) -> float:
+        update = self.chosen.results.get("update")
+        steady = self.chosen.results[STEADY]
+        if update is None or update.dynamic.nominal == steady.dynamic.nominal:
+            return 0.0
+        return (self.cost.dynamic.nominal - steady.dynamic.nominal) / (update.dynamic.nominal - steady.dynamic.nominal)
+
+    @property
+    def sentence(self) -> str:
+        """Fit, cores and chips with their band, and what is assumed of the other phases."""
+        chosen, mapping = self.chosen, self.report.mapping
+        low, high = chosen.band
+        board = f" of {mapping.chips_available}" if mapping.chips_available else ""
+        others = f", with {chosen.words}" if chosen.words else ""
+        return (
+            f"It {chosen.answer} {self.target.name}: {chosen.cores:,} cores on {_chips(chosen.chips, board)}"
+            f" [{low} .. {high}]{others}."
+        )
+
+    def camera(self) -> tuple[str, ...]:
+        """Whether it keeps up with the frame period, in words: the chips alone, then with the image's way."""
+        cost, rate = self.cost, f"{1 / self.cost.period_s:.3g} frames a second"
+        if not cost.on_chip.high:
+            return (f"At {rate}: not known, {self.profile.name} has no time for what happens.",)
+        said = [f"At {rate} the chips alone: {_keeps(cost.on_chip, cost.period_s)}, {_seconds(cost.on_chip)} a frame."]
+        if self.report.loop.untimed:
+            said[0] += f" Without a time: {', '.join(self.report.loop.untimed)}."
+        if cost.image is None:
+            return (*said, "The image's way into the chip has no time in this profile.")
+        way = (
+            f"The image's way into the chip: {_seconds(cost.image)} by the only published path; with it "
+            f"{_keeps(cost.latency, cost.period_s)}, {_seconds(cost.latency)} a frame."
+        )
+        return (*said, way)
+
+    @property
+    def placed(self) -> Placed:
+        """What an energy statement needs of it."""
+        listed = [item for name, report in self.phases.items() if self._runs(name) for item in report.unpriced]
+        return Placed(
+            runs={name: report.run for name, report in self.phases.items()},
+            sentence=self.sentence,
+            camera=self.camera(),
+            chips=self.chosen.chips,
+            chips_band=self.chosen.band,
+            results=self.chosen.results,
+            mean=self.cost,
+            unpriced=(*listed, *self.chosen.unpriced),
+        )
+
+    def _runs(self, phase: str) -> bool:
+        return phase == self.main or self.chosen.sharing != HOST
+
+    def result(self, kind: str, runs: Mapping[str, Run]) -> ResultCost:
+        """One result of a kind, from the counts of its own runs (phase -> run)."""
+        like = self.chosen.results[kind]
+        taken = [run for name, run in runs.items() if self._runs(name)]
+        return result_cost(kind, taken, self.profile, like.chips, like.period_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        profile, pipe = self.profile, self.report.interleaved
+        dominant, share = self.dominant
+        return {
+            "schema": SCHEMA,
+            "target": self.target.name,
+            "profile": {"name": profile.name, "title": profile.title, "sha256": profile.digest},
+            "main": self.main,
+            "answer": self.chosen.answer,
+            "fits": self.chosen.fits,
+            "holds": self.chosen.holds,
+            "sentence": self.sentence,
+            "camera": list(self.camera()),
+            "sharing": self.chosen.sharing,
+            "cost": self.cost.to_dict(),
+            "dominant": {"name": dominant, "share": share},
+            "chips": self.chosen.chips,
+            "chips_band": list(self.chosen.band),
+            "cores_by_rule": {name: dict(cores) for name, cores in self.cores_by_rule.items()},
+            "arrangements": [one.to_dict() for one in self.arrangements],
+            "interleaved": pipe.to_dict(),
+            "changes": [change.to_dict() for change in self.changes],
+        }
+
+
+def _chips(number: int, board: str = "") -> str:
+    return f"{number:,}{board} chip" + ("" if number == 1 else "s")
+
+
+def _seconds(time: Interval) -> str:
+    return si_interval(time, "s")
+
+
+def _keeps(time: Interval, period_s: float) -> str:
+    if time.high <= period_s:
+        return "yes"
+    if time.low > period_s:
+        return "no"
+    return "nominally yes, but not over the whole band" if time.nominal <= period_s else "nominally no"
+
+
+def map_network(
+    program: Program,
+    target: Target,
+    *,
+    counts: Mapping[str, Sequence[LayerCounts]] | None = None,
+    density: float | None = None,
+    rule: str | None = None,
+    balance: float | None = None,
+    sharing: str | None = None,
+    rounds: int | None = None,
+) -> WholeNetwork:
+    """Map every phase and add up what results cost. ``counts``: phase -> mean counts of a run; phases without are
+    mapped with an assumed spike density. ``sharing``: one of :data:`SHARING`; by default in turns where the other
+    phases run at the start alone, else on chips of their own if the target has them. See ``report.map_phase`` for the
+    rest.
+
+    UsageError: another ``sharing``.
+    """
+    if sharing is not None and sharing not in SHARING:
+        raise UsageError(f"there is no way {sharing!r} to share chips; choose one of {', '.join(SHARING)}")
+    often = runs_per_result(program)
+    main = main_phase(often)
+    phases = {}
+    for name in program.phases:
+        options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None}
+        if rounds is not None or name != main:
+            options["rounds"] = rounds or _OTHER_ROUNDS
+        known = (counts or {}).get(name) if density is None else None
+        phases[name] = map_phase(
+            program, name, target, counts=known or None, density=None if known else density, **options
+        )
+    by_rule = {
+        name: {one: split(r.mapping.network, r.mapping.limits, one).cores for one in RULES}
+        for name, r in phases.items()
+    }
+    arranged = tuple(_arrange(program, phases, main, by_rule, way) for way in SHARING)
+    if len(phases) == 1:
+        arranged = arranged[:1]
+    wanted = sharing or _default(arranged, any(share for name, share in often.items() if name != main))
+    chosen = next((one for one in arranged if one.sharing == wanted), arranged[0])
+    return WholeNetwork(target, main, phases, by_rule, arranged, chosen)
+
+
+def _default(arranged: Sequence[Arrangement], recurring: bool) -> str:
+    own = arranged[0]
+    return own.sharing if recurring and own.holds else TURNS
+
+
+def _arrange(
+    program: Program,
+    phases: Mapping[str, MappingReport],
+    main: str,
+    by_rule: Mapping[str, Mapping[str, int]],
+    sharing: str,
+) -> Arrangement:
+    first = phases[main].mapping
+    others = tuple(name for name in phases if name != main)
+    on_chip = (main,) if sharing == HOST else (main, *others)
+
+    def chips(cores: Mapping[str, int], per_chip: int | None = None) -> int:
+        each = [first.limits.chips_for(cores[name], per_chip) for name in on_chip]
+        return max(each) if sharing == TURNS else sum(each)
+
+    nominal = {name: phases[name].mapping.cores for name in on_chip}
+    number = chips(nominal)
+    usable = first.limits.usable or (first.limits.cores_per_chip,)
+    spread = [number] + [
+        chips({name: by_rule[name][rule] for name in on_chip}, per_chip) for rule in RULES for per_chip in usable
+    ]
+    available = first.chips_available
+    powered = max(available or 0, number)
+    profile, taken = phases[main].profile, phases_of_results(program)
+    results = {
+        kind: result_cost(kind, [phases[name].run for name in names if name in on_chip], profile, powered)
+        for kind, names in taken.items()
+    }
+    host = sum(phases[name].mapping.host_operations for name in on_chip)
+    return Arrangement(
+        sharing=sharing,
+        others=others,
+        cores=max(nominal.values()) if sharing == TURNS else sum(nominal.values()),
+        chips=number,
+        band=(min(spread), max(spread)),
+        holds=all(phases[name].mapping.holds for name in on_chip) and (available is None or number <= available),
+        host_operations=host + sum(len(program.phases[name].ops) for name in others if name not in on_chip),
+        results=results,
+        mean=mean_cost(results, update_share(program)),
+        unpriced=tuple(_beyond(phases, others, sharing, START in taken)),
+    )
+
+
+def _beyond(phases: Mapping[str, MappingReport], others: Sequence[str], sharing: str, starts: bool) -> list[Unpriced]:
+    """What an arrangement does beside its runs, none of which has a price."""
+    found = []
+    for name in others if sharing != OWN else ():
+        words = sum(int(report.mapping.loads.words.sum()) for report in phases.values())
+        if sharing == TURNS:
+            reason = "words of synaptic memory loaded whenever this phase takes its turn: never published"
+            found.append(Unpriced("words_loaded", words, name, reason))
+        else:
+            reason = "the phase's operations on the host: its processor is not part of this model"
+            found.append(Unpriced("phase_on_host", None, name, reason))
+    return found
