@@ -22,11 +22,11 @@ import torch
 
 from spiketrack_deploy.datasets.catalogue import FrameStore
 from spiketrack_deploy.datasets.layouts import read_folders
-from spiketrack_deploy.trackers.spmtrack.checkpoint import draw_backbone, save_spmtrack
+from spiketrack_deploy.trackers.spmtrack.checkpoint import draw_backbone, load_spmtrack, save_spmtrack
 from spiketrack_deploy.trackers.spmtrack.config import PATCH, SpmConfig
 from spiketrack_deploy.trackers.spmtrack.loss import loss_terms
 from spiketrack_deploy.trackers.spmtrack.torch_network import foreground_mask
-from spiketrack_deploy.tracking.crop import MEAN, STD
+from spiketrack_deploy.tracking.pixels import MEAN, STD
 from spiketrack_deploy.tracking.reference_loop import foreground
 from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.recipe import Recipe
@@ -98,11 +98,21 @@ def batch(
             [torch.tensor(np.array(b, dtype=np.float32)) for b in boxes])  # fmt: skip
 
 
+def size_terms(maps: Any, boxes: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Beside the published loss: 5 x mean distance of the corners, and mean absolute log ratio of width and height,
+    over the target's cells. A tracker that never learned sizes grows its box from frame to frame."""
+    found, wanted = maps.boxes[cells], boxes[:, None, None].expand_as(maps.boxes)[cells]
+    sizes = [(rows[:, 2:] - rows[:, :2]).clamp(min=1e-3).log() for rows in (found, wanted)]
+    return 5 * (found - wanted).abs().mean() + (sizes[0] - sizes[1]).abs().mean()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, default=38.0)
+    parser.add_argument("--start", type=Path, help="weights to begin from")
+    parser.add_argument("--size-terms", action="store_true", help="add what makes a short training learn sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(RECIPE["seed"])
@@ -113,9 +123,14 @@ def main() -> None:
                              template_factor=CONFIG.template_factor)  # fmt: skip
     sampler = Crops(catalogue, layout, recipe, FrameStore())  # type: ignore[arg-type]
     model = draw_backbone(CONFIG, RECIPE["seed"]).train()
-    with torch.no_grad():
-        model.head.cls_mlp.layers[2].bias.fill_(-2.0)
-        model.head.reg_mlp.layers[2].bias.fill_(-2.2)
+    if options.start:
+        model.load_state_dict(load_spmtrack((options.start,)).state_dict())
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+    else:
+        with torch.no_grad():
+            model.head.cls_mlp.layers[2].bias.fill_(-2.0)
+            model.head.reg_mlp.layers[2].bias.fill_(-2.2)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     optimiser = torch.optim.AdamW(
@@ -143,6 +158,8 @@ def main() -> None:
                 maps = type(maps)(*(part.float() for part in maps))
                 terms = loss_terms(maps, box)
                 state, total = maps.state.detach(), total + (terms.score + terms.box).mean()
+                if options.size_terms:
+                    total = total + size_terms(maps, box, terms.cells)
                 iou = 1 - terms.box.mean()
         optimiser.zero_grad()
         total.backward()

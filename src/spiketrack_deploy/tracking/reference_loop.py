@@ -160,7 +160,7 @@ class ReferenceTracker:
             self._box = found
             self._memory[self._frame] = self._entry(frame, found, crops.mean_colour(frame))
         x1, y1, x2, y2 = found
-        return TrackedFrame(self._frame, (x1, y1, x2 - x1, y2 - y1), confidence, argmax, margin, True)
+        return TrackedFrame(self._frame, (x1, y1, x2 - x1, y2 - y1), confidence, argmax, margin)
 
     def _references(self) -> list[Any]:
         """The references of this frame, made ready once each; what no later frame can ask for is forgotten."""
