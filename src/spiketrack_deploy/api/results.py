@@ -303,13 +303,14 @@ class TrainResult(TypedDict):
 
 class LoopResult(TypedDict):
     """Rules with their scores by clip; the published one's mean and the chosen one's, 0..1; what a choice on one half
-    of the clips is worth on the other; means by setting; the folder with the model."""
+    of the clips gains on the other, and whether it is therefore kept; means by setting; the folder with the model."""
 
     output: str
     rules: list[dict[str, Any]]
     published: float
     chosen: dict[str, Any]
-    across: list[dict[str, float]]
+    across: dict[str, float]
+    kept: bool
     marginal: dict[str, dict[str, float]]
 
 

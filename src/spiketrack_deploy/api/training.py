@@ -88,8 +88,8 @@ def choose_loop(
     """Choose the rule of a trained tracker's loop on held-out clips and write the model with it to the folder ``out``.
 
     ``draws`` rules, the published one first, are scored on the clips of ``hold_out`` (names, or folders of ``data``) by
-    the integer program; the best weighted mean is kept. The same call goes on where it stopped. Test sequences are not
-    for this. UsageError (2), InputError (3).
+    the integer program; the best weighted mean is kept where it is no luck. The same call goes on where it stopped.
+    Test sequences are not for this. UsageError (2), InputError (3).
     """
     from spiketrack_deploy.training.choose_loop import Choice, choose
 

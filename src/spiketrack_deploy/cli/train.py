@@ -123,9 +123,12 @@ def loop_summary(result: Result) -> None:
     print(f"published rule {100 * result['published']:.1f} over {len(result['clips'])} clips")
     rule = printing.loop_settings(chosen["rule"])
     print(f"rule {chosen['index'] + 1} of {len(result['rules'])} {100 * chosen['auc']:.1f}: {rule}")
-    for half in result["across"]:
-        found, published = 100 * half["chosen"], 100 * half["published"]
-        print(f"chosen on half of the clips, scored on the other: {found:.1f}, published rule there {published:.1f}")
+    across = {key: 100 * value for key, value in result["across"].items()}
+    print(
+        f"chosen on half of the clips, scored on the other: {across['mean']:+.1f} points "
+        f"[{across['low']:+.1f}, {across['high']:+.1f}], a gain in {across['higher']:.0f} % of halvings: "
+        + ("kept" if result["kept"] else "luck, so the model has the published rule")
+    )
     print(f"wrote {result['output']}: model.safetensors, config.json, loop.json")
 
 

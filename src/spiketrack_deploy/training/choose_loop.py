@@ -4,7 +4,7 @@ This module decides which rules are drawn, how one is scored and which is kept. 
 (tracking/rule.py). The integer program that an export would make follows every clip; test sequences are not for this.
 
     loop.json            every rule drawn so far with its score on each clip; the same command goes on from there
-    model.safetensors, config.json     the weights that were given, with the rule that did best
+    model.safetensors, config.json     the weights that were given, with the rule that was kept
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ LEVELS: Mapping[str, tuple[float, ...]] = {
 }
 """What is drawn from, each value equally likely."""
 
+HALVINGS, SURE = 200, 0.9
+"""How often the clips are halved, and in what share of halvings a chosen rule must gain to be kept."""
+
 Scores = list[dict[str, Any]]
 """``rule``: its settings; ``auc``: clip -> success AUC."""
 
@@ -79,13 +82,16 @@ def drawn_rules(count: int, seed: int) -> list[LoopRule]:
 def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
     """Score what is missing, keep the best; returns what ``loop.json`` holds.
 
-    ``chosen`` has the best weighted mean over the clips. ``across`` says what a choice is worth on clips it was not
-    made on: chosen on each half of the clips, scored on the other. InputError: no clips, unusable weights, a folder of
-    another choice.
+    ``chosen`` has the best weighted mean over the clips. ``across`` says what such a choice gains on clips it was not
+    made on: chosen on a drawn half of them, scored on the other. Where too few halvings gain (:data:`SURE`), the choice
+    is luck: it is not ``kept``, and the model has the published rule. InputError: no clips, unusable weights, a folder
+    of another choice.
     """
     clips = read_folders(choice.data).split(choice.held_out)[1]
-    if not clips:
-        raise InputError("a rule is chosen on held-out clips; name some with --hold-out (clips, or a folder of --data)")
+    if len(clips) < 2 or not any(clip.weight for clip in clips):
+        raise InputError(
+            "a rule is chosen on two held-out clips or more; name them, or a folder of --data, with --hold-out"
+        )
     model, config = load_checkpoint(choice.model)
     claim = {
         "schema": SCHEMA,
@@ -104,7 +110,7 @@ def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
     store.close()
     result = {**claim, "rules": scores, **_verdict(scores[: len(rules)], clips)}
     write_json(choice.folder / RUN_FILE, result)
-    chosen = replace(config, loop=LoopRule(**result["chosen"]["rule"]))
+    chosen = replace(config, loop=LoopRule(**result["chosen"]["rule"]) if result["kept"] else PUBLISHED)
     save_model(model, chosen, choice.folder / MODEL_FILE, compact=True)
     write_json(choice.folder / CONFIG_FILE, chosen.to_dict())
     return result
@@ -141,8 +147,9 @@ def _verdict(scores: Scores, clips: Sequence[VideoSequence]) -> dict[str, Any]:
     weights = np.array([clip.weight for clip in clips])
     means = table @ weights / weights.sum()
     best = int(means.argmax())
-    halves = [np.arange(len(clips)) % 2 == side for side in (0, 1)]
-    across = [_across(table, weights, half) for half in halves if 0 < half.sum() < len(clips)]
+    gains = _across(table, weights)
+    low, high = np.percentile(gains, [2.5, 97.5])
+    across = {"mean": float(gains.mean()), "low": float(low), "high": float(high), "higher": float((gains > 0).mean())}
     marginal = {
         name: {f"{level:g}": float(np.mean(means[at])) for level in levels if (at := _with(scores, name, level))}
         for name, levels in LEVELS.items()
@@ -151,15 +158,21 @@ def _verdict(scores: Scores, clips: Sequence[VideoSequence]) -> dict[str, Any]:
         "published": float(means[0]),
         "chosen": {"index": best, "rule": scores[best]["rule"], "auc": float(means[best])},
         "across": across,
+        "kept": best > 0 and across["higher"] >= SURE,
         "marginal": marginal,
     }
 
 
-def _across(table: Any, weights: Any, half: Any) -> dict[str, float]:
-    """Rule chosen on ``half`` of the clips, scored on the other half, beside the published one there."""
-    best = int((table[:, half] @ weights[half]).argmax())
-    other = weights[~half] / weights[~half].sum()
-    return {"published": float(table[0, ~half] @ other), "chosen": float(table[best, ~half] @ other)}
+def _across(table: Any, weights: Any) -> Any:
+    """What rules chosen on halves of the clips gain over the published one on the other halves, ``[2 HALVINGS]``."""
+    generator, count, gains = np.random.RandomState(0), len(weights), []
+    for _ in range(HALVINGS):
+        order = generator.permutation(count)
+        one, two = order[: count // 2], order[count // 2 :]
+        for half, other in ((one, two), (two, one)):
+            best = int((table[:, half] @ weights[half]).argmax())
+            gains.append((table[best, other] - table[0, other]) @ weights[other] / weights[other].sum())
+    return np.array(gains)
 
 
 def _with(scores: Scores, name: str, level: float) -> list[int]:
