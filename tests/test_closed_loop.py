@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from spiketrack_deploy.energy.pricing import BY_WORD, bill, bill_by_words, covering
+from spiketrack_deploy.errors import ProfileError
 from spiketrack_deploy.hardware.profiles import load_profile
-from spiketrack_deploy.mapping.closed_loop import step_time
+from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.mapping.closed_loop import SIDES, CoreWork, core_times, step_time
+from spiketrack_deploy.units import ZERO
 
 
 def test_a_step_is_its_busiest_core_and_the_barrier() -> None:
@@ -44,3 +49,52 @@ def test_words_stand_instead_of_operations() -> None:
     assert whole.nominal == pytest.approx(sums[0])
     assert whole.high == pytest.approx(max(sum(p.energy.high for p in parts) for parts in (one, other)))
     assert bill_by_words(counts, load_profile("loihi1")) is None, "no word of Loihi 1 has a price"
+
+
+def profile(folder: Path, limits: str, prices: dict[str, tuple[float, str]]) -> Profile:
+    """A profile with these limits and prices, value and unit each."""
+    head = 'schema = 1\nname = "toy"\ntitle = "A toy"\nkind = "chip"\nunknown = []\nassumptions = []\n[limits]\n'
+    known = 'tag = "assumed"\nsource = "the test"\n'
+    tables = [
+        f'[prices.{n}]\nvalue = {v}\nlow = {v}\nhigh = {v}\nunit = "{u}"\n{known}' for n, (v, u) in prices.items()
+    ]
+    path = folder / "toy.toml"
+    path.write_text(head + limits + "\n" + "\n".join(tables), encoding="utf-8")
+    return load_profile(path)
+
+
+def limit(name: str, value: int, unit: str, more: str = "") -> str:
+    return f'{name} = {{ value = {value}, unit = "{unit}", tag = "assumed", source = "the test"{more} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("limits", "prices", "said"),
+    [
+        ("", {"slot_native": (1.0, "pJ"), "neuron_idle": (1.0, "pJ")}, "slot_native and neuron_idle price the same"),
+        ("", {"slot_microcode": (1.0, "pJ"), "relay_update": (1.0, "pJ")}, "price the same event twice"),
+        ("", {"board_power": (0.1, "W"), "static_power": (200.0, "mW")}, "board_power is less than static_power"),
+        ("", {"t_barrier_chips": (1.0, "us"), "t_barrier_chip": (2.0, "us")}, "less than t_barrier_chip"),
+        (limit("cores_per_chip", 8, "cores") + limit("usable_cores_per_chip", 9, "cores"), {}, "9 are more than"),
+        (
+            limit("cores_per_chip", 8, "cores") + limit("usable_cores_per_chip", 7, "cores", ", high = 9"),
+            {},
+            "usable_cores_per_chip: 9 are more than",
+        ),
+        (limit("usable_cores_per_chip", 7, "cores", ", low = 8"), {}, "value 7 is outside its band"),
+        (limit("cores_per_chip", 8, "cores", ", high = 9"), {}, "cores_per_chip has no band"),
+        (limit("memory_per_core", 8, "bytes") + limit("neuron_state_bytes", 9, "bytes"), {}, "is more than"),
+        (limit("board_power", 1, "W"), {"static_power": (2.0, "W")}, "less than the static power of its chips"),
+    ],
+)
+def test_numbers_that_contradict_one_another_are_refused(
+    tmp_path: Path, limits: str, prices: dict[str, tuple[float, str]], said: str
+) -> None:
+    with pytest.raises(ProfileError, match=said):
+        profile(tmp_path, limits, {"synop": (1.0, "pJ"), **prices})
+
+
+def test_a_profile_of_before_still_loads(tmp_path: Path) -> None:
+    """Without slots, words, links and the image's way: nothing of it is taken from another chip."""
+    old = profile(tmp_path, limit("cores_per_chip", 8, "cores"), {"synop": (1.0, "pJ"), "neuron_idle": (2.0, "pJ")})
+    assert old.price("slot_microcode") is old.price("t_image") is old.price("board_power") is None
+    assert core_times(CoreWork.of(microcode=100.0, words=5.0), old) == dict.fromkeys(SIDES, ZERO)

@@ -346,7 +346,7 @@ def test_energy_json_has_the_agreed_fields_and_is_reproducible(tmp_path: Path) -
     shares = sum(item["amortised_nj"]["nominal"] for item in data["phases"].values())
     assert shares == pytest.approx(data["per_result"]["dynamic_nj"]["nominal"])
     assert all(item["tag"] and item["source"] for item in data["profile"]["prices"].values())
-    assert any("Loihi-1-inherited" in text for text in data["assumptions"])
+    assert any("fits to whole-chip measurements" in text for text in data["assumptions"])
 
 
 def test_layers_csv_has_a_row_per_layer_and_branch(tmp_path: Path) -> None:

@@ -229,8 +229,9 @@ class TargetsResult(TypedDict):
 
 
 class TargetsComparison(TypedDict):
-    """One row a target: ``fits``, ``cores``, ``chips``, ``latency_s``, ``dynamic_nj``, ``static_nj``, ``total_nj`` of a
-    run of the main phase, each None where it is not known, and a ``note`` that says why."""
+    """One row a target: ``fits``, ``cores``, ``chips``, ``latency_s`` (``on_chip_s`` without the image's way),
+    ``dynamic_nj``, ``static_nj``, ``input_nj``, ``total_nj`` of a frame, each None where it is not known, and a
+    ``note`` that says why."""
 
     subject: str
     phase: str

@@ -48,7 +48,7 @@ def _cost(energy: EnergyReport) -> str:
     cost = energy.placed.mean
     parts = [f"{joules(cost.dynamic)} dynamic"]
     parts += [f"{joules(cost.static)} static power"] if cost.static else []
-    parts += [f"{joules(cost.input)} of it while the image enters"] if cost.input else []
+    parts += [f"{joules(cost.input)} more of it while the image enters"] if cost.input else []
     total = "in all" if cost.static else "without static power, which has no price"
     said = f"A {energy.result} costs {joules(cost.total)} {total} on {energy.profile.title} ({', '.join(parts)})"
     return f"{said}: {often}; {mean}."
