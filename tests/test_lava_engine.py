@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -20,9 +21,10 @@ from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.lava_engine import LavaEngine, group_members
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.errors import EngineError, InputError
+from spiketrack_deploy.program.legality import check_program
 from spiketrack_deploy.program.ops import conv, neuron
 from spiketrack_deploy.program.run import PhaseResult
-from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program, State, TensorSpec
 
 pytestmark = requires_lava()
 ROOT = Path(__file__).resolve().parents[1]
@@ -297,6 +299,19 @@ def test_no_orphans_however_the_parent_ends(tmp_path: Path, then: str, end: sign
     assert not list(tmp_path.glob("spiketrack-lava-*")), "the run's folder outlived its parent"
 
 
+def run_stock(script: str, given: Path, result: Path) -> None:
+    """Run a script of this folder in the Lava interpreter, in a session that is killed whatever it leaves behind."""
+    command = [str(p) for p in (lava_python(), ROOT / "tests" / script, lava_engine._WORKER, given, result)]
+    log, folder = given.with_name("log"), given.parent
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True)
+    try:
+        assert process.wait(timeout=60) == 0, log.read_text()
+    finally:
+        if group_members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("seed, stride, padding", [(0, (1, 1), (1, 1)), (1, (2, 1), (1, 0))])
 def test_stock_lava_processes_agree_with_the_reference(
     tmp_path: Path, seed: int, stride: tuple[int, int], padding: tuple[int, int]
@@ -313,13 +328,52 @@ def test_stock_lava_processes_agree_with_the_reference(
     given, result = tmp_path / "in.npz", tmp_path / "out.npz"
     shifted = weight[0].astype(np.int32) << 1
     np.savez(given, x=x, weight=shifted, bias=bias[0], thresholds=thresholds[0], stride=stride, padding=padding)
-    script, worker = ROOT / "tests" / "_lava_stock.py", lava_engine._WORKER
-    command = [str(path) for path in (lava_python(), script, worker, given, result)]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path, start_new_session=True)
-    try:
-        assert process.wait(timeout=60) == 0, (tmp_path / "log").read_text()
-    finally:
-        if group_members(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+    run_stock("_lava_stock.py", given, result)
     assert np.array_equal(np.load(result)["n"], expected)
+
+
+def test_stock_lava_neurons_agree_with_the_operations_of_a_neuron(tmp_path: Path) -> None:
+    """Lava's own LIF, every neuron with decays, threshold and bias of its own: spikes of every step, current and
+    voltage at the end, voltages that saturate among them, are those of ``integrate``, ``fire`` and ``reset``."""
+    rng, steps, count, most = np.random.default_rng(0), 60, 24, 2**23 - 1
+    case = {
+        "a": rng.integers(-9000, 16000, (steps, count)) * (rng.random((steps, count)) < 0.7),
+        "du": rng.integers(3000, 4096, count),
+        "dv": np.where(np.arange(count) % 4 == 0, 0, rng.integers(0, 2000, count)),
+        "vth": np.where(np.arange(count) % 4 == 0, 2**17 - 1, rng.integers(500, 40000, count)),
+        "bias": rng.integers(-500, 500, count),
+    }
+    given, result = tmp_path / "in.npz", tmp_path / "out.npz"
+    np.savez(given, **case)
+    run_stock("_lava_lif.py", given, result)
+    stream = TensorSpec("stream", (1, count, 1, 1))
+    arrays = {
+        "i": 4095 - case["du"],
+        "v": 4096 - case["dv"],
+        "bias": case["bias"] << 6,
+        "first": (case["vth"] << 6) + 1,
+        "one": np.ones(count, int),
+        "zero": np.zeros(count, int),
+    }
+    ops = (
+        Op("u", "integrate", ("current", "a"), "n", {"shift": 6, "limit": 0, "readout": 0}, {"decay": "i"}),
+        Op("v", "integrate", ("membrane", "u"), "n", {"shift": 0, "limit": most, "readout": 0},
+           {"decay": "v", "bias": "bias"}),
+        Op("n", "fire", ("v",), "n", {"most": 1}, {"first": "first", "step": "one"}),
+        Op("left", "reset", ("v", "n"), "n", {"subtract": 0, "limit": 0}, {"level": "zero"}),
+    )  # fmt: skip
+    values = dict.fromkeys(("u", "v", "left"), stream) | {"n": TensorSpec("spikes", (1, count, 1, 1), top=1)}
+    inputs = {"a": dataclasses.replace(stream, top=16000), "current": stream, "membrane": stream}
+    phase = Phase("step", inputs, ops, values, {"current": "u", "membrane": "left", "n": "n"})
+    held = {key: value.reshape(count, 1, 1).astype(np.int32) for key, value in arrays.items()}
+    program = Program({"step": phase}, held, {"current": State(stream, 0), "membrane": State(stream, 0)})
+    check_program(program)
+    session, clipped, spikes = ReferenceEngine(program).session(), 0, []
+    for a in case["a"]:
+        one = session.step("step", {"a": a.reshape(1, count, 1, 1)})
+        spikes.append(one.outputs["n"].ravel())
+        clipped += one.counts["v"].saturated
+    got = np.load(result)
+    assert np.array_equal(got["n"], np.stack(spikes)) and got["n"].sum() > 100 and clipped > 3
+    assert np.array_equal(got["u"], session.states["current"].ravel())
+    assert np.array_equal(got["v"], session.states["membrane"].ravel())
