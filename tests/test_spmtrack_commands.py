@@ -129,10 +129,10 @@ def test_inspect_energy_and_audit(bundle: Path, say: Say) -> None:
     assert audit["cases"][0]["dense_macs"] == model["macs"]
 
 
-def test_evaluate_beside_others(tmp_path: Path, say: Say) -> None:
+def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
     data = dataset(tmp_path / "data")
     code, found, said = say(
-        "evaluate", "--compare", MODEL, f"{MODEL}@int8", "static", data, "--profile", "cmos45_fp32", "--max-frames", 4,
+        "evaluate", "--compare", MODEL, f"{MODEL}@int8", bundle, "static", data, "--profile", "cmos45_fp32", "--max-frames", 4,
         "-o", tmp_path / "scores",
     )  # fmt: skip
     assert code == 0, said
@@ -142,6 +142,9 @@ def test_evaluate_beside_others(tmp_path: Path, say: Say) -> None:
     assert dense["main"] == "frame"
     assert dense["per_frame_nj"]["nominal"] == pytest.approx(say("inspect", MODEL)[1]["macs"] * 4.6e-3)
     assert "accuracy_energy.svg" in found["pictures"]
+    assert energy[f"{bundle.name}@onnx"] == dense
+    aucs = [found["trackers"][label]["mean"]["auc"]["mean"] for label in (f"{MODEL}@float", f"{bundle.name}@onnx")]
+    assert aucs[0] == pytest.approx(aucs[1], abs=0.02)
     code, found, _ = say("evaluate", MODEL, data, "--max-frames", 3, "-o", tmp_path / "unpriced")
     assert code == 0
     assert found["trackers"][f"{MODEL}@float"]["energy"] is None, "no chip of spikes runs it"
@@ -158,7 +161,7 @@ def test_evaluate_beside_others(tmp_path: Path, say: Say) -> None:
         (("evaluate", "spiketrack-nano@int8", "DATA"), 2, "is a spiking tracker"),
         (("simulate", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
         (("verify", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
-        (("evaluate", "BUNDLE", "DATA"), 3, "is a dense tracker's bundle without an integer program"),
+        (("evaluate", "BUNDLE@sim", "DATA"), 3, "is a dense tracker's bundle without an integer program"),
         (("map", MODEL, "--target", "cpu"), 3, "no family"),
     ],
 )
@@ -167,7 +170,8 @@ def test_what_a_dense_tracker_cannot_do_is_one_sentence(
 ) -> None:
     data = dataset(tmp_path / "data")
     out = () if arguments[0] in ("simulate", "verify", "budget", "targets", "map") else ("-o", tmp_path / "out")
-    found = say(*({"DATA": data, "BUNDLE": bundle}.get(word, word) for word in arguments), *out)
+    places = {"DATA": data, "BUNDLE": bundle, "BUNDLE@sim": f"{bundle}@sim"}
+    found = say(*(places.get(word, word) for word in arguments), *out)
     assert not (tmp_path / "out").exists()
     assert found[0] == code, found
     assert words in found[2]

@@ -230,7 +230,7 @@ def _track_bundle(
     from spiketrack_deploy.hardware.targets import Target
 
     layout.check_bundle(folder)
-    if layout.is_dense(folder):
+    if layout.is_dense_bundle(folder):
         return _track_dense(folder, frames, clip, engine, threads, tell)
     program, config = read_program(folder)
     recorded = recorded_counts(folder / layout.ENERGY)
@@ -332,7 +332,7 @@ def energy(folder: Place, profiles: Sequence[str] = (), measured: Place | None =
     beside = _beside(folder, recorded, Path(measured)) if measured is not None else None
     if beside and not profiles:
         profiles = [beside["target"]]
-    dense = layout.is_dense(folder)
+    dense = layout.is_dense_bundle(folder)
     names = [one.name for one in dense_profiles()] if dense else default_profiles(profile_names())
     targets = [resolve_target(name) for name in profiles or names]
     if dense:
@@ -459,7 +459,7 @@ def _inspect_dense_bundle(folder: Path) -> InspectResult:
 
 
 def _inspect_bundle(folder: Path) -> InspectResult:
-    if layout.is_dense(folder):
+    if layout.is_dense_bundle(folder):
         return _inspect_dense_bundle(folder)
     from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.nir_graph.cuts import read_cuts

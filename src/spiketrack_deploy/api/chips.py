@@ -191,7 +191,7 @@ def dense_layers(subject: str) -> Sequence[DenseLayer] | None:
     if is_bundle(path):
         from spiketrack_deploy.bundle import layout
 
-        if not layout.is_dense(path):
+        if not layout.is_dense_bundle(path):
             return None
         from spiketrack_deploy.bundle.dense import read_layers
 

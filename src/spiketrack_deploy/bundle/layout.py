@@ -16,8 +16,10 @@ from typing import Any
 
 from spiketrack_deploy.errors import InputError, UsageError, VerificationError
 from spiketrack_deploy.inputs.sources import DENSE as DENSE
+from spiketrack_deploy.inputs.sources import DENSE_ONNX as DENSE_ONNX
 from spiketrack_deploy.inputs.sources import MANIFEST as MANIFEST
 from spiketrack_deploy.inputs.sources import PROGRAM as PROGRAM
+from spiketrack_deploy.inputs.sources import is_dense_bundle as is_dense_bundle
 from spiketrack_deploy.inputs.untrusted import Entry, shown
 from spiketrack_deploy.inputs.untrusted import read_json as read_checked
 from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
@@ -26,8 +28,6 @@ from spiketrack_deploy.inputs.whole_folder import whole_folder
 SCHEMA = "spiketrack-bundle/1"
 VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
 NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
-DENSE_ONNX = "model.onnx"
-"""Of a dense tracker's bundle, which has no program."""
 ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"
 BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "provenance.json"
 OUTPUTS = "outputs.npz"
@@ -72,11 +72,6 @@ def read_json(path: Path) -> Entry:
     if not path.exists():
         raise InputError(f"{path}: file is missing; this is not a whole bundle, {AGAIN}")
     return read_checked(path, remedy=AGAIN)
-
-
-def is_dense(folder: Path) -> bool:
-    """Whether a bundle is a dense tracker's."""
-    return (folder / DENSE).is_file()
 
 
 def write_manifest(folder: Path, program_hash: str) -> Manifest:

@@ -18,11 +18,13 @@ from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import (
+    DENSE_ONNX,
     ModelSource,
     demand_spiking,
     find_frames,
     find_source,
     is_bundle,
+    is_dense_bundle,
     program_folder,
 )
 from spiketrack_deploy.inputs.whole_file import file_digest
@@ -32,7 +34,8 @@ from spiketrack_deploy.trackers.settings import tracker_config
 
 INT8 = "int8"
 """A dense tracker's linear layers in int8, the rest in float."""
-ENGINES = (FLOAT, INT8, "sim", "lava", "reference", "onnx")
+ONNX = "onnx"
+ENGINES = (FLOAT, INT8, "sim", "lava", "reference", ONNX)
 
 Later = Callable[[], Subject]
 """A subject once the run folder is claimed: lowering a model writes its program there."""
@@ -58,6 +61,8 @@ class Resolver:
         head, _, tail = name.rpartition("@")
         bare, asked = (head, (tail,)) if head and tail in ENGINES else (name, self.engines)
         if is_bundle(Path(bare)):
+            if is_dense_bundle(Path(bare)):
+                return self._dense_bundle(Path(bare), asked)
             return self._bundle(Path(bare), asked or ("sim",))
         source = find_source(bare)
 
@@ -68,10 +73,17 @@ class Resolver:
             demand_engine(source.path, one)
         return [partial(self._float if one in floats else self._lowered, source, one) for one in asked or (FLOAT,)]
 
+    def _dense_bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
+        """Its exported step, in ONNX Runtime."""
+        if tuple(engines) not in ((), (ONNX,)):
+            demand_spiking(path)
+        step, label = path / DENSE_ONNX, _label(path.resolve().name, ONNX)
+        identity = {"model": file_digest(step)}
+        return [partial(Subject, label, FLOAT, str(step.resolve()), ONNX, self.threads, identity)]
+
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
         if FLOAT in engines or INT8 in engines:
             raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
-        demand_spiking(path)
         program = load_program(program_folder(path))
         identity = {"program": content_hash(program)}
         # A program's hash covers integers alone; what the host does with them is part of a result too.

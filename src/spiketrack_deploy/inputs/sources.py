@@ -15,8 +15,10 @@ from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.inputs.resources import find_clip, find_model, model_names
 from spiketrack_deploy.inputs.untrusted import first_line
 
-MANIFEST, PROGRAM, DENSE = "MANIFEST.json", "program", "dense.json"
+MANIFEST, PROGRAM = "MANIFEST.json", "program"
 """What makes a folder a bundle: its manifest, and the folder of its integer program."""
+DENSE, DENSE_ONNX = "dense.json", "model.onnx"
+"""Of a dense tracker's bundle, which has no program: its layers, and its step."""
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
 _WEIGHTS = "model.safetensors"
@@ -75,9 +77,14 @@ def is_bundle(path: Path) -> bool:
     return path.is_dir() and ((path / MANIFEST).exists() or program_folder(path).is_dir())
 
 
+def is_dense_bundle(path: Path) -> bool:
+    """Whether a bundle is a dense tracker's."""
+    return (path / DENSE).is_file()
+
+
 def demand_spiking(bundle: Path) -> None:
     """InputError where a program of a dense tracker's bundle is asked for."""
-    if (bundle / DENSE).is_file():
+    if is_dense_bundle(bundle):
         raise InputError(
             f"{bundle}: is a dense tracker's bundle without an integer program; track, energy, map and inspect take it"
         )

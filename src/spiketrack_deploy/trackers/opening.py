@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from spiketrack_deploy.trackers.spmtrack.model import SpmTrack
 
 FLOAT, INT8 = "float", "int8"
+STEP = ".onnx"
+"""An exported step of a dense tracker."""
 CALIBRATION_FRAMES = 12
 _DENSE = (SPMTRACK, DINOV2)
 
@@ -80,6 +82,10 @@ def demand_float(path: Path, engine: str) -> None:
 def open_float(path: Path, engine: str = FLOAT, exact: bool = False) -> Opened:
     """The tracker of a checkpoint in floating point, or with int8 linear layers; ``exact``: in float64 where it is
     SpikeTrack's, whose integers are compared with it. InputError says what is wrong with the files."""
+    if path.suffix == STEP:
+        network = onnx_network(path)
+        counts = {layer.name: layer.counts for layer in dense_layers(network.config)}
+        return Opened(network, network.config, counts)
     if is_dense(path):
         return _open_dense(path, engine)
     from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
@@ -198,6 +204,8 @@ def calibrate(network: Any) -> None:
 def frame_layers(path: Path, checked: bool = True) -> tuple[DenseLayer, ...]:
     """Layers of one frame of a dense tracker; none for a spiking one, whose program tells them. ``checked``: every
     tensor of its files is looked at, too."""
+    if path.suffix == STEP:
+        return dense_layers(onnx_network(path).config)
     if not is_dense(path):
         return ()
     if checked:
