@@ -121,8 +121,17 @@ def test_the_rule_of_a_loop_is_chosen_on_held_out_clips(tmp_path: Path) -> None:
     text = call(train, *common, "-o", run, "--seed", 3).stdout
     assert {file.name: file.read_bytes() for file in run.iterdir()} == whole
     assert "| size_rate | " in text and "chosen on half of the clips" in text and "published rule" in text
+    for damage in ({"rules": 5}, {"rules": [{"rule": {}}]}, {"rules": found["rules"][1:]}):
+        (run / "loop.json").write_text(json.dumps({**cut, **damage}))
+        with pytest.raises(InputError, match="is damaged; remove it"):
+            call(train, *common, "-o", run, "--seed", 3)
+    (run / "loop.json").write_bytes(whole["loop.json"])
     with pytest.raises(InputError, match="scored with another seed"):
         call(train, *common, "-o", run, "--seed", 4)
+    assert call(train, model, "--choose-loop", 10**6, "--data", data, "-o", run).exit_code == 2
+    write_clip(tmp_path / "more" / "left")
+    with pytest.raises(InputError, match="two held-out clips are called 'left'"):
+        call(train, *common, "--data", tmp_path / "more", "--hold-out", "left", "-o", run)
     write_clip(data / "third")
     with pytest.raises(InputError, match="scored with another clips"):
         call(train, *common, "-o", run, "--seed", 3)

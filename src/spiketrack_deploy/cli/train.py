@@ -80,7 +80,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--choose-loop",
-    type=click.IntRange(min=2, max=100_000),
+    type=click.IntRange(min=2, max=10_000),
     metavar="RULES",
     help="Train nothing: CONFIG is a trained model; the rule of its loop is chosen among so many on held-out clips.",
 )

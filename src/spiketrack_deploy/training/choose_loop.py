@@ -10,6 +10,7 @@ This module decides which rules are drawn, how one is scored and which is kept. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.frontends.compile import Options, compile
+from spiketrack_deploy.inputs.documents import shown
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import find_frames
 from spiketrack_deploy.inputs.untrusted import read_json
@@ -46,6 +48,8 @@ LEVELS: Mapping[str, tuple[float, ...]] = {
 }
 """What is drawn from, each value equally likely."""
 
+MOST = 10_000
+"""Rules; there are some 30,000 different ones."""
 HALVINGS, SURE = 200, 0.9
 """How often the clips are halved, and in what share of halvings a chosen rule must gain to be kept."""
 
@@ -92,6 +96,11 @@ def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
         raise InputError(
             "a rule is chosen on two held-out clips or more; name them, or a folder of --data, with --hold-out"
         )
+    if not 2 <= choice.draws <= MOST:
+        raise UsageError(f"the number of rules is 2 to {MOST:,}, not {choice.draws:,}")
+    names = [clip.name for clip in clips]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two held-out clips are called {shown(twice)}; rename one, scores are kept by name")
     model, config = load_checkpoint(choice.model)
     claim = {
         "schema": SCHEMA,
@@ -100,14 +109,13 @@ def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
         "seed": choice.seed,
     }
     rules = drawn_rules(choice.draws, choice.seed)
-    scores = _opened(choice.folder, claim)
-    network, store = None, FrameStore()
-    for index, rule in enumerate(rules[len(scores) :], len(scores)):
-        network = network or _network(choice.model, tell)
-        tell(f"rule {index + 1} of {len(rules)}: {rule.to_dict() or 'published'}", index, len(rules))
-        scores.append({"rule": rule.to_dict(), "auc": _scored(network, rule, clips, store)})
-        write_json(choice.folder / RUN_FILE, {**claim, "rules": scores})
-    store.close()
+    scores, network = _opened(choice.folder, claim, rules), None
+    with closing(FrameStore()) as store:
+        for index, rule in enumerate(rules[len(scores) :], len(scores)):
+            network = network or _network(choice.model, tell)
+            tell(f"rule {index + 1} of {len(rules)}: {rule.to_dict() or 'published'}", index, len(rules))
+            scores.append({"rule": rule.to_dict(), "auc": _scored(network, rule, clips, store)})
+            write_json(choice.folder / RUN_FILE, {**claim, "rules": scores})
     result = {**claim, "rules": scores, **_verdict(scores[: len(rules)], clips)}
     write_json(choice.folder / RUN_FILE, result)
     chosen = replace(config, loop=LoopRule(**result["chosen"]["rule"]) if result["kept"] else PUBLISHED)
@@ -116,7 +124,7 @@ def choose(choice: Choice, tell: Tell) -> dict[str, Any]:
     return result
 
 
-def _opened(folder: Path, claim: Mapping[str, Any]) -> Scores:
+def _opened(folder: Path, claim: Mapping[str, Any], rules: Sequence[LoopRule]) -> Scores:
     file = folder / RUN_FILE
     if not file.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -126,7 +134,13 @@ def _opened(folder: Path, claim: Mapping[str, Any]) -> Scores:
     other = next((key for key, value in claim.items() if found.get(key) != value), None)
     if other:
         raise InputError(f"{folder}: its rules were scored with another {other}; choose another folder with -o")
-    scores: Scores = found["rules"]
+    scores: Scores = found.get("rules", [])
+    for row, rule in zip(scores if isinstance(scores, list) else [None], rules):
+        whole = isinstance(row, dict) and row.get("rule") == rule.to_dict() and isinstance(row.get("auc"), dict)
+        if not whole or not all(type(row["auc"].get(clip)) is float for clip in claim["clips"]):
+            raise InputError(
+                f"{file}: is damaged; remove it and score the rules again, or choose another folder with -o"
+            )
     return scores
 
 
