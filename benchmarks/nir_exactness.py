@@ -127,8 +127,9 @@ def million() -> dict[str, float]:
 def show(found: dict[str, Any]) -> None:
     """The tables as text."""
     e = found["engines"]
-    print(f"{e['networks']} drawn networks, {e['steps']} steps, {len(e['refused'])} refused: {e['compared']:,} "
-          f"integers and counts on reference, sim and ONNX ({e['lava']} on Lava too), {e['differing']} differing")  # fmt: skip
+    refused = len(e["refused"])
+    print(f"{e['networks']} drawn networks, {e['steps']} steps, {refused} refused: {e['compared']:,} integers and"
+          f" counts on reference, sim and ONNX ({e['lava']} on Lava too), {e['differing']} differing")  # fmt: skip
     for sentence in e["refused"]:
         print(f"  refused {sentence}")
     print(

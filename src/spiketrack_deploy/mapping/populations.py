@@ -168,10 +168,20 @@ class _Builder:
             for t in range(self.steps(name)):
                 self._connect(op, "host", name, t, target)
 
+    def _in_neuron(self, op: Op) -> bool:
+        """Whether a current, membrane or reset, or a shift between two of them, is seen by its own neuron alone."""
+        first = self.by_name.get(op.inputs[0], op) if op.kind == "rescale" else op
+        if first.kind not in ("integrate", "reset") or first.block != op.block or has_neurons(first):
+            return False
+        readers = self.readers.get(op.name, ())
+        return all(
+            r.block == op.block and (r.kind in ("fire", "reset", "integrate") or self._in_neuron(r)) for r in readers
+        )
+
     def _fused(self, op: Op) -> bool:
-        """Whether the one reader's neurons can sum this stream; an integrator is inside unless read elsewhere."""
-        if op.kind == "integrate":
-            return not has_neurons(op) and all(r.kind in INSIDE for r in self.readers.get(op.name, ()))
+        """Whether the one reader's neurons can sum this stream."""
+        if op.kind in ("integrate", "reset") or self._in_neuron(op):
+            return self._in_neuron(op)
         readers = self.readers.get(op.name, [])
         if len(readers) != 1 or op.name in self.phase.outputs.values():
             return False
@@ -198,7 +208,13 @@ class _Builder:
     def _drive(self, op: Op, step: int, target: int) -> None:
         self._stream(op, op.inputs[1], step, target)
 
+    def _hold(self, op: Op, step: int, target: int) -> None:
+        self._stream(op, op.inputs[0], step, target)
+
     def _weigh(self, op: Op, step: int, target: int) -> None:
+        if self._in_neuron(op):
+            self._hold(op, step, target)
+            return
         factors = self.program.arrays[op.arrays["factor"]]
         bits = int(abs(factors.astype("int64")).max()).bit_length() + 1
         self._connect(op, "identity", op.inputs[0], step, target, bits=bits)
@@ -277,7 +293,6 @@ VALUES: dict[str, Callable[[_Builder, Op], None]] = {
     "fire": _Builder._neurons,
     "change": _Builder._neurons,
     "told": _Builder._inside,
-    "reset": _Builder._inside,
     "remember": _Builder._inside,
     "delayed": _Builder._wire,
     "reshape": _Builder._reorder,
@@ -294,6 +309,7 @@ STREAMS: dict[str, Callable[[_Builder, Op, int, int], None]] = {
     "upsample": _Builder._upsample,
     "query": _Builder._query,
     "integrate": _Builder._drive,
+    "reset": _Builder._hold,
     "graded_conv": _Builder._conv,
     "rescale": _Builder._weigh,
 }

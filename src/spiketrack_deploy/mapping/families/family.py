@@ -110,6 +110,30 @@ def integrator(graded: str, readout: str = "microcode") -> Rule:
     return rule
 
 
+def joins(otherwise: Rule) -> Rule:
+    """A sum that one neuron with a membrane reads is that neuron's own: its synapses add up."""
+
+    def rule(op: Op, phase: Phase, bits: int) -> Answer:
+        readers = [o for o in phase.ops if op.name in o.inputs]
+        if len(readers) == 1 and readers[0].kind in ("integrate", "fire") and readers[0].block == op.block:
+            return "native", "inputs of one neuron add up"
+        return otherwise(op, phase, bits)
+
+    return rule
+
+
+def weighed(otherwise: Rule) -> Rule:
+    """One weight a neuron: synapses where binary spikes arrive."""
+
+    def rule(op: Op, phase: Phase, bits: int) -> Answer:
+        source = phase.spec(op.inputs[0])
+        if source.kind == "spikes" and source.top == 1:
+            return "native", "one synapse a neuron"
+        return otherwise(op, phase, bits)
+
+    return rule
+
+
 def spikes(graded: str, several: str = "microcode") -> Rule:
     """One spike a step is the chips' own; more are not."""
 

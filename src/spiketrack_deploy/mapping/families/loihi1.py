@@ -18,9 +18,11 @@ from spiketrack_deploy.mapping.families.family import (
     always,
     delays,
     integrator,
+    joins,
     key_value,
     query,
     spikes,
+    weighed,
 )
 
 HEADER_BITS = 10
@@ -58,7 +60,7 @@ LOIHI1 = Family(
             "microcode",
             "integer spikes as up to 4 binary ones: soft reset over 4 sub-steps, not checked bit for bit",
         ),
-        "add": _STREAM,
+        "add": joins(_STREAM),
         "avg_pool": _STREAM,
         "upsample": _STREAM,
         "requantise": _STREAM,
@@ -74,7 +76,7 @@ LOIHI1 = Family(
         "remember": WIRING,
         "delayed": delays(DELAY_STEPS),
         "graded_conv": always("host", "graded messages, and this chip's spikes are binary"),
-        "rescale": always("host", "graded messages, and this chip's spikes are binary"),
+        "rescale": weighed(always("host", "graded messages, and this chip's spikes are binary")),
         "reshape": WIRING,
     },
     split="contiguous",

@@ -29,6 +29,7 @@ from spiketrack_deploy.mapping.families.family import (
     always,
     delays,
     integrator,
+    joins,
     key_value,
     query,
     spikes,
@@ -62,8 +63,8 @@ LOIHI2 = Family(
         "ni_lif": always(
             "microcode", "four thresholds and a graded spike 0..4: a programmable neuron, no library neuron"
         ),
-        "add": always(
-            "microcode", "accumulator neurons that pass a signed value of up to 24 bits on as a graded message"
+        "add": joins(
+            always("microcode", "accumulator neurons that pass a signed value of up to 24 bits on as a graded message")
         ),
         "avg_pool": always(
             "microcode", "unit weights as synapses; the accumulator passes its sum on as a graded message"
