@@ -146,7 +146,7 @@ def test_files_proof_and_mapping(tmp_path) -> None:
         assert not defects(mapping, program)
         assert [s.name for s in mapping.network.synapses][-1] == "n -> v", "spikes come back to the neuron's own core"
         layers = layer_counts(program.phases["step"].ops, counts)
-        assert map_phase(program, "step", resolve_target(target), counts=layers).to_dict()["energy"]["dynamic_nj"]
+        assert map_phase(program, "step", resolve_target(target), counts=layers).bill()["dynamic_nj"]["nominal"] > 0
 
 
 def neuron(decay: int, first: int = 5000, subtract: int = 0, x: int = 100) -> Program:

@@ -18,7 +18,7 @@ from spiketrack_deploy.frontends.nir import scales
 from spiketrack_deploy.frontends.nir.conventions import Convention, discretise
 from spiketrack_deploy.frontends.nir.emit import Emitter, Map, Value
 from spiketrack_deploy.frontends.nir.network import FloatArray, Node
-from spiketrack_deploy.frontends.nir.synapses import Part, Synapses, parts_shape, resized, sums_of
+from spiketrack_deploy.frontends.nir.synapses import Part, Synapse, Synapses, parts_shape, resized, sums_of
 from spiketrack_deploy.program.ops import OP_TABLE
 from spiketrack_deploy.program.ops.row import Bound
 from spiketrack_deploy.program.types import DECAY_BITS, AnyArray, Op
@@ -109,11 +109,13 @@ class Neurons:
         """A neuron whose inputs are ``parts``."""
         k = _coefficients(node, self.convention, parts_shape(parts))
         sums = np.sum([resized(sums_of(part), parts_shape(parts)[0]) for part in parts], axis=0)
+        bare = not any(isinstance(part, Synapse) for part in parts)
+        top = scales.BARE_SHIFT if bare else scales.SHIFT
         current, needs = _needs(k, sums, self.seen.get(f"{node.name}.v"))
         x = self._signed(node, k, self._driven(node, parts, k))
         if k.a is not None:
-            x = self._leaky(node, f"{node.name}:i", x, [current], k.a, "current decay", None)
-        v = self._leaky(node, "", x, needs, k.b, "decay", k)
+            x = self._leaky(node, f"{node.name}:i", x, [current], k.a, "current decay", None, top)
+        v = self._leaky(node, "", x, needs, k.b, "decay", k, top)
         if k.theta is None:
             return Cell(v, v)
         return self._fired(node, k, v, k.theta, np.asarray(v.factor / k.gain))
@@ -162,10 +164,11 @@ class Neurons:
         decay: FloatArray,
         which: str,
         k: _Coefficients | None,
+        top: int,
     ) -> Value:
         """An integrator and its state: the membrane of coefficients ``k``, or a current. Clipped without a leak."""
         unit = _channels(np.broadcast_to(x.factor, x.shape), np.min)
-        shift, right = scales.shifts(unit, x.largest, needs, self.emit.most)
+        shift, right = scales.shifts(unit, x.largest, needs, self.emit.most, top)
         x = self.synapses.coarser(x, right, node.name)
         fine = np.asarray(x.factor / 2.0**shift)
         arrays, factor = {"decay": self._decay(node, which, decay)}, fine

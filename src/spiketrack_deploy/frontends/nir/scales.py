@@ -21,6 +21,8 @@ from spiketrack_deploy.program.types import AnyArray
 
 SHIFT = 6
 """Fraction bits of a membrane below its input, as in Lava's fixed-point LIF."""
+BARE_SHIFT = 16
+"""The same behind an input without weights, whose integers are small: a one-to-one synapse weighs it on a chip."""
 LEVELS = 256
 """A threshold shall be at least so many units of its input, where the accumulators have room."""
 _SLACK = 1.001
@@ -61,19 +63,22 @@ def least(sums: FloatArray, most: int) -> FloatArray:
     return sums * (_SLACK / most)
 
 
-def shifts(unit: FloatArray, largest: AnyArray, needs: Sequence[FloatArray], most: int) -> tuple[int, AnyArray]:
+def shifts(
+    unit: FloatArray, largest: AnyArray, needs: Sequence[FloatArray], most: int, top: int
+) -> tuple[int, AnyArray]:
     """``(left, right)``: bits by which a membrane is finer than its input, and bits ``[C]`` that an input of ``unit``
     loses before, where the membrane's range ``needs`` (real ``[C]``, the most generous first) asks for it.
 
-    A generous need is granted where all :data:`SHIFT` fraction bits remain. ``largest``: of the input, integers.
+    ``top``: fraction bits at most; a generous need is granted where all of them remain. ``largest``: of the input,
+    integers.
     """
     found = np.zeros(len(unit), dtype=np.int64)
     for need in needs:
         room = np.minimum(unit / np.maximum(need * _SLACK, 1e-300), 1 / np.maximum(largest.astype(np.float64), 1))
         found = np.floor(np.log2(np.clip(room * most, 2.0**-60, 2.0**60))).astype(np.int64)
-        if (found >= SHIFT).all():
+        if (found >= top).all():
             break
-    return int(np.clip(found.min(), 0, SHIFT)), np.maximum(-found, 0)
+    return int(np.clip(found.min(), 0, top)), np.maximum(-found, 0)
 
 
 def candidates(unit: FloatArray, theta: FloatArray | None) -> list[FloatArray]:

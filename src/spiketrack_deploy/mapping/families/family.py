@@ -100,12 +100,14 @@ def integrator(graded: str, readout: str = "microcode") -> Rule:
     def rule(op: Op, phase: Phase, bits: int) -> Answer:
         if op.attrs["readout"]:
             return readout, graded
-        if op.attrs["shift"] not in (0, LEAK_SHIFT):
+        if 0 < op.attrs["shift"] < LEAK_SHIFT:
             return (
                 "microcode",
                 f"a membrane of {op.attrs['shift']} fraction bits; the chip's own neuron has {LEAK_SHIFT}",
             )
-        return "native", "current or voltage of a leaky neuron with 12-bit decays"
+        more = op.attrs["shift"] - LEAK_SHIFT
+        weight = f", behind one-to-one synapses of weight {2**more}" if more > 0 else ""
+        return "native", f"current or voltage of a leaky neuron with 12-bit decays{weight}"
 
     return rule
 
