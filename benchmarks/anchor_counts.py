@@ -56,6 +56,7 @@ class Check:
 
 def within(name: str, found: float, low: float, high: float, tolerance: float) -> Check:
     """Whether ``found`` lies in the interval, widened by ``tolerance`` of its ends."""
+    found = float(found)
     off = found / low - 1 if found < low else found / high - 1 if found > high else 0.0
     shown = f"{low:g}" if low == high else f"{low:g} .. {high:g}"
     return Check(name, found, f"{shown} +-{tolerance:.0%}", off, abs(off) <= tolerance)
@@ -72,12 +73,18 @@ def lif(network: PilotNet, found: Sequence[LayerReplay], files: Mapping[str, byt
     synops = {item.layer.name: item.counts.synops / pilotnet.STEPS for item in found}
     logged = sum(pilotnet_cores.PUBLISHED.values())
     own = pilotnet_cores.mapped(network, profile, "power_of_two")
+    work = pilotnet_cores.loads(pilotnet_cores.published(network), found)
+    most = max(core.synops for core in work), max(core.words for core in work)
+    # The mapping knows mean rates per layer, the replay every neuron.
+    mean = pilotnet_cores.chip_mapping(network, pilotnet.per_step(network, found), profile, "power_of_two").synapses
     return [
         same("A1 spikes that differ from Lava's record, 8 layers", wrong, 0),
         same("A1 layers with the published neurons", sum(network.populations[n] == c for n, c in NEURONS.items()), 10),
         *(within(f"A1 synops {name}", synops[name], *ends, SYNOP_TOLERANCE) for name, ends in COUNTERS.items()),
         same("A1 cores by the log's rules", pilotnet_cores.published(network).cores, logged),
         within("A1 cores by this mapper", own.cores, logged, logged, CORE_TOLERANCE),
+        within("A1 synops of the mapping's busiest core", mean.synops.max(), most[0], most[0], SYNOP_TOLERANCE),
+        within("A1 words of its busiest core", mean.words.sum(axis=0).max(), most[1], most[1], SYNOP_TOLERANCE),
     ]
 
 

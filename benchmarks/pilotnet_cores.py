@@ -7,7 +7,7 @@ core from the replayed spikes. It must not know prices nor what was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from pilotnet import Layer, LayerReplay, PilotNet
 
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.hardware.schema import Profile
-from spiketrack_deploy.mapping.activity import Activity, measured
+from spiketrack_deploy.mapping.activity import measured
 from spiketrack_deploy.mapping.limits import core_limits
 from spiketrack_deploy.mapping.loads import core_synapses
+from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.placement import place
 from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.traffic import traffic
@@ -150,17 +151,6 @@ def messages(layout: Layout, item: LayerReplay) -> int:
     )
 
 
-def messages_per_spike(layout: Layout, found: Sequence[LayerReplay]) -> float:
-    """Mean number of destination cores of a spike."""
-    return sum(messages(layout, item) for item in found) / sum(item.counts.events for item in found)
-
-
-def with_messages(layout: Layout, found: Sequence[LayerReplay], rows: Sequence[LayerCounts]) -> list[LayerCounts]:
-    """Counts of ``pilotnet.per_step`` in which every spike is a message to each of its destination cores."""
-    sent = {item.layer.name: messages(layout, item) for item in found}
-    return [replace(row, counts={**row.counts, "events": sent[row.name]}) if row.name in sent else row for row in rows]
-
-
 @dataclass(frozen=True, slots=True)
 class CoreWork:
     """What one core does in a mean step: synaptic operations, 64-bit synaptic words read, neuron slots; ``layer``:
@@ -221,7 +211,8 @@ def mapper_network(network: PilotNet) -> PopulationGraph:
         # What a synapse takes: the mapper has no dense format, so a dense one is a chain of two native weights.
         bits = DENSE_BITS if layer.dense else WEIGHT_BITS
         synapses.append(Synapses(name, name, "conv", index, index + 1, kernel, stride, padding, bits=bits, weight=name))
-    return PopulationGraph("search", tuple(populations), tuple(synapses), len(populations))
+    depth = len(populations)
+    return PopulationGraph("search", tuple(populations), tuple(synapses), depth, tuple(range(depth)))
 
 
 def mapper_weights(network: PilotNet) -> dict[str, NDArray[np.int8]]:
@@ -235,30 +226,28 @@ def mapper_weights(network: PilotNet) -> dict[str, NDArray[np.int8]]:
     return found
 
 
-def chip_mapping(
-    network: PilotNet, counts: Sequence[LayerCounts], profile: Profile, rule: str
-) -> tuple[ChipMapping, Activity]:
+def chip_mapping(network: PilotNet, counts: Sequence[LayerCounts], profile: Profile, rule: str) -> ChipMapping:
     """The whole mapping (cores, traffic, placement) by the tracker's own mapper, with the replay's mean counts."""
     whole, limits = mapper_network(network), core_limits(profile)
     activity = measured(whole, mapper_weights(network), counts)
     parts = split(whole, limits, rule)
-    flow, entries, messages = traffic(whole, parts.pieces, parts.cores, activity.rate)
-    chips = -(-parts.cores // limits.cores_per_chip)
-    found = ChipMapping(
+    flow, entries, copies = traffic(whole, parts.pieces, parts.cores, activity.rate)
+    return ChipMapping(
         network=whole,
         limits=limits,
         target=profile.name,
+        rule=rule,
         chips_available=None,
         pieces=parts.pieces,
         loads=CoreLoads(parts.neurons, parts.words, parts.axons_in, entries, parts.groups),
-        synapses=core_synapses(whole, parts.pieces, parts.cores, activity),
+        synapses=core_synapses(whole, parts.pieces, parts.cores, activity, SynapseMemory.of(limits)),
         traffic=flow,
-        messages=messages,
-        placement=place(flow, parts.cores, limits, chips),
+        messages=copies * activity.rate,
+        copies=copies,
+        placement=place(flow, parts.cores, limits, limits.chips_for(parts.cores)),
         breaches=(),
         verdicts=(),
     )
-    return found, activity
 
 
 def mapped(network: PilotNet, profile: Profile, rule: str) -> Layout:
