@@ -17,8 +17,10 @@ from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
+    from spiketrack_deploy.energy.frames import Run
     from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.hardware.schema import Profile
+    from spiketrack_deploy.hardware.targets import Target
     from spiketrack_deploy.program.dense import DenseLayer
     from spiketrack_deploy.program.types import Program
 
@@ -44,8 +46,8 @@ def audit(
     from spiketrack_deploy.trackers.published import SPIKETRACK
     from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_CONFIGS
 
-    chip = resolve_target(target).profile
-    if not event_prices(chip):
+    goal = resolve_target(target)
+    if not event_prices(goal.profile):
         raise UsageError(f"target {target} prices no event: a paper's number cannot be held against it")
     if subject is None and paper_nj is not None:
         raise UsageError("say of which bundle, model or layout the paper's number is")
@@ -55,7 +57,7 @@ def audit(
         told = [(row.layout, row.nanojoules, row.source) for row in found]
         if paper_nj is not None:
             told = [(name, paper_nj, "given")]
-        cases = [_layout(layout, number, source, chip, tell) for layout, number, source in told]
+        cases = [_layout(layout, number, source, goal, tell) for layout, number, source in told]
     elif (dense := dense_layers(name)) is not None:
         cases = [_dense(name, dense, paper_nj)]
     elif is_bundle(Path(name)):
@@ -93,15 +95,15 @@ def _dense(name: str, layers: Sequence[DenseLayer], paper: float | None) -> dict
     }
 
 
-def _layout(name: str, paper: float, source: str, chip: Profile, tell: Tell | None) -> dict[str, Any]:
+def _layout(name: str, paper: float, source: str, goal: Target, tell: Tell | None) -> dict[str, Any]:
     """An official layout: shapes of a tracker with drawn weights, and what the number says of its spikes."""
-    from spiketrack_deploy.energy.audit import assumed
+    from spiketrack_deploy.api.chips import placed
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result, shape_counts
-    from spiketrack_deploy.energy.pricing import dynamic_energy
     from spiketrack_deploy.frontends.compile import compile
+    from spiketrack_deploy.mapping.closed_loop import VALUE_PER_SPIKE
+    from spiketrack_deploy.mapping.whole import map_network
     from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
     from spiketrack_deploy.training.budget import drawn
-    from spiketrack_deploy.units import Interval
 
     if tell:
         tell(f"counting {name}", 0, 0)
@@ -110,16 +112,13 @@ def _layout(name: str, paper: float, source: str, chip: Profile, tell: Tell | No
     layers, levels = shape_counts(program, phase), largest_spike(program, phase)
     case = _case(name, phase, layers, levels, paper, source, None)
     implied = next(row["implied_mean_value"] for row in case["conventions"])
-    if implied is not None and 0 < implied <= levels:
-        # One spike of the largest value costs least on a chip that charges a message, as many of 1 cost most.
-        ends = [dynamic_energy(assumed(layers, implied, each), chip) for each in (levels, 2.0, 1.0)]
-        band = Interval(ends[0].low, min(max(ends[1].nominal, ends[0].low), ends[2].high), ends[2].high)
-        case["chip"] = {
-            "profile": chip.name,
-            "dynamic_nj": band.to_dict(),
-            "total_nj": None,
-            "basis": f"at the implied mean spike value {implied:.3g}, no weight zero; a spike is 1 to {levels}",
-        }
+    if implied is not None and 0 < implied <= levels and goal.profile.family is not None:
+        if tell:
+            tell(f"mapping {name}", 0, 0)
+        share = min(1.0, implied / VALUE_PER_SPIKE)
+        whole = map_network(program, goal, density=share, rounds=1)
+        basis = f"at the implied mean spike value {implied:.3g}: {100 * share:.0f} % of the neurons spike"
+        case["chip"] = {"profile": goal.profile.name, **placed(program, {}, goal, whole), "activity": basis}
     return case
 
 
@@ -127,8 +126,10 @@ def _counted(bundle: Path, paper: float | None, target: str) -> dict[str, Any]:
     """A bundle: what really happened in its recorded runs."""
     from spiketrack_deploy.api.chips import placed
     from spiketrack_deploy.bundle import layout
+    from spiketrack_deploy.bundle.chips import on_chips
     from spiketrack_deploy.bundle.contents import read_alone
     from spiketrack_deploy.bundle.recorded import recorded_counts
+    from spiketrack_deploy.energy.frames import counted_run
     from spiketrack_deploy.energy.layers import main_phase
     from spiketrack_deploy.hardware.targets import resolve_target
 
@@ -137,9 +138,11 @@ def _counted(bundle: Path, paper: float | None, target: str) -> dict[str, Any]:
     phase = main_phase(recorded.per_result)
     layers = recorded.counts[phase]
     goal = resolve_target(target)
-    chip = {"profile": goal.profile.name, **placed(program, recorded.counts, goal)}
-    levels = largest_spike(program, phase)
-    return _case(bundle.resolve().name, phase, layers, levels, paper, "given" if paper else None, chip, goal.profile)
+    whole = on_chips(program, recorded.counts, goal)
+    chip = {"profile": goal.profile.name, **placed(program, recorded.counts, goal, whole)}
+    levels, source = largest_spike(program, phase), "given" if paper else None
+    run = whole.report.run if whole else counted_run(phase, layers, goal.profile)
+    return _case(bundle.resolve().name, phase, layers, levels, paper, source, chip, (goal.profile, run))
 
 
 def _case(
@@ -150,14 +153,14 @@ def _case(
     paper: float | None,
     source: str | None,
     chip: dict[str, Any] | None,
-    profile: Profile | None = None,
+    counted_on: tuple[Profile, Run] | None = None,
 ) -> dict[str, Any]:
     from spiketrack_deploy.energy.audit import readings, sums
     from spiketrack_deploy.energy.conventions import dense_twin
     from spiketrack_deploy.energy.twins import dense_profiles, duels, rate
     from spiketrack_deploy.units import Interval
 
-    counted = profile is not None
+    counted = counted_on is not None
     cost = (chip or {}).get("total_nj") or (chip or {}).get("dynamic_nj")
     rows = readings(layers, counted=counted, levels=levels, paper=paper)
     return {
@@ -174,7 +177,7 @@ def _case(
         "conventions": [row.to_dict(Interval.from_dict(cost) if cost else None) for row in rows],
         "chip": chip,
         "dense": [dense_twin(layers, one).to_dict() for one in dense_profiles()],
-        "duels": [one.to_dict() for one in duels(layers, profile)] if profile else [],
+        "duels": [one.to_dict() for one in duels(layers, *counted_on)] if counted_on else [],
     }
 
 

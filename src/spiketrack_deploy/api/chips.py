@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.hardware.schema import Profile
     from spiketrack_deploy.hardware.targets import Target
+    from spiketrack_deploy.mapping.whole import WholeNetwork
     from spiketrack_deploy.program.dense import DenseLayer
     from spiketrack_deploy.program.types import Program
     from spiketrack_deploy.units import Interval
@@ -121,12 +122,14 @@ def compare_targets(subject: Place, tell: Tell | None = None) -> TargetsComparis
 _KINDS = ("chip", "board", "convention")
 
 
-def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: Target) -> dict[str, Any]:
+def placed(
+    program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: Target, whole: WholeNetwork | None = None
+) -> dict[str, Any]:
     """A result of the main phase on a target, in the keys that every table across chips has; ``None``: not known.
 
     A target with a family is mapped with all phases: ``fits``, ``cores`` of the main phase, ``chips`` of all,
     ``latency_s`` of a mean result with the image's way and ``on_chip_s`` without, its energies. One that only prices
-    events has ``dynamic_nj``; ``note`` says what is missing.
+    events has ``dynamic_nj``; ``note`` says what is missing. ``whole``: the network there, where it was mapped.
     """
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
     from spiketrack_deploy.mapping.whole import map_network
@@ -137,13 +140,14 @@ def placed(program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: 
         energy, found["note"] = _counts_alone(program, phase, counts.get(phase) or None, goal.profile)
         found["dynamic_nj"] = energy.to_dict() if energy else None
         return found
-    whole = map_network(program, goal, counts=counts)
+    whole = whole or map_network(program, goal, counts=counts)
     cost, host, report = whole.cost, whole.chosen.host_operations, whole.report
     known = {"static_nj": cost.static, "input_nj": cost.input, "total_nj": cost.total if cost.static else None}
     known |= {"latency_s": cost.latency if cost.on_chip.high else None, "on_chip_s": cost.on_chip}
     notes = [whole.chosen.words] if whole.chosen.words else []
     return {
         "fits": whole.chosen.fits,
+        "holds": whole.chosen.holds,
         "cores": report.mapping.cores,
         "chips": whole.chosen.chips,
         "chips_available": report.mapping.chips_available,
@@ -177,8 +181,8 @@ def _counts_alone(
 
 
 PLACED = (
-    "fits", "cores", "chips", "chips_available", "host_operations", "latency_s", "on_chip_s", "dynamic_nj", "static_nj",
-    "input_nj", "total_nj", "activity", "note",
+    "fits", "holds", "cores", "chips", "chips_available", "host_operations", "latency_s", "on_chip_s", "dynamic_nj",
+    "static_nj", "input_nj", "total_nj", "activity", "note",
 )  # fmt: skip
 """Keys of :func:`placed`."""
 

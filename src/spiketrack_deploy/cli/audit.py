@@ -67,7 +67,7 @@ def _own_table(cases: Sequence[Result]) -> None:
     for case in cases:
         implied = [_value(row["implied_mean_value"], case["largest_spike"]) for row in case["conventions"]]
         first = _value(case["conventions"][0]["implied_without_first_layer"], case["largest_spike"])
-        chip = case["chip"]["dynamic_nj"] if case["chip"] else None
+        chip = case["chip"]["total_nj"] or case["chip"]["dynamic_nj"] if case["chip"] else None
         rows.append(
             (
                 case["name"],
@@ -80,14 +80,14 @@ def _own_table(cases: Sequence[Result]) -> None:
             )
         )
     profile = next((case["chip"]["profile"] for case in cases if case["chip"]), "a chip")
-    head = ["layout", "GMAC", "paper", names[0], "no first layer", *names[1:], f"{profile}, dynamic"]
+    head = ["layout", "GMAC", "paper", names[0], "no first layer", *names[1:], f"on {profile}"]
     _table("SpikeTrack's table: the mean spike value that each convention needs for the number", head, rows, (1,))
     for source in dict.fromkeys(case["paper_source"] for case in cases):
         _line(f"{', '.join(case['name'] for case in cases if case['paper_source'] == source)}: {source}.")
     _line("GMAC: dense, of a frame's main phase, counted on the model. A value above the largest spike is impossible.")
     _line(
-        "The chip's figure is at the value in the fourth column, spikes and neuron updates alone: no placement, no "
-        "static power. `spiketrack audit LAYOUT` has each in full."
+        "The chip's figure is all that a frame takes there, one in flight, at the value in the fourth column (a spike "
+        "is 2.5 on average, assumed). `spiketrack audit LAYOUT` has each in full."
     )
 
 
@@ -157,7 +157,7 @@ def _chip(case: Result) -> None:
             f"(activity: {chip['activity']}); an estimate, no hardware was used."
         )
     elif chip.get("dynamic_nj"):
-        _line(f"On {chip['profile']}: {joules(chip['dynamic_nj'])} dynamic ({chip.get('basis') or chip['note']}).")
+        _line(f"On {chip['profile']}: {joules(chip['dynamic_nj'])} dynamic ({chip['activity'] or chip['note']}).")
 
 
 def _dense(case: Result) -> None:

@@ -24,7 +24,13 @@ def compare_summary(result: Result) -> None:
         rows.append(
             (
                 row["name"],
-                {True: "yes", False: "no", None: "not known"}[row["fits"]],
+                "not known"
+                if row["fits"] is None
+                else "yes"
+                if row["fits"]
+                else "with a host"
+                if row["holds"]
+                else "no",
                 "-" if chips is None else f"{row['cores']:,} on {chips:,}{most}",
                 si_interval(Interval.from_dict(row["latency_s"]), "s") if row["latency_s"] else "-",
                 joules(row["dynamic_nj"]) if row["dynamic_nj"] else "-",
@@ -37,6 +43,11 @@ def compare_summary(result: Result) -> None:
     activity = next((row["activity"] for row in result["rows"] if row["activity"]), None)
     counted = f" Activity of the mapped ones: {activity}." if activity else ""
     _line(f"-: not known. Boundaries differ: a figure without chips has neither static power nor routing.{counted}")
+
+
+def _answer(row: Result) -> str:
+    """Operations that stay on a host are no reason to say no, and none to say yes."""
+    return "yes" if row["fits"] else "with a host" if row["holds"] else "no"
 
 
 def energy_summary(result: Result) -> None:

@@ -105,8 +105,9 @@ def compare(reports: Sequence[EnergyReport], others: Sequence[tuple[str, float, 
 
     lines = [line("this network, dense twin", twins[0].macs, "the same network as an ANN")]
     lines += [line(*other) for other in others]
-    chip = next((r.profile for r in reports if r.profile.kind != "convention" and event_prices(r.profile)), None)
-    return Comparison(tuple(reports), tuple(lines), duels(first.main.counts, chip) if chip else ())
+    chip = next((r for r in reports if r.profile.kind != "convention" and event_prices(r.profile)), None)
+    own = duels(first.main.counts, chip.profile, chip.main.run) if chip else ()
+    return Comparison(tuple(reports), tuple(lines), own)
 
 
 def default_profiles(names: Sequence[str]) -> list[str]:

@@ -8,19 +8,20 @@ know how a network was made, nor how a figure is printed.
                  and zero weights of a spike held fixed
     crossover    rate * (dense - silent) / (counted - silent)
 
-``silent`` is what is paid without any spike: pixels of the image convolution, updates of idle neurons, streams.
+``silent`` is what is paid without any spike: pixels of the image convolution, steps of occupied slots, streams.
 Products of two live activations scale with the square of the rate and are taken as linear.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spiketrack_deploy.energy.conventions import DenseTwin, dense_twin
+from spiketrack_deploy.energy.frames import Run, counted_run
 from spiketrack_deploy.energy.layers import LayerCounts
-from spiketrack_deploy.energy.pricing import dynamic_energy, event_prices
+from spiketrack_deploy.energy.pricing import covering, event_prices
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.profiles import list_profiles, load_profile
 from spiketrack_deploy.hardware.schema import Profile
@@ -29,8 +30,11 @@ from spiketrack_deploy.units import Interval
 SAME_TERMS = {"cmos45_int4": "cmos45_int8", "cmos45_int4_memory": "cmos45_int8_memory"}
 """Dense profile -> the spiking one it is set against, where that is not itself: the program's weights are int8."""
 
-SPIKES = ("events", "synops", "unit_ops", "neuron_spiking", "output_sum", "input_sum", "memory_reads")
-"""Counts that are spikes, or caused by them."""
+CAUSED = (
+    "synops", "unit_ops", "synaptic_words", "active_updates", "messages", "unit_messages", "memory_reads", "hops_ew",
+    "hops_ns",
+)  # fmt: skip
+"""What is charged because a spike happened."""
 
 
 def dense_profiles() -> tuple[Profile, ...]:
@@ -50,14 +54,11 @@ def as_dense(profile: Profile) -> Profile | None:
     return profile.model_copy(update={"prices": {"mac": known.model_copy(update=values)}})
 
 
-def silenced(layers: Sequence[LayerCounts]) -> list[LayerCounts]:
-    """The layers with every spike taken away; pixels stay, and streams."""
-    return [
-        layer
-        if layer.kind == "image_conv"
-        else replace(layer, counts={k: v for k, v in layer.counts.items() if k not in SPIKES})
-        for layer in layers
-    ]
+def silent(counts: Mapping[str, float]) -> dict[str, float]:
+    """What is charged where no neuron spikes: pixels stay, streams, slots and steps; active neurons are idle."""
+    kept = {name: count for name, count in counts.items() if name not in CAUSED}
+    idle = counts.get("idle_updates", 0.0) + counts.get("active_updates", 0.0)
+    return kept | ({"idle_updates": idle} if idle else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +156,32 @@ def rate(layers: Sequence[LayerCounts]) -> float:
     return sum(layer["events"] for layer in read) / size if size else 0.0
 
 
-def duel(layers: Sequence[LayerCounts], spiking: Profile, dense: Profile) -> Duel:
-    """Both networks under one pair of profiles. InputError where ``spiking`` prices no event."""
+def duel(layers: Sequence[LayerCounts], spiking: Profile, dense: Profile, run: Run | None = None) -> Duel:
+    """Both networks under one pair of profiles. ``run``: the same run on ``spiking``'s chips, where it was placed;
+    without one the program's own counts are charged. InputError where ``spiking`` prices no event."""
     if not event_prices(spiking):
         raise InputError(f"{spiking.name} prices no event: a spiking network has no energy there.")
-    dense_layers = [layer for layer in layers if layer["dense_macs"]]
+    paid = run or counted_run("", layers, spiking)
 
-    def crossing(name: str, chosen: Sequence[LayerCounts]) -> Crossing:
-        costs = dynamic_energy(chosen, spiking), dynamic_energy(silenced(chosen), spiking)
+    def crossing(name: str, chosen: Sequence[LayerCounts], counts: Mapping[str, float]) -> Crossing:
+        costs = covering(counts, spiking), covering(silent(counts), spiking)
         return Crossing(name, rate(chosen), *costs, dense_twin(chosen, dense).energy)
 
-    alone = tuple(crossing(layer.name, [layer]) for layer in dense_layers if layer.kind != "image_conv")
-    return Duel(spiking.name, dense_twin(layers, dense), crossing("in all", layers), alone)
+    alone = tuple(
+        crossing(layer.name, [layer], paid.operations.get(layer.name, {}))
+        for layer in layers
+        if layer["dense_macs"] and layer.kind != "image_conv"
+    )
+    return Duel(spiking.name, dense_twin(layers, dense), crossing("in all", layers, paid.counts), alone)
 
 
-def duels(layers: Sequence[LayerCounts], chip: Profile) -> tuple[Duel, ...]:
+def duels(layers: Sequence[LayerCounts], chip: Profile, run: Run | None = None) -> tuple[Duel, ...]:
     """Against every dense profile: a convention against the spiking network under the same convention, an accelerator
-    against it on ``chip`` (dynamic energy; what a placement adds is not in it)."""
+    against it on ``chip`` (dynamic energy, of ``run`` where it lies on cores)."""
     found = []
     for dense in dense_profiles():
-        terms = load_profile(SAME_TERMS.get(dense.name, dense.name)) if dense.kind == "convention" else chip
+        same = dense.kind == "convention"
+        terms = load_profile(SAME_TERMS.get(dense.name, dense.name)) if same else chip
         if event_prices(terms):
-            found.append(duel(layers, terms, dense))
+            found.append(duel(layers, terms, dense, None if same else run))
     return tuple(found)

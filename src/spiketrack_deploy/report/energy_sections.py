@@ -156,7 +156,7 @@ def yardsticks(energy: EnergyReport) -> str:
 def _duels(phase: PhaseEnergy) -> str:
     """The network against its dense twin on equal terms, and the spike rate at which both cost the same."""
     rows: list[tuple[Any, ...]] = []
-    for found in duels(phase.counts, phase.profile):
+    for found in duels(phase.counts, phase.profile, phase.run):
         whole, crossover = found.whole, found.whole.crossover
         below = html.Cell(whole.limit, crossover.nominal if crossover else -1.0)
         names = (found.spiking, found.twin.profile, "spiking" if whole.wins else "dense")

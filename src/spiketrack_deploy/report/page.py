@@ -62,13 +62,13 @@ def _subject(data: ReportData) -> str:
 
 
 def _network(data: ReportData) -> str:
-    mapping = data.chips[0].report.mapping if data.chips else None
+    mapped = data.chips[0].phases if data.chips else {}
     found = [
         network(
             phase,
             data.program["phases"][phase.name],
             data.parity["layers"],
-            mapping if mapping and mapping.network.phase == phase.name else None,
+            mapped[phase.name].mapping if phase.name in mapped else None,
         )
         for phase in data.energy.phases
     ]
