@@ -51,16 +51,21 @@ def write(bundle: Path, folder: Path, old: str = "", new: str = "", name: str = 
 def test_residuals_by_hand() -> None:
     rails = (Rail("VDD", 0.1, 0.15), Rail("VDDM", 0.15, 0.25))
     found = Measured("n", "t", 2, 200, 2.0, "chip rails", rails)
-    predicted = {"latency_s": Interval(0.005, 0.008, 0.02), "dynamic_nj": Interval(1e5, 1e6, 1.2e6)}
-    static, time, dynamic, total = residuals(found, Interval(0.1, 0.125, 0.2), predicted)
+    predicted = {
+        "latency_s": Interval(0.005, 0.008, 0.02),
+        "on_chip_s": Interval.exact(0.004),
+        "dynamic_nj": Interval(1e5, 1e6, 1.2e6),
+    }
+    static, time, alone, dynamic, total = residuals(found, Interval(0.1, 0.125, 0.2), predicted)
     assert static.measured == pytest.approx(0.25) and static.off == pytest.approx(0.0)
     assert time.measured == pytest.approx(0.01) and time.off == pytest.approx(0.25)
+    assert alone.off == pytest.approx(1.5) and not alone.to_dict()["inside"]
     assert dynamic.measured == pytest.approx(0.15 * 0.01) and dynamic.off == pytest.approx(0.5)
     assert not dynamic.to_dict()["inside"] and time.to_dict()["inside"]
     assert total.measured == pytest.approx(0.4 * 0.01) and total.predicted is not None
     assert total.predicted.nominal == pytest.approx(1e6 * 1e-9 + 2 * 0.125 * 0.01), "over the measured time"
     nothing = residuals(found, None, {})
-    assert [row.off for row in nothing] == [None] * 4 and nothing[2].to_dict()["inside"] is None
+    assert [row.off for row in nothing] == [None] * 5 and nothing[3].to_dict()["inside"] is None
 
 
 def test_a_measurement_stands_beside_the_prediction(exported: Path, tmp_path: Path) -> None:
@@ -72,9 +77,10 @@ def test_a_measurement_stands_beside_the_prediction(exported: Path, tmp_path: Pa
     assert rows["dynamic energy of a frame"]["measured"] == pytest.approx(0.151 * 0.01)
     mapped = api.map(exported, target="oheo_gulch")
     assert rows["dynamic energy of a frame"]["predicted"]["nominal"] == pytest.approx(
-        mapped["energy"]["dynamic_nj"]["nominal"] * 1e-9
+        mapped["cost"]["dynamic_nj"]["nominal"] * 1e-9
     )
-    assert rows["time of a frame"]["predicted"] == mapped["latency"]["frame_latency_s"]
+    assert rows["time of a frame, image's way in it"]["predicted"] == mapped["cost"]["latency_s"]
+    assert rows["time of a frame, on the chips alone"]["predicted"] == mapped["cost"]["on_chip_s"]
     assert [profile["profile"]["name"] for profile in found["profiles"]] == ["oheo_gulch"]
     same = json.loads(json.dumps({"schema": "spiketrack-measured/1", **_plain(path)}))
     as_json = tmp_path / "rails.json"
@@ -132,8 +138,8 @@ def test_one_table_across_chips(exported: Path, tmp_path: Path) -> None:
     for name in ("loihi2", "oheo_gulch", "loihi1"):
         mapped = api.map(exported, target=name)
         assert rows[name]["fits"] == mapped["fits"] and rows[name]["chips"] == mapped["chips"]
-        assert rows[name]["latency_s"] == mapped["latency"]["frame_latency_s"]
-        assert rows[name]["dynamic_nj"] == mapped["energy"]["dynamic_nj"]
+        assert rows[name]["latency_s"] == mapped["cost"]["latency_s"]
+        assert rows[name]["dynamic_nj"] == mapped["cost"]["dynamic_nj"]
     assert rows["akida"]["fits"] is None and rows["akida"]["dynamic_nj"] is None
     priced = api.energy(exported, ["darwin3"])
     assert rows["darwin3"]["dynamic_nj"] == priced["profiles"][0]["phases"][priced["main"]]["unamortised_nj"]

@@ -368,7 +368,8 @@ def _beside(folder: Path, recorded: Recorded, path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from None
     check(found, path, layout.read_manifest(folder).program_hash, target)
     predicted = placed(read_alone(folder), recorded.counts, target)
-    bands = {key: Interval.from_dict(predicted[key]) if predicted[key] else None for key in ("latency_s", "dynamic_nj")}
+    keys = ("latency_s", "on_chip_s", "dynamic_nj")
+    bands = {key: Interval.from_dict(predicted[key]) if predicted[key] else None for key in keys}
     rows = residuals(found, target.profile.price("static_power"), bands)
     return {
         "target": found.target,

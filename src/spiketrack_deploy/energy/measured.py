@@ -152,15 +152,16 @@ class Residual:
 def residuals(
     measured: Measured, static_w: Interval | None, predicted: Mapping[str, Interval | None]
 ) -> tuple[Residual, ...]:
-    """Each quantity beside its prediction. ``static_w``: of one chip; ``predicted``: ``latency_s``, ``dynamic_nj`` of
-    a frame. The total is over the measured time of a frame, so that a wrong latency shows in its own row alone."""
+    """Each quantity beside its prediction. ``static_w``: of one chip; ``predicted``: ``latency_s``, ``on_chip_s``,
+    ``dynamic_nj`` of a frame. The total is over the measured time of a frame, so that a wrong latency shows in its own row alone."""
     power = static_w * measured.chips if static_w else None
     dynamic = predicted.get("dynamic_nj")
     total = dynamic * 1e-9 + power * measured.frame_s if dynamic and power else None
     drawn = measured.running - measured.static
     return (
         Residual("static power, all chips", "W", measured.static, power),
-        Residual("time of a frame", "s", measured.frame_s, predicted.get("latency_s")),
+        Residual("time of a frame, image's way in it", "s", measured.frame_s, predicted.get("latency_s")),
+        Residual("time of a frame, on the chips alone", "s", measured.frame_s, predicted.get("on_chip_s")),
         Residual("dynamic energy of a frame", "J", drawn * measured.frame_s, dynamic * 1e-9 if dynamic else None),
         Residual("energy of a frame, static over its measured time", "J", measured.running * measured.frame_s, total),
     )
