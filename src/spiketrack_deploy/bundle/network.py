@@ -26,7 +26,7 @@ import numpy as np
 
 from spiketrack_deploy.bundle import answers, layout, provenance
 from spiketrack_deploy.bundle.agreement import Agreement
-from spiketrack_deploy.bundle.chips import chip_figures
+from spiketrack_deploy.bundle.chips import chip_figures, on_chips, single_runs
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
@@ -111,9 +111,19 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
     if plan.max_spike_error is not None and agreement.share() > plan.max_spike_error:
         raise VerificationError(_too_far(plan, agreement))
     diagnostics = [*prepared.diagnostics, *_afterwards(prepared, floats, ran, lowered)]
+    with clock.stage("mapping"):
+        counts = {PHASE: add_runs(ran.runs, PHASE)}
+        whole = on_chips(lowered.program, counts, plan.priced)
     with clock.stage("energy"):
-        energy = assess({PHASE: add_runs(ran.runs, PHASE)}, plan.priced.profile, {PHASE: 1.0}, result="step",
-                        apart={PHASE: ran.runs})  # fmt: skip
+        single = single_runs(lowered.program, plan.priced, whole, {PHASE: ran.runs})[PHASE]
+        energy = assess(
+            counts,
+            plan.priced.profile,
+            {PHASE: 1.0},
+            result="step",
+            placed=whole.placed if whole else None,
+            apart={PHASE: [run.dynamic(plan.priced.profile).nominal for run in single]},
+        )
         write_energy_json(energy, folder / layout.ENERGY)
         write_layers_csv(energy, folder / layout.LAYERS)
     parity = _parity(prepared, lowered, agreement, checked, diagnostics)
@@ -121,8 +131,8 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
     _write_outputs(folder / OUTPUTS, prepared, floats, ran, plan.words.trace)
     with clock.stage("ONNX"):
         _write_onnx(lowered.program, folder / layout.ONNX)
-    with clock.stage("mapping"):
-        chips = chip_figures(lowered.program, energy, plan.priced)
+    with clock.stage("floorplan"):
+        chips = (whole, chip_figures(whole)) if whole else None
     data = NetworkReport(
         plan.path.name, plan.target.name, plan.engine, plan.command, describe_program(lowered.program), energy, parity,
         chips, prepared.given.source, prepared.given.steps, _pictures(prepared, floats, ran, drawn), program_hash,

@@ -11,12 +11,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from spiketrack_deploy.energy.compare import priced
 from spiketrack_deploy.energy.report import EnergyReport
-from spiketrack_deploy.mapping.report import MappingReport
+from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.program.describe import tightest
 from spiketrack_deploy.report import chip_section, energy_sections, graph_drawing, html, rasters
-from spiketrack_deploy.report.data import Json, joules, percent, thin
+from spiketrack_deploy.report.data import Json, percent, thin
+from spiketrack_deploy.report.verdict import cost
 
 _SHOWN = 15
 
@@ -33,7 +33,7 @@ class NetworkReport:
     program: Json
     energy: EnergyReport
     parity: Json
-    chips: tuple[MappingReport, str] | None
+    chips: tuple[WholeNetwork, str] | None
     source: str
     steps: int
     pictures: Sequence[tuple[str, str, NDArray[Any], NDArray[Any]]]
@@ -43,24 +43,18 @@ class NetworkReport:
 
 
 def sentences(data: NetworkReport) -> list[str]:
-    """Cost, exactness, faithfulness, dominant assumption, chips."""
-    energy, found = data.energy, data.parity
-    said = [
-        f"A step costs {joules(energy.dynamic)} dynamic on {energy.profile.title}: mean over {energy.main.runs} steps "
-        f"of {data.source}, an estimate from exact counts."
-        if priced(energy)
-        else f"Nothing that happened has a price on {energy.profile.title}: the energy is unknown, which is not 0 J.",
-        _exactness(found),
-        _faithfulness(found),
-    ]
-    top = energy.main.dominant
+    """Fit, cost, exactness, faithfulness, and what the figures hang on."""
+    found = data.parity
+    said = [data.chips[0].sentence] if data.chips else []
+    said += [f"{cost(data.energy)} Input: {data.source}.", _exactness(found), _faithfulness(found)]
+    if data.chips:
+        said.append(chip_section.dominance(data.chips[0]))
+    top = data.energy.main.dominant
     if top:
         said.append(
-            f"The figure hangs most on one price, '{top.name}': {percent(top.share)} of it, known as "
+            f"The dynamic figure hangs most on one price, '{top.name}': {percent(top.share)} of it, known as "
             f"'{top.price.tag}' ({top.price.source})."
         )
-    if data.chips:
-        said.append(chip_section.sentence(data.chips[0]))
     return said
 
 
