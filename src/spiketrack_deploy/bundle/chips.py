@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from spiketrack_deploy.energy.frames import START, STEADY, UPDATE, ResultCost, Run, counted_run, result_cost
+from spiketrack_deploy.energy.frames import (
+    CAMERA_PERIOD_S,
+    START,
+    STEADY,
+    UPDATE,
+    ResultCost,
+    Run,
+    counted_run,
+    result_cost,
+)
 from spiketrack_deploy.energy.layers import LayerCounts, main_phase, runs_per_result
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
@@ -17,14 +26,16 @@ from spiketrack_deploy.program.types import Program
 Counts = Mapping[str, Sequence[LayerCounts]]
 
 
-def on_chips(program: Program, counts: Counts, target: Target, sharing: str | None = None) -> WholeNetwork | None:
-    """Every phase with its counted activity on the target's chips.
+def on_chips(
+    program: Program, counts: Counts, target: Target, sharing: str | None = None, period_s: float = CAMERA_PERIOD_S
+) -> WholeNetwork | None:
+    """Every phase with its counted activity on the target's chips; ``period_s``: time between two results.
 
     ``None`` where the target has no family: a convention, or a chip of which nobody knows how it holds a network.
     """
     if target.profile.family is None:
         return None
-    return map_network(program, target, counts=counts, sharing=sharing)
+    return map_network(program, target, counts=counts, sharing=sharing, period_s=period_s)
 
 
 def chip_figures(whole: WholeNetwork) -> str:

@@ -28,6 +28,7 @@ from spiketrack_deploy.bundle import answers, layout, provenance
 from spiketrack_deploy.bundle.agreement import Agreement
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, single_runs
 from spiketrack_deploy.bundle.clock import Clock
+from spiketrack_deploy.energy.frames import CAMERA_PERIOD_S
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.engines.base import Engine, ReferenceEngine
@@ -113,7 +114,8 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
     diagnostics = [*prepared.diagnostics, *_afterwards(prepared, floats, ran, lowered)]
     with clock.stage("mapping"):
         counts = {PHASE: add_runs(ran.runs, PHASE)}
-        whole = on_chips(lowered.program, counts, plan.priced)
+        period = _period(prepared)
+        whole = on_chips(lowered.program, counts, plan.priced, period_s=period)
     with clock.stage("energy"):
         single = single_runs(lowered.program, plan.priced, whole, {PHASE: ran.runs})[PHASE]
         energy = assess(
@@ -122,6 +124,7 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
             {PHASE: 1.0},
             result="step",
             placed=whole.placed if whole else None,
+            frame_period_s=period,
             apart={PHASE: [run.dynamic(plan.priced.profile).nominal for run in single]},
         )
         write_energy_json(energy, folder / layout.ENERGY)
@@ -138,6 +141,11 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
         chips, prepared.given.source, prepared.given.steps, _pictures(prepared, floats, ran, drawn), program_hash,
     )  # fmt: skip
     return _seal(plan, folder, data, prepared, agreement, clock)
+
+
+def _period(prepared: Prepared) -> float:
+    """Seconds between two steps, over which chips are powered; those of a camera where time is counted in steps."""
+    return prepared.convention.dt if prepared.convention.dt < 1 else CAMERA_PERIOD_S
 
 
 def _drawn(prepared: Prepared, plan: NetworkPlan) -> list[str]:

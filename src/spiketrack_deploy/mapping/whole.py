@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from spiketrack_deploy.energy.frames import (
+    CAMERA_PERIOD_S,
     START,
     STEADY,
     Placed,
@@ -263,11 +264,12 @@ def map_network(
     balance: float | None = None,
     sharing: str | None = None,
     rounds: int | None = None,
+    period_s: float = CAMERA_PERIOD_S,
 ) -> WholeNetwork:
     """Map every phase and add up what results cost. ``counts``: phase -> mean counts of a run; phases without are
     mapped with an assumed spike density. ``sharing``: one of :data:`SHARING`; by default in turns where the other
-    phases run at the start alone, else on chips of their own if the target has them. See ``report.map_phase`` for the
-    rest.
+    phases run at the start alone, else on chips of their own if the target has them. ``period_s``: time between two
+    results, over which chips are powered. See ``report.map_phase`` for the rest.
 
     UsageError: another ``sharing``.
     """
@@ -288,7 +290,7 @@ def map_network(
         name: {one: split(r.mapping.network, r.mapping.limits, one).cores for one in RULES}
         for name, r in phases.items()
     }
-    arranged = tuple(_arrange(program, phases, main, by_rule, way) for way in SHARING)
+    arranged = tuple(_arrange(program, phases, main, by_rule, way, period_s) for way in SHARING)
     if len(phases) == 1:
         arranged = arranged[:1]
     wanted = sharing or _default(arranged, any(share for name, share in often.items() if name != main))
@@ -307,6 +309,7 @@ def _arrange(
     main: str,
     by_rule: Mapping[str, Mapping[str, int]],
     sharing: str,
+    period_s: float,
 ) -> Arrangement:
     first = phases[main].mapping
     others = tuple(name for name in phases if name != main)
@@ -326,7 +329,7 @@ def _arrange(
     powered = max(available or 0, number)
     profile, taken = phases[main].profile, phases_of_results(program)
     results = {
-        kind: result_cost(kind, [phases[name].run for name in names if name in on_chip], profile, powered)
+        kind: result_cost(kind, [phases[name].run for name in names if name in on_chip], profile, powered, period_s)
         for kind, names in taken.items()
     }
     host = sum(phases[name].mapping.host_operations for name in on_chip)
