@@ -16,10 +16,10 @@ _NAMED = 3
 def sentences(data: ReportData) -> list[str]:
     """Fit, cost, whether it keeps up, exactness, faithfulness, what the figures hang on, and what is not answered."""
     if data.chips is None:
-        said = [_cost(data.energy)]
+        said = [cost(data.energy)]
     else:
         whole = data.chips[0]
-        said = [whole.sentence, _cost(data.energy), *(micro(words) for words in whole.camera())]
+        said = [whole.sentence, cost(data.energy), *(micro(words) for words in whole.camera())]
         said.append(chip_section.dominance(whole))
     said += [_exactness(data.parity), _faithfulness(data)]
     top = data.energy.main.dominant
@@ -37,7 +37,8 @@ def sentences(data: ReportData) -> list[str]:
     return said
 
 
-def _cost(energy: EnergyReport) -> str:
+def cost(energy: EnergyReport) -> str:
+    """What a result costs, in one sentence."""
     if not priced(energy):
         return f"Nothing that happened has a price on {energy.profile.title}: the energy is unknown, which is not 0 J."
     often = ", ".join(f"{phase.name} {how_often(phase.per_result, energy.result)}" for phase in energy.phases)
@@ -45,12 +46,12 @@ def _cost(energy: EnergyReport) -> str:
     if energy.placed is None:
         said = f"A {energy.result} costs {joules(energy.dynamic)} dynamic on {energy.profile.title}"
         return f"{said}: {often}; {mean}."
-    cost = energy.placed.mean
-    parts = [f"{joules(cost.dynamic)} dynamic"]
-    parts += [f"{joules(cost.static)} static power"] if cost.static else []
-    parts += [f"{joules(cost.input)} more of it while the image enters"] if cost.input else []
-    total = "in all" if cost.static else "without static power, which has no price"
-    said = f"A {energy.result} costs {joules(cost.total)} {total} on {energy.profile.title} ({', '.join(parts)})"
+    mean_result = energy.placed.mean
+    parts = [f"{joules(mean_result.dynamic)} dynamic"]
+    parts += [f"{joules(mean_result.static)} static power"] if mean_result.static else []
+    parts += [f"{joules(mean_result.input)} more of it while the image enters"] if mean_result.input else []
+    total = "in all" if mean_result.static else "without static power, which has no price"
+    said = f"A {energy.result} costs {joules(mean_result.total)} {total} on {energy.profile.title} ({', '.join(parts)})"
     return f"{said}: {often}; {mean}."
 
 
