@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _cli import succeed
-from _evaluation import dataset
+from _evaluation import command, dataset
 from _training import lively_model, noise, sample, small_config, write_data
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from spiketrack_deploy.cli.train import train
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.frontends.compile import Options, compile
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
@@ -119,7 +119,7 @@ def test_illegal_normalisations_are_one_sentence(text: str) -> None:
         TrackerConfig.from_dict(data)
 
 
-def test_exact_training_by_the_command(tmp_path: Path) -> None:
+def test_exact_training_by_the_command(tmp_path: Path, capsys) -> None:
     """Pixels that are not dyadic, float stage and T = 3 are refused; else one step makes a model whose float tracker
     and program give the same boxes, and whose NIR files carry the normalisation."""
     data, start, steps = write_data(tmp_path / "data"), tmp_path / "start.safetensors", ("--steps", 1, "--quiet")
@@ -141,12 +141,15 @@ def test_exact_training_by_the_command(tmp_path: Path) -> None:
         refused = CliRunner().invoke(train, arguments).exception
         assert isinstance(refused, InputError) and says in str(refused) and not (tmp_path / name).exists()
     (tmp_path / "c.json").write_text(json.dumps(small_config(normalisation=DYADIC.to_dict()).to_dict()))
-    succeed(tmp_path, "train", "c.json", "--data", data, "--start", start, "-o", "run", *integer)
-    assert load_checkpoint(tmp_path / "run")[1].normalisation == DYADIC
-    names = [f"run@{engine}" for engine in ("sim", "float")]
+    run = tmp_path / "run"
+    arguments = [str(a) for a in (tmp_path / "c.json", "--data", data, "--start", start, "-o", run, *integer)]
+    assert CliRunner().invoke(train, arguments).exit_code == 0
+    assert load_checkpoint(run)[1].normalisation == DYADIC
     dataset(tmp_path / "clips", ("a", "b"), frames=9)
-    found = succeed(tmp_path, "evaluate", "--compare", *names, "clips", "-o", "scored")["trackers"]
-    assert [t["against_first"]["same_boxes"] for t in found.values() if "against_first" in t] == [2]
-    succeed(tmp_path, "export", "run", "--max-frames", 3, "-o", "bundle")
-    assert '"normalise_pixels"' in (tmp_path / "bundle" / "model.cuts.json").read_text("utf-8")
-    assert succeed(tmp_path, "verify", "bundle")["files"]
+    names = [f"{run}@{engine}" for engine in ("sim", "float")]
+    code, out, _ = command(capsys, "--compare", *names, tmp_path / "clips", "-o", tmp_path / "scored", "--json")
+    found = json.loads(out)["trackers"].values()
+    assert code == 0 and [t["against_first"]["same_boxes"] for t in found if "against_first" in t] == [2]
+    files = (tmp_path / "graph.nir", tmp_path / "graph.json")
+    compile(run / "model.safetensors", Options(files=files))
+    assert '"normalise_pixels"' in files[1].read_text("utf-8")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _cli import contents, spiketrack, succeed
-from _evaluation import dataset
+from _cli import contents, spiketrack
+from _evaluation import command, dataset
 
+from spiketrack_deploy import api
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
@@ -151,35 +152,36 @@ def test_illegal_settings_are_one_sentence(text: str, tmp_path: Path) -> None:
         read_config(tmp_path / "config.json")
 
 
-def test_every_command_honours_a_rule(tiny_checkpoint: Path, exported: Path, tmp_path: Path) -> None:
-    """The same weights with another rule: other boxes, in every verb that follows one."""
+def test_every_verb_honours_a_rule(tiny_checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    """The same weights with another rule: other boxes, in every verb that follows one; and it is shown."""
     model, config = load_checkpoint(tiny_checkpoint)
-    save_model(model, replace(config, loop=LoopRule(window=0.0, size_rate=0.3, lead=0.9)), tmp_path / "m.safetensors")
-    succeed(tmp_path, "export", "m.safetensors", "--max-frames", 3, "-o", "other")
-    found = succeed(tmp_path, "inspect", "other")
-    assert found["config"]["loop"] == {"window": 0.0, "size_rate": 0.3, "lead": 0.9}
-    assert "window 0, size_rate 0.3, lead 0.9" in spiketrack(tmp_path, "inspect", "m.safetensors").stdout
-    assert "the published rule" in spiketrack(tmp_path, "inspect", exported).stdout
-    boxes = [contents(bundle)["boxes.csv"] for bundle in (exported, tmp_path / "other")]
+    weights, other = tmp_path / "m.safetensors", tmp_path / "other"
+    save_model(model, replace(config, loop=LoopRule(window=0.0, size_rate=0.3, lead=0.9)), weights)
+    api.export(api.ExportRequest(model=str(weights), max_frames=3, out=other))
+    assert api.inspect(other)["config"]["loop"] == {"window": 0.0, "size_rate": 0.3, "lead": 0.9}
+    assert "window 0, size_rate 0.3, lead 0.9" in spiketrack(tmp_path, "inspect", weights).stdout
+    boxes = [contents(bundle)["boxes.csv"] for bundle in (exported, other)]
     assert boxes[0] != boxes[1]
-    assert succeed(tmp_path, "verify", "other")["files"]
-    succeed(tmp_path, "track", "other", "--max-frames", 3, "-o", "again")
-    assert [line.split(b",")[:5] for line in contents(tmp_path / "again")["boxes.csv"].splitlines()] == [
+    assert api.verify(other)["files"]
+    api.track(other, max_frames=3, out=tmp_path / "again")
+    again = contents(tmp_path / "again")["boxes.csv"]
+    assert [line.split(b",")[:5] for line in again.splitlines()] == [
         line.split(b",")[:5] for line in boxes[1].splitlines()
     ]
 
 
-def test_results_of_another_rule_are_never_mixed(bundle: Path, tmp_path: Path) -> None:
+def test_results_of_another_rule_are_never_mixed(bundle: Path, tmp_path: Path, capsys) -> None:
     """A program's hash covers integers alone, so the rule must be part of what results belong to."""
     dataset(tmp_path / "data", ("a1",))
-    succeed(tmp_path, "evaluate", bundle, "data", "-o", "scored")
+    scored = [str(bundle), str(tmp_path / "data"), "-o", str(tmp_path / "scored")]
+    assert command(capsys, *scored)[0] == 0
     file = bundle / "program" / "program.json"
     program = json.loads(file.read_text("utf-8"))
     program["meta"]["workload"]["tracker"]["loop"] = {"size_rate": 0.3}
     file.write_text(json.dumps(program), "utf-8")
-    refused = spiketrack(tmp_path, "evaluate", bundle, "data", "-o", "scored")
-    assert refused.returncode == 2 and "another bundle@sim (its loop differs)" in refused.stderr
+    code, _, stderr = command(capsys, *scored)
+    assert code == 2 and "another bundle@sim (its loop differs)" in stderr
     program["meta"]["workload"]["tracker"]["loop"] = {"size_rate": 3}
     file.write_text(json.dumps(program), "utf-8")
-    refused = spiketrack(tmp_path, "evaluate", bundle, "data", "-o", "again")
-    assert refused.returncode == 3 and "size_rate should be less than or equal to 1" in refused.stderr
+    code, _, stderr = command(capsys, *scored)
+    assert code == 3 and "size_rate should be less than or equal to 1" in stderr
