@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spiketrack_deploy.energy.conventions import dense_twin, published_convention
@@ -167,6 +167,7 @@ def test_frames_are_averaged_by_exact_sums() -> None:
     assert twice[0].runs == 6 and twice[0]["events"] == 2, "sums of sums forget how many runs they are of"
 
 
+@settings(deadline=None)
 @given(
     counts=st.lists(st.fixed_dictionaries({key: st.integers(0, 10**10) for key in COUNTS}), min_size=1, max_size=4),
     kind=st.sampled_from(["conv", "image_conv", "ni_lif", "add"]),
@@ -221,7 +222,7 @@ def test_a_price_moves_a_count_from_the_list_into_the_total() -> None:
 
 def test_every_count_is_priced_or_listed_on_every_profile() -> None:
     """Each count alone, on each profile: it either costs something or appears among the unpriced."""
-    described = {"dense_macs", "input_size", "output_sum"}  # these describe the twin and the means, nothing happens
+    described = {"dense_macs", "input_size", "output_sum", "saturated"}  # these describe the twin and the means, nothing happens
     binary = {"events": "input_sum", "synops": "unit_ops"}
     for profile in list_profiles():
         for count in COUNTS:

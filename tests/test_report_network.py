@@ -21,12 +21,12 @@ from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.pricing import LayerEnergy, Part
 from spiketrack_deploy.program.describe import links
 from spiketrack_deploy.program.types import Op, Phase, TensorSpec
-from spiketrack_deploy.report.cards import BAD, UNKNOWN, cards, draw
-from spiketrack_deploy.report.data import ReportData
+from spiketrack_deploy.report.cards import BAD, GOOD, UNKNOWN, cards, draw
+from spiketrack_deploy.report.data import ReportData, joules, micro
 from spiketrack_deploy.report.network import Network, network
 from spiketrack_deploy.report.network_picture import picture
 from spiketrack_deploy.report.page import build
-from spiketrack_deploy.units import Interval
+from spiketrack_deploy.units import Interval, si_interval
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -117,7 +117,12 @@ def test_every_answer_has_a_colour_and_a_proof_on_the_page(data: ReportData) -> 
         assert ". " not in card.sentence.replace(" .. ", " to ") and card.sentence.endswith("."), "one sentence"
     assert page.index('class="answers"') < page.index('class="verdict"'), "the answers come first"
     assert draw(found) in page
-    assert found[0].colour == UNKNOWN and "no chip" in found[0].sentence, "without a mapping nothing is claimed"
+    assert found[0].colour == GOOD and "in turns on the same chips" in found[0].sentence
+    assert data.chips is not None and micro(si_interval(data.chips[0].cost.latency, "s")) in found[1].sentence
+    assert joules(data.energy.total) in found[2].sentence, "the total, as map and energy say it"
+    bare = cards(replace(data, chips=None, energy=replace(data.energy, placed=None)))
+    assert bare[0].colour == UNKNOWN and "no chip" in bare[0].sentence, "without a mapping nothing is claimed"
+    assert bare[1].colour == UNKNOWN and "without static power" in bare[2].sentence
     broken = replace(data, parity={**data.parity, "engines": {**data.parity["engines"], "differing": 3}})
     assert cards(broken)[3].colour == BAD and "3 integers" in cards(broken)[3].sentence
 

@@ -154,8 +154,8 @@ def _results(result: Result) -> None:
                     one["answer"],
                     f"{one['chips']} [{low}..{high}]",
                     f"{kind}: {' + '.join(cost['phases']) or 'on the host'}",
-                    _band(cost["on_chip_s"], "s"),
-                    _band(cost["image_s"], "s") if cost["image_s"] else "no price",
+                    _band(cost["on_chip_s"], "s") if cost["phases"] else "the host's: not known",
+                    _band(cost["image_s"], "s") if cost["image_s"] and cost["phases"] else "-",
                     _joules(cost["total_nj"]),
                     *(_nominal(cost[key]) for key in ("dynamic_nj", "static_nj", "input_nj", "board_nj")),
                 )

@@ -178,6 +178,8 @@ class WholeNetwork:
         if not cost.on_chip.high:
             return (f"At {rate}: not known, {self.profile.name} has no time for what happens.",)
         said = [f"At {rate} the chips alone: {_keeps(cost.on_chip, cost.period_s)}, {_seconds(cost.on_chip)} a frame."]
+        if self.chosen.host_operations:
+            said[0] += f" What the host takes for its {self.chosen.host_operations:,} operations is not in it."
         if self.report.loop.untimed:
             said[0] += f" Without a time: {', '.join(self.report.loop.untimed)}."
         if cost.image is None:

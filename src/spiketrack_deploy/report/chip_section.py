@@ -66,13 +66,9 @@ def _chips(number: int, band: tuple[int, int]) -> str:
 
 
 def _cost_cells(cost: ResultCost) -> list[str]:
-    return [
-        _seconds(cost.on_chip),
-        _seconds(cost.image),
-        joules(cost.total),
-        joules(cost.dynamic),
-        *(joules(part) if part else "no price" for part in (cost.static, cost.input, cost.board)),
-    ]
+    parts = (cost.dynamic, cost.static, cost.input, cost.board)
+    times = [_seconds(cost.on_chip), _seconds(cost.image)] if cost.phases else ["the host's: not known", ""]
+    return [*times, joules(cost.total), *(nominal(part) if part else "no price" for part in parts)]
 
 
 def _changes(whole: WholeNetwork) -> str:
@@ -103,11 +99,11 @@ def _times(loop: ClosedLoop) -> str:
          html.number(x.slots), html.number(round(x.crossing)), x.set_by, html.number(x.time.nominal, _seconds(x.time)))
         for x in loop.levels
     ]  # fmt: skip
-    head = ["level", "steps", "synops, busiest core", "words, busiest core", "slots, fullest core",
-            "messages between chips", "set by", "time"]  # fmt: skip
+    head = ["level", "steps", "synops", "words", "slots", "between chips", "set by", "time"]
     words = (
         f"A run takes {_seconds(loop.latency)}: {loop.steps} elapsed steps of {len(loop.levels)} levels, every "
-        f"occupied slot stepped in each, every step with a barrier of {_seconds(loop.barrier)}."
+        f"occupied slot stepped in each, every step with a barrier of {_seconds(loop.barrier)}. Synaptic operations, words "
+        "of memory and slots are those of the busiest core; messages those of the busiest link between chips."
     )
     missing = f" Without a time: {', '.join(loop.untimed)}." if loop.untimed else ""
     table = html.table(head, rows, sortable=True, scroll=True)
