@@ -153,7 +153,8 @@ def residuals(
     measured: Measured, static_w: Interval | None, predicted: Mapping[str, Interval | None]
 ) -> tuple[Residual, ...]:
     """Each quantity beside its prediction. ``static_w``: of one chip; ``predicted``: ``latency_s``, ``on_chip_s``,
-    ``dynamic_nj`` of a frame. The total is over the measured time of a frame, so that a wrong latency shows in its own row alone."""
+    ``dynamic_nj`` of a frame. The total is over the measured time of a frame, so that a wrong latency shows in its own
+    rows alone."""
     power = static_w * measured.chips if static_w else None
     dynamic = predicted.get("dynamic_nj")
     total = dynamic * 1e-9 + power * measured.frame_s if dynamic and power else None
