@@ -4,9 +4,9 @@
 
 Three tables. Drawn networks of every primitive (tests/_nir_drawn.py: 1 to 12 deep, recurrence, delays, odd maps), their
 integer program on the reference, sim and ONNX engines: every output, state and count of every step; the first N of them
-on Lava Processes as well. The share of spike values that differ from the float64 reference with 8, 12 and 16 bits, on
-the drawn networks and on the exports of frameworks in tests/nir_frameworks. And the seconds that a network of a million
-synapses takes until it is lowered, has run a step and has its cores.
+on Lava Processes as well. The share of their spike values that differ from the float64 reference with 8, 12 and 16 bits
+(benchmarks/nir_agreement.py has exports of frameworks). And the seconds that a network of a million synapses takes
+until it is lowered, has run a step and has its cores.
 """
 
 from __future__ import annotations
@@ -24,17 +24,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from _nir_exact import BITS, Case, agreement, drawn_case, integers_compared, spike_share  # noqa: E402
+from _nir_exact import BITS, agreement, drawn_case, integers_compared, spike_share  # noqa: E402
 
 from spiketrack_deploy.errors import FitError  # noqa: E402
-from spiketrack_deploy.frontends.nir.build import read_network  # noqa: E402
-from spiketrack_deploy.frontends.nir.conventions import PRESETS, Convention  # noqa: E402
-from spiketrack_deploy.frontends.nir.lower import InputKind, lower_network  # noqa: E402
+from spiketrack_deploy.frontends.nir.conventions import Convention  # noqa: E402
+from spiketrack_deploy.frontends.nir.lower import lower_network  # noqa: E402
 from spiketrack_deploy.frontends.nir.network import Edge, Network, Node  # noqa: E402
 from spiketrack_deploy.hardware.targets import resolve_target  # noqa: E402
 from spiketrack_deploy.mapping.fit import map_program  # noqa: E402
-
-FILES = ROOT / "tests" / "nir_frameworks"
 
 
 def tell(text: str) -> None:
@@ -77,29 +74,6 @@ def shares(networks: int, steps: int) -> list[dict[str, Any]]:
     return found
 
 
-def framework_case(path: Path) -> Case:
-    """A framework's export with its recorded input under its preset."""
-    network = read_network(path).network
-    (source,) = network.inputs
-    x = np.load(path.with_suffix(".npz"))["input"].astype(np.float64)
-    x = x.reshape(len(x), *network.nodes[source].shape)
-    return Case(network, PRESETS[path.stem.split("_")[0]], {source: InputKind(int(max(x.max(), 1)))}, {source: x})
-
-
-def frameworks() -> list[dict[str, Any]]:
-    """Per export: differing spike values with each number of bits, integers that the engines agree on."""
-    found = []
-    for path in sorted(FILES.glob("*.nir")):
-        tell(path.name)
-        case = framework_case(path)
-        counts = [spike_share(case, bits) for bits in BITS]
-        lowered = case.lowered(BITS[0])
-        steps = [case.encoded(lowered, t) for t in range(len(next(iter(case.inputs.values()))))]
-        found.append({"export": path.stem, "values": counts[0].values, "differing": [c.differing for c in counts],
-                      "compared": integers_compared(lowered.program, steps, ("sim", "onnx"))})  # fmt: skip
-    return found
-
-
 def million() -> dict[str, float]:
     """Seconds to lower a network of 1.1 million synapses, to compare a step on three engines, and to map it."""
     n, rng = 1000, np.random.default_rng(0)
@@ -138,10 +112,6 @@ def show(found: dict[str, Any]) -> None:
     for row in found["shares"]:
         print(f"{row['bits']:4}  {row['median']:6.2%}  {row['mean']:6.2%}  {row['worst']:6.2%}  "
               f"{row['without_difference']} of {row['networks']}")  # fmt: skip
-    print("\nexports of frameworks: spike values that differ with 8, 12, 16 bits; integers equal on the engines")
-    for row in found["frameworks"]:
-        differing = " ".join(f"{n:4}" for n in row["differing"])
-        print(f"{row['export']:<22} {differing}  of {row['values']:5}   {row['compared']:,}")
     seconds = found["million"]
     print(f"\n1.1 million synapses: lowered in {seconds['lower']:.1f} s, a step on three engines "
           f"{seconds['step']:.1f} s, mapped to loihi2 in {seconds['map']:.1f} s")  # fmt: skip
@@ -158,7 +128,6 @@ def main() -> int:
     found = {
         "engines": engines(options.networks, options.steps, options.lava),
         "shares": shares(options.networks, options.steps),
-        "frameworks": frameworks(),
         "million": million(),
     }
     tell("")

@@ -184,5 +184,5 @@ def test_a_million_synapses_lower_in_seconds() -> None:
     cell = neuron("LIF", (1000,), tau=0.01, r=1.0, v_leak=0.0, v_threshold=1.0, v_reset=0.0)
     start = perf_counter()
     lowered = lower_network(chain(first, weights, cell, last), Convention(dt=DT))
-    assert perf_counter() - start < 10
+    assert perf_counter() - start < 20
     assert lowered.program.arrays["w.weight"].size == 10**6
