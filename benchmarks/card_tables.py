@@ -52,8 +52,12 @@ def results(trackers: Trackers) -> str:
         accuracy = [_percent(tracker["mean"][key]) for key in ("auc", "precision", "norm_precision")]
         energy, cost = tracker.get("energy"), ["-", "-", "-"]
         if energy:
-            synops = energy["phases"][energy["main"]]["counts"]["synops"] / 1e6
-            cost = [f"{synops:.2f}", _millijoules(energy["per_frame_nj"]), _millijoules(energy["dynamic_nj"])]
+            synops = energy["phases"][energy["main"]]["counts"].get("synops", 0) / 1e6
+            cost = [
+                f"{synops:.2f}" if synops else "-",
+                _millijoules(energy["per_frame_nj"]),
+                _millijoules(energy["dynamic_nj"]),
+            ]
         rows.append([name, *accuracy, *cost])
     return table(head, rows)
 

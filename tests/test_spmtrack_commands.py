@@ -143,7 +143,8 @@ def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
     assert dense["per_frame_nj"]["nominal"] == pytest.approx(say("inspect", MODEL)[1]["macs"] * 4.6e-3)
     assert "accuracy_energy.svg" in found["pictures"]
     assert energy[f"{bundle.name}@onnx"] == dense
-    aucs = [found["trackers"][label]["mean"]["auc"]["mean"] for label in (f"{MODEL}@float", f"{bundle.name}@onnx")]
+    rows = [found["trackers"][label] for label in (f"{MODEL}@float", f"{bundle.name}@onnx")]
+    aucs = [row["mean"]["auc"]["mean"] for row in rows]
     assert aucs[0] == pytest.approx(aucs[1], abs=0.02)
     code, found, _ = say("evaluate", MODEL, data, "--max-frames", 3, "-o", tmp_path / "unpriced")
     assert code == 0
