@@ -44,7 +44,7 @@ def measure(size: str, target: str, density: float) -> dict[str, Any]:
     mapping, report = found.report.mapping, found.report.to_dict()
     neurons, cost = report["neurons"], whole["cost"]
     packed = -(-neurons["neurons"] // mapping.limits.neurons)
-    best = min(found.changes, key=lambda change: change.cost.total.nominal)
+    best = min((change for change in found.changes if change.alone), key=lambda change: change.cost.total.nominal)
 
     def millijoules(name: str) -> dict[str, float] | None:
         return {key: value * NANO * MILLI for key, value in cost[name].items()} if cost[name] else None

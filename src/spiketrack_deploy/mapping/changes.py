@@ -29,12 +29,14 @@ STEPPED = ("slot_steps_native", "slot_steps_microcode", "idle_updates", "relay_u
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """``what`` in words, cores and chips, and the cost of a steady result with it."""
+    """``what`` in words, cores and chips, and the cost of a steady result with it. ``alone``: of one target that has the
+    chips to itself and pays for its image, as the result that is changed."""
 
     what: str
     cores: int
     chips: int
     cost: ResultCost
+    alone: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data."""
@@ -216,4 +218,4 @@ def _targets(report: MappingReport, steady: ResultCost) -> Change:
     run = replace(_scaled(report.run, factors, pipe.period), pixels=0)
     cost = result_cost(steady.kind, [run], report.profile, steady.chips, 0.0)
     what = f"{pipe.targets} targets interleaved, each (without the images' way)"
-    return Change(what, report.mapping.cores, steady.chips, cost)
+    return Change(what, report.mapping.cores, steady.chips, cost, alone=False)

@@ -102,8 +102,8 @@ def _times(loop: ClosedLoop) -> str:
     head = ["level", "steps", "synops", "words", "slots", "between chips", "set by", "time"]
     words = (
         f"A run takes {_seconds(loop.latency)}: {loop.steps} elapsed steps of {len(loop.levels)} levels, every "
-        f"occupied slot stepped in each, every step with a barrier of {_seconds(loop.barrier)}. Synaptic operations, words "
-        "of memory and slots are those of the busiest core; messages those of the busiest link between chips."
+        f"occupied slot stepped in each, every step with a barrier of {_seconds(loop.barrier)}. Synaptic operations, "
+        "words of memory and slots are those of the busiest core; messages those of the busiest link between chips."
     )
     missing = f" Without a time: {', '.join(loop.untimed)}." if loop.untimed else ""
     table = html.table(head, rows, sortable=True, scroll=True)
@@ -144,6 +144,7 @@ def _verdicts(chips: MappingReport) -> str:
 def dominance(whole: WholeNetwork) -> str:
     """What most of the total is, and the change that takes most off it."""
     name, share = whole.dominant
-    best = min(whole.changes, key=lambda change: change.cost.total.nominal, default=None)
+    changes = [change for change in whole.changes if change.alone]
+    best = min(changes, key=lambda change: change.cost.total.nominal, default=None)
     said = f"Most of the total is {name}: {percent(share)}"
     return f"{said}; {best.what}: {nominal(best.cost.total)} in all." if best else f"{said}."
