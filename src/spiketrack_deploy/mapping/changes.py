@@ -29,8 +29,8 @@ STEPPED = ("slot_steps_native", "slot_steps_microcode", "idle_updates", "relay_u
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """``what`` in words, cores and chips, and the cost of a steady result with it. ``alone``: of one target that has the
-    chips to itself and pays for its image, as the result that is changed."""
+    """``what`` in words, cores and chips, and the cost of a steady result with it. ``alone``: of one target that has
+    the chips to itself and pays for its image, as the result that is changed."""
 
     what: str
     cores: int
