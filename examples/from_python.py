@@ -29,12 +29,12 @@ def main(folder: str = "export/from-python", frames: int = 20) -> None:
     mine = Path(__file__).with_name("my_chip.toml")
     for report in api.energy(folder, ["loihi2", "cmos45_int8", str(mine)])["profiles"]:
         missing = dict.fromkeys(item["name"] for item in report["unpriced"] if item["count"])
-        print(f"{report['profile']['name']:12} {microjoules(report['per_result']['dynamic_nj'])}", end="")
+        print(f"{report['profile']['name']:12} {microjoules(report['per_result']['total_nj'])}", end="")
         print(f"   without a price: {', '.join(missing) or 'nothing'}")
 
     for target in ("oheo_gulch", "kapoho_point"):
         fit = api.map(folder, target=target)
-        print(f"{target:12} {'fits' if fit['fits'] else 'does not fit'}: {fit['cores']} cores, chips: {fit['chips']}")
+        print(f"{target:12} {fit['sentence']}", *fit["camera"])
 
 
 if __name__ == "__main__":
