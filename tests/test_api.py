@@ -51,7 +51,7 @@ def test_the_command_prints_what_the_function_returns(exported: Path, tmp_path: 
     found = api.map(exported, target="oheo_gulch")
     keys(found, results.MapResult)
     assert succeed(tmp_path, "map", exported, "--target", "oheo_gulch") == json.loads(json.dumps(found))
-    assert api.map(exported, density=0.25)["energy"]["activity"] != found["energy"]["activity"]
+    assert api.map(exported, density=0.25)["detail"]["run"]["activity"] != found["detail"]["run"]["activity"]
     keys(found_doctor := api.doctor(), results.DoctorResult)
     assert succeed(tmp_path, "doctor") == found_doctor
 
