@@ -123,6 +123,7 @@ def test_every_answer_has_a_colour_and_a_proof_on_the_page(data: ReportData) -> 
     bare = cards(replace(data, chips=None, energy=replace(data.energy, placed=None)))
     assert bare[0].colour == UNKNOWN and "no chip" in bare[0].sentence, "without a mapping nothing is claimed"
     assert bare[1].colour == UNKNOWN and "without static power" in bare[2].sentence
+    assert all(f'id="{card.proof}"' in page for card in bare)
     broken = replace(data, parity={**data.parity, "engines": {**data.parity["engines"], "differing": 3}})
     assert cards(broken)[3].colour == BAD and "3 integers" in cards(broken)[3].sentence
 
@@ -191,7 +192,7 @@ def test_in_a_real_browser(width: int, data: ReportData, tmp_path: Path) -> None
     assert found["letters"] >= 9, "names of blocks are too small to read"
     blocks = sum(len(phase["blocks"]) for phase in data.program["phases"].values())
     assert found["before"] == 0 and len(found["clicks"]) == blocks and all(found["clicks"])
-    assert found["modes"] and found["colours"] == ["true"] * 3, "energy, synaptic operations, disagreement"
+    assert found["modes"] and found["colours"] == ["true"] * 4, "energy, synaptic operations, disagreement, cores"
     assert found["hash"] == "", "a click stays where the reader is"
 
 
