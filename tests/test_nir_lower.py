@@ -108,6 +108,17 @@ def test_what_integers_can_say_is_said_exactly(reset: str, compare: str) -> None
     assert ties > 3
 
 
+def test_a_bias_alone_drives_a_neuron() -> None:
+    """Weights of zero say nothing about the unit; the bias does."""
+    first, last = ends((2,), (3,))
+    weights = Node("w", "Affine", {"weight": np.zeros((3, 2)), "bias": np.array([0.013, 0.3, 0.0])}, (2,), (3,))
+    cell = neuron("IF", (3,), r=1.0, v_threshold=1.0, v_reset=0.0)
+    network, convention = chain(first, weights, cell, last), Convention(dt=DT, if_unit="one")
+    case = Case(network, convention, {"in": InputKind()}, {"in": np.ones((200, 2))})
+    assert spike_share(case, 8).differing == 0
+    assert sum(moment.values["n"] for moment in simulate(network, convention, case.inputs)).tolist() == [2, 50, 0]
+
+
 def test_a_read_out_is_as_exact_as_its_bits() -> None:
     first, last = ends((4,), (3,))
     rng = np.random.default_rng(0)

@@ -185,7 +185,8 @@ class Synapses:
     def natural(self, part: Part) -> FloatArray:
         """The coarsest unit ``[C]`` in which all bits of the weights (or of the value) are used; inf where none is."""
         if isinstance(part, Synapse):
-            return np.where(part.largest > 0, part.largest / self.top, np.inf)
+            largest = np.where(part.largest > 0, part.largest, np.abs(part.bias))
+            return np.where(largest > 0, largest / self.top, np.inf)
         factor = np.abs(part.full_factor()).reshape(part.shape[0], -1)
         return np.where(factor > 0, factor, np.inf).min(axis=1)
 
