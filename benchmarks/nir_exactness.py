@@ -1,6 +1,6 @@
 """What is claimed of NIR networks as integer programs, measured: engines, spikes against float64, time.
 
-    python benchmarks/nir_exactness.py [--networks N] [--steps N] [--lava N] [--json]
+    python benchmarks/nir_exactness.py [--networks N] [--steps N] [--lava N] [--shares N] [--json]
 
 Three tables. Drawn networks of every primitive (tests/_nir_drawn.py: 1 to 12 deep, recurrence, delays, odd maps), their
 integer program on the reference, sim and ONNX engines: every output, state and count of every step; the first N of them
@@ -123,11 +123,12 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=500)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--lava", type=int, default=0, help="how many of them run on Lava Processes too")
+    parser.add_argument("--shares", type=int, default=100, help="how many of them are compared with float64")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = {
         "engines": engines(options.networks, options.steps, options.lava),
-        "shares": shares(options.networks, options.steps),
+        "shares": shares(min(options.networks, options.shares), options.steps),
         "million": million(),
     }
     tell("")
