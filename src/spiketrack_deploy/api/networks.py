@@ -46,6 +46,7 @@ class NetworkRequest:
     trace: tuple[str, ...] = ()
     max_spike_error: float | None = None
     weight_bits: int | None = None
+    input_bits: int | None = None
     engine: str = "sim"
     threads: int | None = None
     out: Place | None = None
@@ -111,6 +112,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
         request.engine,
         request.threads,
         request.weight_bits or 8,
+        request.input_bits or 16,
         request.max_spike_error,
         command_line(request.command),
     )

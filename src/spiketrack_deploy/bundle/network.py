@@ -70,6 +70,7 @@ class NetworkPlan:
     engine: str
     threads: int | None
     weight_bits: int
+    input_bits: int
     max_spike_error: float | None
     command: str
 
@@ -159,11 +160,11 @@ def _options(prepared: Prepared, floats: FloatRun, plan: NetworkPlan) -> LowerOp
     for name, values in given.values.items():
         largest = float(np.abs(values).max())
         spikes = given.is_spikes(name)
-        kinds[name] = InputKind(top=max(1, int(largest))) if spikes else InputKind(limit=largest)
+        kinds[name] = InputKind(top=max(1, int(largest))) if spikes else InputKind(limit=largest, bits=plan.input_bits)
     said = {
         name: f"spikes and counts up to {kind.top}, as they are"
         if kind.limit is None
-        else f"real values as 16-bit integers of {kind.step:g}"
+        else f"real values as {kind.bits}-bit integers of {kind.step:g}"
         for name, kind in kinds.items()
     }
     out = dict.fromkeys(prepared.network.outputs, "sum of what feeds it")
@@ -309,6 +310,7 @@ def _parity(
         "network": prepared.network.name,
         "steps": prepared.given.steps,
         "input": prepared.given.source,
+        "inputs": lowered.program.meta["workload"]["inputs"],
         "preset": prepared.preset,
         "convention": {**asdict(prepared.convention), "text": describe(prepared.convention)},
         "diagnostics": [one.to_dict() for one in diagnostics],
@@ -373,6 +375,7 @@ def _seal(
         "profile_sha256": plan.priced.profile.digest,
         "convention": data.parity["convention"],
         "weight_bits": plan.weight_bits,
+        "input_bits": plan.input_bits,
         "steps": prepared.given.steps,
         "engine": plan.engine,
         "threads": plan.threads,

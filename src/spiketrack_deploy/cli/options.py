@@ -152,7 +152,7 @@ _WORDS = {
 }
 NETWORK = (
     "dt", "convention", *_WORDS, "several", "input", "steps", "rate", "seed", "strict", "trace", "max_spike_error",
-    "weight_bits",
+    "weight_bits", "input_bits",
 )  # fmt: skip
 """Options of an export that concern a NIR network alone."""
 CONVENTIONS = ("euler", "norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "spyx", "lava-dl")
@@ -187,6 +187,7 @@ def network(function: Function) -> Function:
                 help="NIR: end with 5 where a larger share of output spikes differs from float64.",
             ),
             click.option("--weight-bits", type=click.IntRange(2, 16), help="NIR: bits of a weight; default 8."),
+            click.option("--input-bits", type=click.IntRange(2, 16), help="NIR: bits of a real input; default 16."),
         )
     ):
         function = decorate(function)

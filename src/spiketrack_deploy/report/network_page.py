@@ -116,6 +116,7 @@ def _subject(data: NetworkReport) -> str:
         ("convention", f"{data.parity['preset'] or 'not stated'}: {data.parity['convention']['text']}"),
         ("back edges", ", ".join(f"{a} -> {b}" for a, b in back) or "none: every edge carries the value of its step"),
         ("input", data.source),
+        *((f"input {name}", said) for name, said in data.parity["inputs"].items()),
         (
             "integers",
             f"{thin(data.program['weights'])} weights, {data.program['phases']['step']['operations']} operations",

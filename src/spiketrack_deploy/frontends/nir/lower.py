@@ -43,15 +43,21 @@ _AGAIN = 4
 @dataclass(frozen=True, slots=True)
 class InputKind:
     """What an Input node gets. ``limit`` None: spikes or counts 0..``top`` as they are; else real numbers, clipped at
-    plus and minus ``limit``, in :data:`REAL_TOP` steps."""
+    plus and minus ``limit``, as integers of ``bits`` bits."""
 
     top: int = 1
     limit: float | None = None
+    bits: int = 16
+
+    @property
+    def most(self) -> int:
+        """Largest integer of a real number."""
+        return int(2 ** (self.bits - 1)) - 1
 
     @property
     def step(self) -> float:
         """Real value of one integer."""
-        return 1.0 if self.limit is None else self.limit / REAL_TOP
+        return 1.0 if self.limit is None else self.limit / self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ class _Lowering:
         name = node.name
         if node.kind == "Input":
             kind = self.options.kinds[name]
-            what, top = ("spikes", kind.top) if kind.limit is None else ("stream", REAL_TOP)
+            what, top = ("spikes", kind.top) if kind.limit is None else ("stream", kind.most)
             self.have[name] = self.emit.input(name, canonical(node.shape), what, top, kind.step)
         elif node.kind in NEURONS:
             cell = self.neurons.put(node, self._parts(node))
