@@ -37,7 +37,7 @@ from spiketrack_deploy.errors import VerificationError
 from spiketrack_deploy.frontends.nir.diagnose import Diagnostic
 from spiketrack_deploy.frontends.nir.lower import InputKind, Lowered, LowerOptions, lower_network
 from spiketrack_deploy.frontends.nir.network import SPIKING, FloatArray
-from spiketrack_deploy.frontends.nir.prepare import FloatRun, Prepared, Words, float_run, prepare
+from spiketrack_deploy.frontends.nir.prepare import FloatRun, Prepared, Words, demand_none, float_run, prepare
 from spiketrack_deploy.frontends.nir.suggest import describe
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
@@ -112,7 +112,10 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
             ran = _run(lowered, engine, steps, agreement, [*drawn, *plan.words.trace], tell)
     if plan.max_spike_error is not None and agreement.share() > plan.max_spike_error:
         raise VerificationError(_too_far(plan, agreement))
-    diagnostics = [*prepared.diagnostics, *_afterwards(prepared, floats, ran, lowered)]
+    afterwards = _afterwards(prepared, floats, ran, lowered)
+    if plan.words.strict:
+        demand_none(plan.path, afterwards)
+    diagnostics = [*prepared.diagnostics, *afterwards]
     with clock.stage("mapping"):
         counts = {PHASE: add_runs(ran.runs, PHASE)}
         period = _period(prepared)

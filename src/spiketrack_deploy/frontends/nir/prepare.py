@@ -63,9 +63,15 @@ def prepare(path: Path, words: Words) -> Prepared:
         raise UsageError(f"--trace {unknown[0]}: is no neuron of {path.name}; it has {', '.join(network.neurons[:20])}")
     found = [*read.diagnostics, *assumed(network, words.preset, words.fields, convention), *check(network, convention)]
     given = _given(network, words, convention, found)
-    if words.strict and found:
-        raise InputError(f"{path}: --strict makes an error of every diagnostic: {'; '.join(map(str, found))}")
+    if words.strict:
+        demand_none(path, found)
     return Prepared(network, convention, given, tuple(found), words.preset)
+
+
+def demand_none(path: Path, found: Sequence[Diagnostic]) -> None:
+    """InputError with all of ``found`` where there is one."""
+    if found:
+        raise InputError(f"{path}: --strict makes an error of every diagnostic: {'; '.join(map(str, found))}")
 
 
 def _given(network: Network, words: Words, convention: Convention, found: list[Diagnostic]) -> inputs.Given:
