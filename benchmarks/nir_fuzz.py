@@ -33,11 +33,11 @@ from _nir_mutants import mutant, originals  # noqa: E402
 from spiketrack_deploy.errors import InputError  # noqa: E402
 from spiketrack_deploy.frontends.nir.build import read_network  # noqa: E402
 from spiketrack_deploy.nir_graph.guard import MEMORY_BASE  # noqa: E402
-from spiketrack_deploy.nir_graph.tree import NETWORK_LIMITS  # noqa: E402
+from spiketrack_deploy.nir_graph.tree import NETWORK_LIMITS, SLACK_BYTES  # noqa: E402
 
 SECRET = 0.123456789012345
-RESIDENT = 3 << 29
-"""Bytes that a reading process may hold at most: the interpreter and what a file may declare."""
+MEMORY = MEMORY_BASE + NETWORK_LIMITS.array_bytes + SLACK_BYTES
+"""Bytes that a reading process may have at most: the interpreter and what a file may declare."""
 
 
 def answer(path: Path, isolate: bool) -> tuple[str, str]:
@@ -61,7 +61,7 @@ def forked(path: Path) -> tuple[str, str, float, int]:
     if child == 0:
         os.close(reader)
         for kind, value in (
-            (resource.RLIMIT_AS, MEMORY_BASE + 2 * NETWORK_LIMITS.array_bytes),
+            (resource.RLIMIT_AS, MEMORY),
             (resource.RLIMIT_CPU, 60),
         ):
             resource.setrlimit(kind, (value, value))
@@ -109,7 +109,7 @@ def main() -> int:
                 worst["whole_seconds"] = max(worst["whole_seconds"], time.perf_counter() - start)
                 verdict = "refused by the guard" if "died" in said or "did not end" in said else verdict
             counts.setdefault(way, Counter())[verdict] += 1
-            if verdict in ("bug", "leak", "died") or not one or resident > RESIDENT:
+            if verdict in ("bug", "leak", "died") or not one or resident > MEMORY:
                 findings.append(f"seed {seed} ({way}): {verdict}: {said[:300]}, {resident >> 20} MiB, {seconds:.1f} s")
         left = _children()
     result = {"files": args.files, "ways": {way: dict(found) for way, found in sorted(counts.items())}, "worst": worst,

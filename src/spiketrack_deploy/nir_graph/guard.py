@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from pathlib import Path
 
 from spiketrack_deploy.errors import InputError
 
-MEMORY_BASE = 4 << 30
+MEMORY_BASE = 1 << 30
 """Address space of an interpreter with NumPy and HDF5 (mapped, not used), to which the file's own budget is added."""
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Each thread of a linear algebra library maps a stack and buffers of its own, and none is used."""
 
 
 def check_in_child(check: tuple[str, str], path: Path, argument: str, seconds: float, memory: int) -> None:
@@ -30,7 +33,8 @@ def check_in_child(check: tuple[str, str], path: Path, argument: str, seconds: f
     )
     command = [sys.executable, "-c", code, str(path), argument]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+        environment = {**os.environ, **ONE_THREAD}
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{path}: reading it did not end within {seconds:g} s; the file is damaged") from error
     try:

@@ -23,6 +23,9 @@ MAX_NAME = 200
 MAX_NOTES = 1000
 NETWORK_LIMITS = Limits(nodes=20_000, edges=200_000, elements=1 << 27, array_bytes=1 << 30, seconds=60.0)
 
+SLACK_BYTES = 1 << 28
+"""Room for a network's own objects and for reading slab by slab, beside its arrays."""
+
 FieldKind = Literal["array", "ints", "ints or text"]
 
 
@@ -113,7 +116,7 @@ def read_tree(path: Path, *, limits: Limits = NETWORK_LIMITS, isolate: bool = Tr
     """
     if isolate:
         check = (__name__, check_tree.__name__)
-        check_in_child(check, path, json.dumps(asdict(limits)), limits.seconds, 2 * limits.array_bytes)
+        check_in_child(check, path, json.dumps(asdict(limits)), limits.seconds, limits.array_bytes + SLACK_BYTES)
     return _TreeFile.load(path, limits)
 
 
