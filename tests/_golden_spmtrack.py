@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,8 @@ class Checker:
 
     def check_config(self, name: str, stated: Mapping[str, Any]) -> None:
         """Both weight files, loaded through the product's loader; then calls, gradients and the track."""
-        fields = {key: value for key, value in stated.items() if key != "inputs"}
-        config = SpmConfig(name=name, **fields)
+        known = {field.name for field in fields(SpmConfig)}
+        config = SpmConfig(name=name, **{key: value for key, value in stated.items() if key in known})
         keys, prints = self.json(self.root / "keys" / f"{name}.json"), self.json(self.root / "fingerprints.json")
         with tempfile.TemporaryDirectory() as folder:
             files = []

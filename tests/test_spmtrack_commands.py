@@ -132,8 +132,8 @@ def test_inspect_energy_and_audit(bundle: Path, say: Say) -> None:
 def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
     data = dataset(tmp_path / "data")
     code, found, said = say(
-        "evaluate", "--compare", MODEL, f"{MODEL}@int8", bundle, "static", data, "--profile", "cmos45_fp32", "--max-frames", 4,
-        "-o", tmp_path / "scores",
+        "evaluate", "--compare", MODEL, f"{MODEL}@int8", bundle, "static", data, "--profile", "cmos45_fp32",
+        "--max-frames", 4, "-o", tmp_path / "scores",
     )  # fmt: skip
     assert code == 0, said
     energy = {label: tracker["energy"] for label, tracker in found["trackers"].items()}

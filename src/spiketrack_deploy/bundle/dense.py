@@ -43,7 +43,8 @@ from spiketrack_deploy.tracking.video import FrameSource
 
 SCHEMA = "spiketrack-dense/1"
 PARITY_FRAMES, MAP_BOUND, BOX_BOUND = 10, 1e-4, 0.1
-"""Frames that ONNX Runtime is compared on; largest difference of a map (float32), and of a box in pixels."""
+"""Frames that ONNX Runtime is compared on; largest difference of a map in float32 over max(1, |value|), and of a box in
+pixels."""
 
 
 def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
@@ -147,8 +148,8 @@ def compare_onnx(model: DenseModel, path: Path, plan: Plan, frames: FrameSource)
             rows.append(
                 {
                     "frame": first.frame,
-                    "score": float(np.abs(a.score - b.score).max()),
-                    "boxes_map": float(np.abs(a.boxes - b.boxes).max()),
+                    "score": _furthest(a.score, b.score),
+                    "boxes_map": _furthest(a.boxes, b.boxes),
                     "box_pixels": float(np.abs(np.subtract(first.box, second.box)).max()),
                     "same_cell": first.argmax == second.argmax,
                 }
@@ -169,6 +170,11 @@ def compare_onnx(model: DenseModel, path: Path, plan: Plan, frames: FrameSource)
         "worst": worst,
     }
     return {"schema": "spiketrack-dense-parity/1", "onnx": {**onnx, "rows": rows}, "experts": experts()}
+
+
+def _furthest(first: Any, second: Any) -> float:
+    """Largest difference over max(1, |value|): a large logit has as few digits as a small one."""
+    return float((np.abs(first - second) / np.maximum(1, np.abs(first))).max())
 
 
 def counted(layers: Sequence[DenseLayer], runs: int) -> list[LayerCounts]:
