@@ -21,7 +21,7 @@ from spiketrack_deploy.evaluation import pool, strips
 from spiketrack_deploy.evaluation.cost import counts_of
 from spiketrack_deploy.evaluation.evaluate import EvaluationRequest, evaluate
 from spiketrack_deploy.evaluation.run import Failure, Record, Task, attempt
-from spiketrack_deploy.evaluation.store import RunFolder
+from spiketrack_deploy.evaluation.store import SCHEMA, RunFolder
 from spiketrack_deploy.evaluation.subjects import Subject
 from spiketrack_deploy.evaluation.tally import Tally
 from spiketrack_deploy.inputs.whole_file import file_digest
@@ -304,8 +304,8 @@ def test_a_folder_of_the_former_schema_is_told_so(tmp_path: Path) -> None:
     former = "spiketrack-evaluation/1"
     for name in ("run.json", "results.json"):
         text = (out / name).read_text(encoding="utf-8")
-        assert "spiketrack-evaluation/2" in text
-        (out / name).write_text(text.replace("spiketrack-evaluation/2", former), encoding="utf-8")
+        assert SCHEMA in text
+        (out / name).write_text(text.replace(SCHEMA, former), encoding="utf-8")
     with pytest.raises(UsageError, match=r"of another version.*--force"):
         static_run(data, out)
     with pytest.raises(InputError, match="evaluate again with this version"):
