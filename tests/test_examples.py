@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,20 @@ def test_my_checkpoint_runs_on_my_video(tiny_checkpoint: Path, tmp_path: Path) -
     assert "open mine/report.html" in told and (tmp_path / "mine" / "tracked.mp4").is_file()
     boxes = (tmp_path / "mine" / "boxes.csv").read_text(encoding="utf-8").splitlines()
     assert "300" in boxes[1] and len(boxes) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["norse", "snntorch"])
+def test_digits(framework: str, tmp_path: Path) -> None:
+    script = EXAMPLES / "digits.py"
+    if importlib.util.find_spec(framework) is None:
+        done = subprocess.run([sys.executable, script, framework], cwd=tmp_path, env=environment(), timeout=SECONDS,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 6 and done.stderr.startswith("error: ") and framework in done.stderr
+        return
+    told = run(tmp_path, sys.executable, script, framework)
+    accuracy = [float(word) for word in re.findall(r"([\d.]+) %", told)]
+    assert min(accuracy) > 80 and "energy of a digit" in told and (tmp_path / f"digits-{framework}.nir").is_file()
 
 
 @pytest.mark.slow

@@ -18,13 +18,14 @@ PACKAGE = "spiketrack_deploy"
 ROOT = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 HEAVY = (
     "torch", "nir", "h5py", "onnx", "onnxruntime", "matplotlib", "cv2", "lava", "safetensors", "pydantic", "numba",
-    "av",
+    "av", "norse",
 )  # fmt: skip
 
 # Library -> modules (dotted prefixes below the package) that may import it, wherever in the file.
 MAY_IMPORT = {
-    "torch": ("trackers", "frontends.spiketrack.source", "nir_graph", "engines.sim", "training"),
-    "nir": (),  # the tests alone compare with it
+    "torch": ("norse", "trackers", "frontends.spiketrack.source", "nir_graph", "engines.sim", "training"),
+    "nir": ("norse",),  # and the tests, which compare with it
+    "norse": ("norse",),
     "h5py": ("nir_graph", "frontends.netx.write"),
     "onnx": ("engines.sim", "engines.onnx", "report.onnx", "trackers.spmtrack.onnx"),
     "onnxruntime": ("engines.sim", "engines.onnx", "trackers.spmtrack.onnx"),
@@ -75,6 +76,7 @@ MAY_KNOW = {
         "nir_graph", "program", "report", "trackers", "tracking", "training",
     ),
     "cli": ("api",),
+    "norse": (),  # for those who have norse; nothing here imports it
 }  # fmt: skip
 EVERYONE = ("errors", "units", "__version__")
 NEUTRAL = ("inputs.progress", "inputs.untrusted", "inputs.whole_file", "inputs.whole_folder")

@@ -21,6 +21,7 @@ from spiketrack_deploy.api.bundles import (
     verify,
 )
 from spiketrack_deploy.api.chips import budget, compare_targets, map, target, targets
+from spiketrack_deploy.api.lava import lava, netx
 from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import choose_loop, train
@@ -46,7 +47,9 @@ __all__ = [
     "inspect_network",
     "is_evaluation",
     "is_network",
+    "lava",
     "map",
+    "netx",
     "require_engine",
     "simulate",
     "target",

@@ -157,6 +157,28 @@ class DenseFitResult(TypedDict):
     layers: list[dict[str, Any]]
 
 
+class LavaResult(TypedDict):
+    """A phase as Lava Processes: the folder, Processes by kind, ``rows`` (operations, Process, reason of an own one),
+    ``outputs`` (steps after the input), what a run in Lava compared and found differing (``None``: not run)."""
+
+    folder: str
+    phase: str
+    processes: dict[str, int]
+    rows: list[dict[str, str]]
+    outputs: dict[str, int]
+    compared: int | None
+    differing: int | None
+
+
+class NetxResult(TypedDict):
+    """A network of netx: layers with neurons and decays, notes, and the ``.net`` file that was written."""
+
+    network: str
+    layers: list[dict[str, Any]]
+    notes: list[str]
+    written: str | None
+
+
 class NetworkResult(TypedDict):
     """A NIR network's bundle: ``convention`` (its words), ``diagnostics`` (what was assumed), ``outputs`` (per Output:
     values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step, verdict."""

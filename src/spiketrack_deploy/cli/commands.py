@@ -15,6 +15,7 @@ from spiketrack_deploy.cli import dense, networks, options, printing
 from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
+from spiketrack_deploy.cli.lava import lava, netx
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.cli.train import budget, train
 
@@ -187,5 +188,5 @@ def conformance(folder: Path, force: bool, as_json: bool, quiet: bool) -> None:
     printing.show(api.conformance(folder, force), networks.conformance_summary, as_json, quiet)
 
 
-for command in (map_command, evaluate, train, budget, audit):
+for command in (map_command, evaluate, train, budget, audit, lava, netx):
     group.add_command(command)

@@ -85,7 +85,10 @@ def _basics(group: Any, kind: str, shape: tuple[int, ...]) -> None:
 
 
 def _layer(group: Any, layer: Layer) -> None:
-    _basics(group, "dense_rec" if layer.recurrent is not None else layer.kind, layer.shape)
+    # Lava's dense layers take a vector: neurons in front of one must not be a map of one pixel.
+    flat = layer.kind != "conv" and layer.shape[1:] == (1, 1)
+    kind = "dense_rec" if layer.recurrent is not None else layer.kind
+    _basics(group, kind, layer.shape[:1] if flat else layer.shape)
     _neuron(group.create_group("neuron"), layer.neuron)
     if layer.bias is not None:
         group["bias"] = layer.bias.astype(np.float32)

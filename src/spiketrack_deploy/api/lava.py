@@ -1,0 +1,155 @@
+"""Out to Lava: a folder of stock Processes that others import, and ``.net`` files of lava-dl.
+
+This module decides defaults and what a verb returns. It must not print; heavy parts are imported when a verb runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spiketrack_deploy.api.bundles import Place
+from spiketrack_deploy.api.results import LavaResult, NetxResult
+from spiketrack_deploy.bundle import layout
+from spiketrack_deploy.errors import InputError, VerificationError
+
+if TYPE_CHECKING:
+    from spiketrack_deploy.program.types import Program
+
+SUFFIX = ".net"
+_README = """# A network as Lava Processes
+
+`stock_lava/stock_network.py` (lava-nc 0.10.0 and NumPy, nothing else) builds what stands in `{phase}/network.json`:
+Processes that Lava ships, and `Own` where none of them is exact (`"reason"` says why). Ports have the axes (width, height,
+channels).
+
+```python
+import numpy as np
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.io.sink import RingBuffer as Sink
+from lava.proc.io.source import RingBuffer as Source
+from stock_lava.stock_network import build, whc
+answers, network = np.load("{phase}/answers.npz"), build("{phase}")
+late, steps = network.latency["{output}"], len(answers["{output}"])
+sources = {{n: Source(data=np.moveaxis(whc(answers[n]), 0, -1)) for n in network.inputs}}
+sink = Sink(shape=whc(answers["{output}"])[0].shape, buffer=steps + late)
+[network.feed(n, source.s_out) for n, source in sources.items()]
+network.read("{output}", sink.a_in)
+sink.run(condition=RunSteps(num_steps=steps + late), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+assert (sink.data.get()[..., late:] == np.moveaxis(whc(answers["{output}"]), 0, -1)).all()
+sink.stop()
+```
+
+`answers.npz` holds drawn inputs `[T, C, H, W]` and what the program gives for them{still}.
+"""
+
+
+def _program(subject: Place) -> tuple[Program, str]:
+    """The program of a bundle, or of a ``.net`` file."""
+    path = Path(subject)
+    if (path / layout.MANIFEST).is_file():
+        from spiketrack_deploy.bundle.contents import read_alone
+
+        return read_alone(path), path.name
+    if path.suffix == SUFFIX:
+        from spiketrack_deploy.frontends.netx.lower import lower_netx
+        from spiketrack_deploy.frontends.netx.read import read_netx
+
+        return lower_netx(read_netx(path), "aligned", width=24), path.stem
+    raise InputError(f"{path}: is neither a bundle nor a {SUFFIX} file of lava-dl")
+
+
+def lava(
+    subject: Place, out: Place | None = None, phase: str | None = None, steps: int = 8, seed: int = 0,
+    check: bool = False, force: bool = False, python: str | None = None, timeout: float = 600.0,
+) -> LavaResult:  # fmt: skip
+    """Write a phase as importable Lava Processes with recorded answers; ``check``: run them and compare everything.
+
+    InputError, UsageError; EngineError: an operation has no Process, Lava is missing, hangs or dies; VerificationError:
+    an integer differs. Nothing is written then.
+    """
+    import numpy as np
+
+    from spiketrack_deploy.engines.lava_worker import stock
+    from spiketrack_deploy.engines.stock_plan import stock_plan
+    from spiketrack_deploy.engines.stock_run import compare_stock, reference_values, write_plan
+    from spiketrack_deploy.inputs.whole_folder import whole_folder
+
+    program, name = _program(subject)
+    chosen = phase or list(program.phases)[-1]
+    if chosen not in program.phases:
+        raise InputError(f"{subject}: has no phase {chosen!r}; it has {', '.join(program.phases)}")
+    target = Path(out) if out is not None else Path(f"{name}-lava")
+    if target.exists() and not force:
+        raise InputError(f"{target}: is there already; choose another place with -o, or replace it with --force")
+    part, plan = program.phases[chosen], stock_plan(program, chosen)
+    steps = 1 if plan.static else steps
+    rng = np.random.default_rng(seed)
+    drawn = {
+        n: rng.integers(spec.extremes[0], max(spec.extremes[1], 3) + 1, (steps, *spec.shape[1:]))
+        for n, spec in part.inputs.items() if n not in program.states or n not in program.phases[chosen].outputs
+    }  # fmt: skip
+    held = {n: a for n, a in drawn.items() if n in program.states}
+    outside = {n: a for n, a in drawn.items() if n not in program.states}
+    values = reference_values(program, chosen, outside, held)
+    shown = [v for n, v in part.outputs.items() if v in plan.visible() and n not in program.states] or plan.visible()[
+        -1:
+    ]
+    differing = compared = None
+    if check:
+        done = compare_stock(
+            program, chosen, outside, memories=held, as_weights=False, values=values, python=python, timeout=timeout
+        )
+        differing, compared = sum(done.differing.values()), done.compared
+        if differing:
+            worst = next(n for n, count in done.differing.items() if count)
+            raise VerificationError(f"lava: {differing} of {compared} integers differ, the first in {worst}")
+    with whole_folder(target) as folder:
+        write_plan(plan, folder / chosen)
+        arrays = {**drawn, **{n: values[n] for n in shown}}
+        small = {n: a.astype(np.int32) for n, a in arrays.items()}
+        np.savez(folder / chosen / "answers.npz", **small)  # type: ignore[arg-type]
+        source = Path(stock.__file__).with_name("stock_network.py")
+        # A folder of its own: Lava runs every file that lies beside a Process.
+        (folder / "stock_lava").mkdir()
+        for file in (source, source.with_name("__init__.py")):
+            shutil.copyfile(file, folder / "stock_lava" / file.name)
+        still = "; hold an input still until the last step" if plan.static else ""
+        (folder / "README.md").write_text(_README.format(phase=chosen, output=shown[-1], still=still), encoding="utf-8")
+    return {
+        "folder": str(target), "phase": chosen, "processes": dict(Counter(n.process for n in plan.nodes.values())),
+        "rows": plan.rows(), "outputs": {n: plan.latency[n] for n in shown},
+        "compared": compared, "differing": differing,
+    }  # fmt: skip
+
+
+def netx(subject: Place, out: Place | None = None) -> NetxResult:
+    """What a ``.net`` file holds, or a bundle's network as one; ``out``: written there.
+
+    InputError: the file is damaged or no such file, or the network is none that netx can hold; nothing is written.
+    """
+    from spiketrack_deploy.frontends.netx.read import read_netx
+    from spiketrack_deploy.frontends.netx.recognise import recognise
+    from spiketrack_deploy.frontends.netx.write import write_netx
+
+    path = Path(subject)
+    network = read_netx(path) if path.suffix == SUFFIX else recognise(*_program(path))
+    if out is not None:
+        write_netx(network, Path(out))
+    layers = [
+        {
+            "name": layer.name, "kind": layer.kind, "shape": list(layer.shape), "neuron": layer.neuron.kind,
+            "weights": int(layer.weight.size), "threshold": layer.neuron.threshold,
+            "decays": [layer.neuron.i_decay, layer.neuron.v_decay],
+        }
+        for layer in network.layers
+    ]  # fmt: skip
+    return {
+        "network": network.name,
+        "layers": layers,
+        "notes": list(network.notes),
+        "written": None if out is None else str(out),
+    }

@@ -1,0 +1,73 @@
+"""``spiketrack lava`` and ``spiketrack netx``: options and how their results look.
+
+This module decides presentation. It must not compute a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spiketrack_deploy import api
+from spiketrack_deploy.cli import options, printing
+
+_WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.command("lava", context_settings=_WIDE)
+@click.argument("subject", metavar="BUNDLE|FILE.net")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write. Default: NAME-lava.")
+@click.option("--phase", help="Phase to write. Default: the last one.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=8, show_default=True, help="Steps of the answers.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the drawn inputs.")
+@click.option("--check", is_flag=True, help="Run it in Lava first and compare every value that leaves a Process.")
+@click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds for that run.")
+@click.option("--force", is_flag=True, help="Replace the folder.")
+@options.output
+def lava(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Write the network as Processes that Lava ships, in a folder that any program with lava-nc can import."""
+    printing.show(api.lava(subject, **settings), _lava_summary, as_json, quiet)
+
+
+@click.command("netx", context_settings=_WIDE)
+@click.argument("subject", metavar="FILE.net|BUNDLE")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the network as a .net file.")
+@options.output
+def netx(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Layers of a .net file of lava-dl; or a bundle's network as one, where such a file can hold it."""
+    printing.show(api.netx(subject, **settings), _netx_summary, as_json, quiet)
+
+
+def _lava_summary(result: Mapping[str, Any]) -> None:
+    own = [(row["operations"], row["reason"]) for row in result["rows"] if row["reason"]]
+    rows = [(process, str(count)) for process, count in sorted(result["processes"].items())]
+    printing._table(f"Lava Processes of phase {result['phase']}", ["Process", "how many"], rows)
+    if own:
+        printing._table("Own Processes", ["operations", "why none of Lava's"], own)
+    if result["compared"] is not None:
+        printing._line(f"run in Lava: {result['differing']} of {result['compared']} integers differ")
+    for name, late in result["outputs"].items():
+        printing._line(f"output {name}: right {late} steps after its input")
+    printing._line(f"wrote {result['folder']}: README.md has the ten lines that import it")
+
+
+def _netx_summary(result: Mapping[str, Any]) -> None:
+    rows = [
+        (n["name"], n["kind"], "x".join(map(str, n["shape"])), str(n["weights"]), n["neuron"], _threshold(n))
+        for n in result["layers"]
+    ]
+    printing._table(
+        f"netx network {result['network']}", ["layer", "kind", "shape", "weights", "neurons", "threshold"], rows
+    )
+    for note in result["notes"]:
+        printing._line(note)
+    if result["written"]:
+        printing._line(f"wrote {result['written']}")
+
+
+def _threshold(layer: Mapping[str, Any]) -> str:
+    decays = " and ".join(map(str, layer["decays"]))
+    return str(layer["threshold"]) + (f", decays {decays}" if layer["neuron"] == "cuba" else "")

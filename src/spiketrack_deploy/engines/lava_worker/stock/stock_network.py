@@ -1,0 +1,394 @@
+# mypy: ignore-errors
+"""Builds a network of Lava Processes from ``network.json`` and ``arrays.npz``. Needs lava-nc 0.10.0 and NumPy alone.
+
+    from stock_lava.stock_network import build
+    network = build("lava/PHASE")
+    network.feed("image", your_source.s_out)      # (width, height, channels), int32
+    network.read("ctr", your_sink.a_in)           # right ``network.latency["ctr"]`` steps after its input
+
+This module decides how a node of the plan becomes a Process; which Processes there are the plan says. Most are those
+that Lava ships (Conv, Dense, Sparse, DelaySparse, LIF, LIFReset, GradedVec, RingBuffer). ``Own`` does what none
+of them does exactly; every node of that kind says why (``reason``). Ports have Lava's axes (width, height, channels).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+
+def whc(array):
+    """``[.., C, H, W]`` in Lava's order ``[.., W, H, C]``."""
+    return np.ascontiguousarray(np.swapaxes(array, -1, -3))
+
+
+class Own(AbstractProcess):
+    """Operations of the plan that no Process of Lava does exactly, with their states; zero steps from input to output.
+
+    ``work``: operations in order, names of inputs, outputs and states, the first step that counts.
+    """
+
+    def __init__(self, *, name, work):
+        super().__init__(name=name, work=work)
+        for index, shape in enumerate(work["in_shapes"]):
+            setattr(self, f"in_{index}", InPort(shape=tuple(shape)))
+        for index, shape in enumerate(work["out_shapes"]):
+            setattr(self, f"out_{index}", OutPort(shape=tuple(shape)))
+
+
+class OwnModel(PyLoihiProcessModel):
+    """Undecorated: one class per number of ports."""
+
+    def run_spk(self):
+        work = self.proc_params["work"]
+        values = {}
+        for index, name in enumerate(work["inputs"]):
+            values[name] = whc(getattr(self, f"in_{index}").recv().astype(np.int64))[None]
+        if not hasattr(self, "held"):
+            self.held = {name: np.array(start, dtype=np.int64) for name, start in work["states"].items()}
+        if self.time_step < work["first"]:
+            # Nothing has arrived yet: a bias must not act before the first step.
+            outputs = [np.zeros(shape, dtype=np.int32) for shape in work["out_shapes"]]
+        else:
+            values.update(self.held)
+            for op in work["ops"]:
+                values[op["name"]] = RULES[op["kind"]](op, [values[name] for name in op["inputs"]])
+            for state, value in work["written"].items():
+                self.held[state] = values[value]
+            outputs = [whc(values[name][0]).astype(np.int32) for name in work["outputs"]]
+        for index, value in enumerate(outputs):
+            getattr(self, f"out_{index}").send(value)
+
+
+class Feed(AbstractProcess):
+    """Sends arrays ``[T, ...]`` given at construction, one step after the other, the last one for ever."""
+
+    def __init__(self, *, name, data):
+        super().__init__(name=name, data=data)
+        for index, array in enumerate(data):
+            setattr(self, f"out_{index}", OutPort(shape=array.shape[1:]))
+
+
+class FeedModel(PyLoihiProcessModel):
+    """Undecorated: one class per number of ports."""
+
+    def run_spk(self):
+        for index, array in enumerate(self.proc_params["data"]):
+            getattr(self, f"out_{index}").send(array[min(self.time_step, len(array)) - 1].astype(np.int32))
+
+
+class Record(AbstractProcess):
+    """Writes what it receives to files ``FOLDER/INDEX.bin``, int32, at the steps ``first <= step < last``."""
+
+    def __init__(self, *, name, folder, wanted):
+        super().__init__(name=name, folder=folder, wanted=wanted)
+        for index, (shape, _, _) in enumerate(wanted):
+            setattr(self, f"in_{index}", InPort(shape=tuple(shape)))
+
+
+class RecordModel(PyLoihiProcessModel):
+    """Undecorated: one class per number of ports."""
+
+    def run_spk(self):
+        for index, (_, first, last) in enumerate(self.proc_params["wanted"]):
+            value = getattr(self, f"in_{index}").recv()
+            if first <= self.time_step < last:
+                with open(f"{self.proc_params['folder']}/{index}.bin", "ab") as file:
+                    file.write(value.astype(np.int32).tobytes())
+
+
+def sized(process, model, received, sent):
+    """A Process class and its model with so many ports; Lava reads them off the model's class."""
+    label = f"{process.__name__}_{received}_{sent}"
+    if label not in globals():
+        kind = type(label, (process,), {"__module__": __name__})
+        ports = {f"in_{n}": LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24) for n in range(received)}
+        ports.update({f"out_{n}": LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24) for n in range(sent)})
+        made = type(f"{label}_Model", (model,), {"__module__": __name__, **ports})
+        globals()[made.__name__] = implements(proc=kind, protocol=LoihiProtocol)(requires(CPU)(tag("fixed_pt")(made)))
+        globals()[label] = kind
+    return globals()[label]
+
+
+# Integer rules of operations, by kind (the same equations as in the documents of the exporter). Values [1, C, H, W].
+
+
+def toward_zero(x, bits):
+    return np.sign(x) * (np.abs(x) >> bits)
+
+
+def limited(op, y):
+    return np.clip(y, -op["limit"], op["limit"]) if op.get("limit") else y
+
+
+def integrate(op, x):
+    y = toward_zero(x[0] * op["decay"], 12) + (x[1] << op["shift"])
+    return limited(op, y + op["bias"] if "bias" in op else y)
+
+
+def fire(op, x):
+    return np.clip((x[0] - op["first"]) // op["step"] + 1, 0, op["most"])
+
+
+def reset(op, x):
+    return limited(op, x[0] - x[1] * op["level"] if op["subtract"] else np.where(x[1] > 0, op["level"], x[0]))
+
+
+def sent(op, x):
+    act = x[0] + op["bias"] if "bias" in op else x[0]
+    delta = (np.maximum(act, 0) if op["rectified"] else act) - x[1]
+    return limited(op, np.where(np.abs(delta) >= op["threshold"], delta, 0))
+
+
+def rescale(op, x):
+    return limited(op, (x[0] * op["factor"] + ((1 << op["shift"]) >> 1)) >> op["shift"])
+
+
+def requantise(op, x):
+    s = op["shift"].astype(np.int64)[:, None, None]
+    return (x[0] + np.where(s > 0, 1 << np.maximum(s - 1, 0), 0)) >> s
+
+
+def ni_lif(op, x):
+    level = x[0][0] if "offset" not in op else x[0][0] + op["offset"][0]
+    return sum(
+        (level >= op["thresholds"][:, k, None, None]).astype(np.int64) for k in range(op["thresholds"].shape[1])
+    )[None]
+
+
+def weighted(op, x):
+    w = op["weight"][0].astype(np.int64)
+    (outputs, fan_in, rows, cols), groups = w.shape, op["groups"]
+    padded = np.pad(x[0][0], ((0, 0), (op["padding_h"],) * 2, (op["padding_w"],) * 2))
+    out_h = (padded.shape[1] - op["dilation_h"] * (rows - 1) - 1) // op["stride_h"] + 1
+    out_w = (padded.shape[2] - op["dilation_w"] * (cols - 1) - 1) // op["stride_w"] + 1
+    y = np.zeros((groups, outputs // groups, out_h, out_w), dtype=np.int64)
+    for i in range(rows):
+        for j in range(cols):
+            top, left = i * op["dilation_h"], j * op["dilation_w"]
+            part = padded[:, top : top + (out_h - 1) * op["stride_h"] + 1 : op["stride_h"],
+                          left : left + (out_w - 1) * op["stride_w"] + 1 : op["stride_w"]]  # fmt: skip
+            tap = w[:, :, i, j].reshape(groups, outputs // groups, fan_in)
+            y += np.einsum("goc,gcij->goij", tap, part.reshape(groups, fan_in, out_h, out_w))
+    y = y.reshape(1, outputs, out_h, out_w) << op["shift"].astype(np.int64)[:, :, None, None]
+    bias = op["bias"].astype(np.int64)
+    return y + (bias[None] if bias.ndim == 3 else bias[:, :, None, None])
+
+
+def key_value(op, x):
+    tokens = x[0].shape[2] * x[0].shape[3]
+    k, v = (a.reshape(1, op["heads"], -1, tokens) for a in x)
+    return np.matmul(k, v.swapaxes(2, 3))
+
+
+def query(op, x):
+    _, _, height, width = x[0].shape
+    rows = np.matmul(x[1].swapaxes(2, 3), x[0].reshape(1, op["heads"], -1, height * width))
+    return rows.reshape(1, -1, height, width) << op["shift"]
+
+
+RULES = {
+    "integrate": integrate,
+    "fire": fire,
+    "reset": reset,
+    "change": lambda op, x: sent(op, x) >> op["shift"],
+    "told": lambda op, x: x[1] + sent(op, x),
+    "rescale": rescale,
+    "requantise": requantise,
+    "ni_lif": ni_lif,
+    "conv": weighted,
+    "graded_conv": weighted,
+    "image_conv": weighted,
+    "head_out": weighted,
+    "key_value": key_value,
+    "query": query,
+    "add": lambda op, x: x[0] + x[1],
+}
+
+
+class Network:
+    """``processes``: by node's name. ``inputs``: name -> the ports that take it. ``latency``: name of a value -> steps
+    after its input. ``plan``: what the files said."""
+
+    def __init__(self, folder):
+        folder = Path(folder)
+        self.plan = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+            self.arrays = {name: file[name] for name in file.files}
+        self.processes = {node["name"]: self._process(node) for node in self.plan["nodes"]}
+        for edge in self.plan["edges"]:
+            self._port(edge).connect(self._in_port(edge["target"], edge["port"]))
+        self.inputs = {
+            name: [(self._in_port(e["target"], e["port"]), e["views"]) for e in edges]
+            for name, edges in self.plan["inputs"].items()
+        }
+        self.latency = self.plan["latency"]
+
+    def feed(self, name, port):
+        """Connect a port of yours (width, height, channels) to an input."""
+        for target, views in self.inputs[name]:
+            viewed(port, views).connect(target)
+
+    def read(self, name, port):
+        """Connect a value to a port of yours; what several Processes contribute is summed there."""
+        for end in self.plan["values"][name]:
+            self._port(end).connect(port)  # made here: Lava takes a reshaped port that leads nowhere for a target
+
+    def _port(self, edge):
+        process = self.processes[edge["source"]]
+        kind = type(process).__name__
+        port = (
+            getattr(process, edge["out"])
+            if edge.get("out")
+            else process.a_out
+            if hasattr(process, "a_out")
+            else process.s_out
+        )
+        if kind in ("Dense", "Sparse", "DelaySparse"):
+            port = unflattened(port, edge["shape"])
+        return viewed(port, edge["views"])
+
+    def _in_port(self, target, port):
+        process = self.processes[target]
+        if port:
+            return getattr(process, port)
+        found = process.s_in if hasattr(process, "s_in") else process.a_in
+        return found
+
+    def _process(self, node):
+        array = {role: self.arrays[key] for role, key in node["arrays"].items()}
+        return MAKERS[node["process"]](node, array)
+
+
+def unflattened(port, chw):
+    """A vector in (channels, height, width) order as a map of Lava."""
+    return port.reshape(tuple(chw)).transpose((2, 1, 0))
+
+
+def viewed(port, views):
+    """A map through reshapes: each a list of three sizes (C, H, W), or one size for a vector in that order."""
+    for sizes in views:
+        port = port.transpose((2, 1, 0))
+        port = port.reshape(tuple(sizes)).transpose((2, 1, 0)) if len(sizes) == 3 else port.flatten()
+    return port
+
+
+def _conv(node, array):
+    from lava.proc.conv.process import Conv
+
+    kernel = np.ascontiguousarray(array["weight"][:, :, ::-1, ::-1].transpose(0, 3, 2, 1)).astype(np.int64)
+    p = node["params"]
+    return Conv(name=node["name"], weight=kernel, input_shape=tuple(p["input_shape"]), stride=tuple(p["stride"]),
+                padding=tuple(p["padding"]), dilation=tuple(p["dilation"]), groups=p["groups"],
+                num_message_bits=24)  # fmt: skip
+
+
+def _dense(node, array):
+    """Eight-bit weights as 2 w: a matrix of both signs loses its lowest bit, the exponent takes the factor back."""
+    from lava.proc.dense.process import Dense
+    from lava.utils.weightutils import SignMode
+
+    return Dense(name=node["name"], weights=2 * array["weight"].astype(np.int64), weight_exp=node["params"]["exp"] - 1,
+                 sign_mode=SignMode.MIXED, num_message_bits=24)  # fmt: skip
+
+
+def _csr(array):
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix(
+        (2 * array["data"].astype(np.int64), array["indices"], array["indptr"]), shape=tuple(array["shape"])
+    )
+
+
+def _sparse(node, array):
+    from lava.proc.sparse.process import Sparse
+    from lava.utils.weightutils import SignMode
+
+    return Sparse(name=node["name"], weights=_csr(array), weight_exp=node["params"]["exp"] - 1,
+                  sign_mode=SignMode.MIXED, num_message_bits=24)  # fmt: skip
+
+
+def _delay(node, array):
+    """One to one, each with its delay beside the step that every connection takes."""
+    from lava.proc.sparse.process import DelaySparse
+    from lava.utils.weightutils import SignMode
+    from scipy.sparse import csr_matrix, identity
+
+    steps = array["steps"].reshape(-1)
+    one = 2 * identity(steps.size, dtype=np.int64, format="csr")
+    delays = csr_matrix((steps.astype(np.int64), (np.arange(steps.size),) * 2), shape=(steps.size,) * 2)
+    return DelaySparse(name=node["name"], weights=one, delays=delays, max_delay=int(steps.max()), weight_exp=-1,
+                       sign_mode=SignMode.MIXED, num_message_bits=24)  # fmt: skip
+
+
+def _lif(node, array):
+    from lava.proc.lif.process import LIF, LIFReset
+
+    p = dict(node["params"])
+    shape = tuple(p.pop("shape"))
+    start = p.pop("start", None)
+    numbers = {role: _one(whc(np.broadcast_to(a, shape[::-1])).astype(np.int32)) for role, a in array.items()}
+    if start is None:
+        return LIF(name=node["name"], shape=shape, **numbers, **p)
+    # Reset once, when the first input arrives: until then a bias has acted on its own.
+    return LIFReset(name=node["name"], shape=shape, reset_interval=2**31 - 1, reset_offset=start, **numbers, **p)
+
+
+def _one(a):
+    """A number where all are equal: what Lava documents; arrays work as well, undocumented."""
+    return int(a.flat[0]) if (a == a.flat[0]).all() else a
+
+
+def _constant(node, array):
+    from lava.proc.io.source import RingBuffer
+
+    shape = tuple(node["params"]["shape"])
+    return RingBuffer(data=whc(np.broadcast_to(array["value"], shape[::-1]))[..., None].astype(np.int32))
+
+
+def _graded(node, array):
+    from lava.proc.graded.process import GradedVec
+
+    return GradedVec(shape=tuple(node["params"]["shape"]), vth=0)
+
+
+def _own(node, array):
+    work = dict(node["params"])
+    work["ops"] = [
+        {**op, **op["attrs"], **{role: array[key].astype(np.int64) for role, key in op["arrays"].items()}}
+        for op in work["ops"]
+    ]
+    work["states"] = {
+        name: np.full(shape, 0) + (array[start] if isinstance(start, str) else start)
+        for name, (shape, start) in work["states"].items()
+    }
+    kind = sized(Own, OwnModel, len(work["inputs"]), len(work["outputs"]))
+    return kind(name=node["name"], work=work)
+
+
+MAKERS = {
+    "Conv": _conv,
+    "Dense": _dense,
+    "Sparse": _sparse,
+    "DelaySparse": _delay,
+    "LIF": _lif,
+    "LIFReset": _lif,
+    "RingBuffer": _constant,
+    "GradedVec": _graded,
+    "Own": _own,
+}
+
+
+def build(folder):
+    """The Processes of ``folder``, connected to one another."""
+    return Network(folder)

@@ -1,0 +1,147 @@
+"""Programs as stock Lava Processes: the same integers, the time they take, and what becomes of faults."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spiketrack_deploy.engines.lava_interpreter import lava_python
+from spiketrack_deploy.engines.stock_parts import memory_of
+from spiketrack_deploy.engines.stock_plan import stock_plan
+from spiketrack_deploy.engines.stock_run import StockParity, compare_stock
+from spiketrack_deploy.errors import EngineError
+from spiketrack_deploy.frontends.netx.lower import lower_netx
+from spiketrack_deploy.frontends.netx.write import write_netx
+from spiketrack_deploy.frontends.nir.lower import LowerOptions, lower_network
+from spiketrack_deploy.program.types import Op
+
+from _cli import spiketrack, succeed  # isort: skip
+from _lava import chain_inputs, chain_program, requires_lava, shared_memory  # isort: skip
+from _nir_drawn import Drawn  # isort: skip
+from test_netx import network  # isort: skip
+
+STEPS = 50
+
+
+def drawn(seed: int) -> StockParity:
+    """A drawn NIR network in one Lava run of 50 steps."""
+    made = Drawn(seed, 3)
+    program = lower_network(made.network(), made.convention, LowerOptions(kinds=made.kinds)).program
+    rng = np.random.default_rng(seed)
+    inputs = {
+        name: rng.integers(spec.extremes[0], spec.extremes[1] + 1, (STEPS, *spec.shape[1:]))
+        for name, spec in program.external(program.phases["step"]).items()
+    }
+    return compare_stock(program, "step", inputs, timeout=240)
+
+
+class TestLava:
+    pytestmark = requires_lava()
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_drawn_networks(self, seed: int) -> None:
+        done = drawn(seed)
+        assert done.equal, done.differing
+        assert done.compared
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", range(10, 70))
+    def test_more_drawn_networks(self, seed: int) -> None:
+        done = drawn(seed)
+        assert done.equal, done.differing
+
+    @pytest.mark.parametrize("kind", ["recurrent", "late"])
+    def test_recurrence_and_delays_of_real_processes(self, kind: str) -> None:
+        given = network(kind)
+        x = np.random.default_rng(1).integers(-40, 60, (STEPS, *given.input_shape))
+        done = compare_stock(lower_netx(given), "step", {"input": x}, timeout=240)
+        assert done.equal, done.differing
+        used = {node.process for node in done.plan.nodes.values()}
+        assert used >= {"Conv", "LIFReset"}
+        assert kind == "recurrent" or "DelaySparse" in used
+
+    def test_four_lifs_are_a_neuron_of_four_levels(self) -> None:
+        done = compare_stock(chain_program(), "search", chain_inputs(), timeout=240)
+        assert done.equal, done.differing
+        assert not [node for node in done.plan.nodes.values() if node.process == "Own"]
+        assert sum(node.process == "LIF" for node in done.plan.nodes.values()) == 8
+        assert np.unique(done.run.values["s"]).size > 2
+
+    def test_the_folder_runs_where_only_lava_and_numpy_are(self, tmp_path: Path) -> None:
+        write_netx(network("current"), tmp_path / "net.net")
+        done = succeed(tmp_path, "lava", "net.net", "-o", "mine", "--check")
+        assert done["differing"] == 0 < done["compared"]
+        code = (tmp_path / "mine" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+        (tmp_path / "mine" / "mine.py").write_text(code + "print('the same')\n")
+        python = str(lava_python())
+        ran = subprocess.run([python, "mine.py"], cwd=tmp_path / "mine", env={"PATH": "/usr/bin"}, capture_output=True,
+                             text=True, timeout=240)  # fmt: skip
+        assert ran.stdout == "the same\n", ran.stderr
+
+    def test_a_run_that_hangs_is_ended(self) -> None:
+        with pytest.raises(EngineError, match=r"did not end within 0\.2 s"):
+            compare_stock(chain_program(), "search", chain_inputs(), timeout=0.2)
+        assert not shared_memory(os.getpid())
+
+
+def test_an_interpreter_without_lava(tmp_path: Path) -> None:
+    write_netx(network("cuba"), tmp_path / "net.net")
+    for python, sentence in ((sys.executable, "cannot import lava"), ("/nowhere", "which is no interpreter")):
+        done = spiketrack(tmp_path, "lava", "net.net", "--check", env={"SPIKETRACK_LAVA_PYTHON": python})
+        assert done.returncode == 6, done.stderr
+        assert sentence in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.net"]
+
+
+def test_a_matrix_in_chained_weights_is_the_matrix() -> None:
+    rng = np.random.default_rng(0)
+    memory, q = rng.integers(0, 40000, (1, 2, 3, 4)), rng.integers(0, 5, (1, 6, 2, 3))
+    answer = memory_of(memory, Op("q", "query", ("x", "m"), "b", {"heads": 2, "shift": 1}), 2, 3)
+    total = 0
+    for part in answer.parts:
+        a = part.arrays
+        dense = np.zeros(tuple(a["shape"]), np.int64)
+        for row in range(len(dense)):
+            here = slice(a["indptr"][row], a["indptr"][row + 1])
+            dense[row, a["indices"][here]] = a["data"][here]
+        assert dense.max() <= 127
+        total = total + ((dense @ q.reshape(-1)) << part.params["exp"])
+    want = np.matmul(memory.swapaxes(2, 3), q.reshape(1, 2, 3, 6)).reshape(-1) << 1
+    assert np.array_equal(total, want)
+    assert len(answer.parts) == 3
+
+
+def test_every_own_process_has_its_reason() -> None:
+    for seed in range(20):
+        made = Drawn(seed, 3)
+        program = lower_network(made.network(), made.convention, LowerOptions(kinds=made.kinds)).program
+        plan = stock_plan(program, "step")
+        assert all(node.reason for node in plan.nodes.values() if node.process == "Own")
+        placed = {op for node in plan.nodes.values() for op in node.ops}
+        wiring = {op.name for op in program.phases["step"].ops if op.kind in ("reshape", "add", "remember")}
+        assert {op.name for op in program.phases["step"].ops} - wiring <= placed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("lava", "nothing.net"), 3, "there is no such file"),
+        (("lava", "net.net", "--phase", "search"), 3, "has no phase 'search'; it has step"),
+        (("netx", "bad.net"), 3, "is not a readable HDF5 file"),
+        (("netx", "."), 3, "is neither a bundle nor a .net file"),
+        (("lava", "net.net", "-o", "there"), 3, "is there already"),
+    ],
+)
+def test_bad_words(arguments: tuple[str, ...], code: int, sentence: str, tmp_path: Path) -> None:
+    write_netx(network("cuba"), tmp_path / "net.net")
+    (tmp_path / "bad.net").write_bytes((tmp_path / "net.net").read_bytes()[:500])
+    (tmp_path / "there").mkdir()
+    done = spiketrack(tmp_path, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert sentence in done.stderr
+    assert not list(tmp_path.glob("*-lava"))
