@@ -22,8 +22,8 @@ SUFFIX = ".net"
 _README = """# A network as Lava Processes
 
 `stock_lava/stock_network.py` (lava-nc 0.10.0 and NumPy, nothing else) builds what stands in `{phase}/network.json`:
-Processes that Lava ships, and `Own` where none of them is exact (`"reason"` says why). Ports have the axes (width, height,
-channels).
+Processes that Lava ships, and `Own` where none of them is exact (`"reason"` says why). Ports have the axes (width,
+height, channels).
 
 ```python
 import numpy as np
