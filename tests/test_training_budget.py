@@ -35,19 +35,19 @@ def ask(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
 
 
 def test_these_are_the_bundled_models() -> None:
-    assert set(MODELS) == set(model_names())
+    assert set(MODELS) == set(model_names()) - {"spmtrack-micro"}, "a dense tracker has no program to count"
 
 
 @pytest.mark.parametrize(("model", "target"), [*((model, "loihi2") for model in MODELS), ("spiketrack-nano", "loihi1")])
 def test_budget_and_map_say_the_same(model: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Through both commands, for all bundled models."""
     (row,) = ask(capsys, "budget", model, "--target", target)["rows"]
-    mapped = ask(capsys, "map", model, "--target", target)
+    mapped = ask(capsys, "map", model, "--target", target)["detail"]
     assert row["cores"] == mapped["cores"], f"{model} on {target}"
     assert row["words_with_copies"] == mapped["synaptic_words"]
     kinds = {"neurons": row["neurons"], "relay": row["relays"], "memory": row["matrix"]}
     assert kinds == mapped["neurons"] and row["slots"] == sum(kinds.values())
-    assert row["fits"] == (mapped["cores"] <= 128)
+    assert row["fits"] == (mapped["cores"] <= mapped["limits"]["cores_per_chip"])
 
 
 def test_budget_and_map_say_the_same_of_drawn_layouts(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,7 @@ def test_budget_and_map_say_the_same_of_drawn_layouts(tmp_path, capsys: pytest.C
         save_model(model, config, path)
         path.with_name("config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
         (row,) = ask(capsys, "budget", path.with_name("config.json"))["rows"]
-        assert row["cores"] == ask(capsys, "map", path)["cores"] > 0
+        assert row["cores"] == ask(capsys, "map", path)["detail"]["cores"] > 0
 
 
 def test_official_small_layout_is_counted_exactly() -> None:
@@ -73,10 +73,11 @@ def test_official_small_layout_is_counted_exactly() -> None:
     assert not found.fits(LOIHI2)
 
 
-def test_the_bundled_nano_model_fits_one_chip_relays_and_matrices_included() -> None:
+def test_the_bundled_nano_model_takes_more_cores_than_a_chip_has_to_use() -> None:
+    """126, relays and matrices included, of 120; a chip is built with 128."""
     config = read_config(models_dir() / "spiketrack-nano" / "config.json")
     found = budget(config, LOIHI2)
-    assert found.fits(LOIHI2) and 0 < found.free(LOIHI2) < 0.05
+    assert not found.fits(LOIHI2) and -0.05 < found.free(LOIHI2) < 0 and LOIHI2.cores < found.cores <= 128
     assert found.slots == 434_160 + 72_756 + 4_608 and found.words < found.words_with_copies
     assert found.cores_alone > found.cores, "neighbours that share a core save cores"
 
@@ -84,11 +85,11 @@ def test_the_bundled_nano_model_fits_one_chip_relays_and_matrices_included() -> 
 def test_a_board_offers_all_its_chips_and_a_tight_core_is_named() -> None:
     config = tiny_config()
     board = Room.of(resolve_target("kapoho_point"))
-    assert (board.chips, board.cores) == (8, 8 * 128)
+    assert (board.chips, board.cores) == (8, 8 * 120)
     assert budget(config, board) == budget(config, LOIHI2)
     narrow = Room.of(Target("narrow", loihi2(neurons_per_core=5, neurons_per_core_compiler=5)))
     found = budget(config, replace(narrow, chips=10**6))
-    assert found.over and found.cores < 10**6 * 128 and not found.fits(replace(narrow, chips=10**6))
+    assert found.over and found.cores < 10**6 * 120 and not found.fits(replace(narrow, chips=10**6))
 
 
 def test_the_search_returns_only_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
