@@ -22,6 +22,8 @@ WRAP = 2**17
 EIGHT = 127
 LIMIT = 2**23 - 1
 SHIFT = 6
+EARLY = "it acts without input, and a delay would hand out what it did before the first one"
+"""Where there are delays: a bias, or a threshold that silence reaches."""
 
 
 @dataclass
@@ -241,7 +243,7 @@ def lif_of(
     kinds = sorted(op.kind for op in group)
     fires = [op for op in group if op.kind == "fire"]
     if kinds == ["fire"]:
-        return _stateless(fires[0], program, phase, ranges)
+        return _stateless(fires[0], program, phase, ranges, delays)
     if kinds not in (["fire", "integrate", "reset"], ["fire", "integrate", "integrate", "reset"]):
         what = "sigma-delta with messages that are shifted" if "change" in kinds else (
             "Lava's LIF has no port for its membrane" if not fires else "a reset that acts a step late")  # fmt: skip
@@ -263,11 +265,13 @@ def _drive_defect(name: str, phase: Phase, ranges: Mapping[str, RangeEntry]) -> 
     return f"inputs up to {worst}; a LIF is exact below {WRAP}" if worst >= WRAP else None
 
 
-def _stateless(fire: Op, program: Program, phase: Phase, ranges: Mapping[str, RangeEntry]) -> Lif | str:
+def _stateless(fire: Op, program: Program, phase: Phase, ranges: Mapping[str, RangeEntry], delays: bool) -> Lif | str:
     defect = _drive_defect(fire.inputs[0], phase, ranges)
     if defect or fire.attrs["most"] != 1:
         return defect or "several spikes a step"
     first = np.clip(program.op_arrays(fire)["first"].astype(np.int64), -WRAP, WRAP)
+    if delays and first.min() < 1:
+        return EARLY
     return Lif(fire.inputs[0], fire.name, {"du": 4095, "dv": 4096}, {"vth": first - 1}, False)
 
 
@@ -309,7 +313,7 @@ def _reset_lif(
     if "bias" in arrays:
         bias = arrays["bias"].astype(np.int64) * gain
         if delays:
-            return "a bias in front of delays, which would hand out what it did before the first input"
+            return EARLY
         params["bias_exp"] = 0 if np.abs(bias).max() < 2**15 else SHIFT
         numbers["bias_mant"] = bias >> params["bias_exp"]
         if np.abs(numbers["bias_mant"]).max() >= 2**15 or (bias % (1 << params["bias_exp"])).any():

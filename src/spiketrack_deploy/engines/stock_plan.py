@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.engines.stock_nodes import Edge, End, LoopError, Node, StockPlan, maps
-from spiketrack_deploy.engines.stock_parts import Answer, lif_of, memory_of, synapse_of
+from spiketrack_deploy.engines.stock_parts import EARLY, Answer, lif_of, memory_of, synapse_of
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.bounds import RangeEntry, demand_ranges
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
@@ -139,6 +139,8 @@ class _Builder:
         arrays = self.program.op_arrays(op)
         spec = self.phase.spec(op.inputs[0])
         found = self._stock(op, arrays) if op.name not in self.zero else "a loop of one step has a further connection"
+        if not isinstance(found, str) and found.bias is not None and self._has_delays():
+            found = EARLY
         if isinstance(found, str):
             self._own((op,), found)
             return
