@@ -233,6 +233,7 @@ def test_the_worker_needs_numpy_and_lava_alone() -> None:
     own = ("errors", "program", "engines.lava_worker")
     files = list(Path(frames.__file__).parent.rglob("*.py"))
     assert len(files) > 5
+    allowed |= {path.stem for path in files}  # the folder runs beside a Python that does not have the package
     for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             named = [a.name for a in node.names] if isinstance(node, ast.Import) else []
