@@ -171,7 +171,7 @@ BAD: dict[str, Bad] = {
     "input empty": Bad(GOOD, ("holds no step",), ("--input", "empty.npz")),
     "input too short": Bad(GOOD, ("holds 5 steps", "9"), ("--input", "good.npz", "--steps", "9")),
     "input no archive": Bad(GOOD, ("not an array archive",), ("--input", "text.npz")),
-    "input pickled": Bad(GOOD, ("'input'", "damaged"), ("--input", "pickled.npz")),
+    "input pickled": Bad(GOOD, ("array input", "damaged"), ("--input", "pickled.npz")),
     "data of another step": Bad(GOOD, ("steps of 0.01 s", "--dt 0.01"), ("--input", "slow.h5")),
     "data without the node": Bad(GOOD, ("no recording of Input 'input'",), ("--input", "else.h5")),
 }  # fmt: skip
