@@ -14,13 +14,13 @@ from spiketrack_deploy.api.bundles import (
     doctor,
     energy,
     export,
-    inspect,
     require_engine,
     simulate,
     track,
     verify,
 )
 from spiketrack_deploy.api.chips import budget, compare_targets, map, target, targets
+from spiketrack_deploy.api.inspecting import inspect
 from spiketrack_deploy.api.lava import lava, netx
 from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
