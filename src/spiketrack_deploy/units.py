@@ -1,4 +1,4 @@
-"""Physical numbers: an interval with a nominal value, and one formatter for joules, seconds and bytes.
+"""Physical numbers: an interval with a nominal value, and one formatter for joules, seconds, bytes and things.
 
 This module decides how an uncertain number is added, scaled and printed. It must not know what the number is of.
 """
@@ -74,6 +74,11 @@ def total(intervals: Iterable[Interval]) -> Interval:
     for item in intervals:
         out = out + item
     return out
+
+
+def number_of(number: int, what: str) -> str:
+    """``1 chip``, ``1,152 chips``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:

@@ -14,7 +14,7 @@ import click
 from spiketrack_deploy import api
 from spiketrack_deploy.cli import dense, options, printing
 from spiketrack_deploy.errors import FitError
-from spiketrack_deploy.units import Interval, si, si_interval
+from spiketrack_deploy.units import Interval, number_of, si, si_interval
 
 Result = Mapping[str, Any]
 _EPILOG = """
@@ -90,15 +90,11 @@ def _verdict(result: Result) -> str:
     fatal = [b for b in detail["breaches"] if b["fatal"]]
     worst = "; ".join(f"{b['op']}: {b['used']:,} {b['rule']}, limit {b['limit']:,}" for b in fatal[:3])
     if not fatal:
-        worst = f"all phases need {_chips(result['chips'])}, it has {detail['chips_available']}"
+        worst = f"all phases need {number_of(result['chips'], 'chip')}, it has {detail['chips_available']}"
     more = f" (and {len(fatal) - 3} more)" if len(fatal) > 3 else ""
     fitting = next((f for f in detail["fixes"] if f["fits"]), None)
     remedy = f"nearest fix that fits: {fitting['change']}" if fitting else "no change that was tried makes it fit"
     return f"{result['subject']} does not fit {result['target']}: {worst}{more}; {remedy}"
-
-
-def _chips(number: int) -> str:
-    return f"{number:,} chip" + ("" if number == 1 else "s")
 
 
 def map_summary(result: Result) -> None:
@@ -117,7 +113,8 @@ def map_summary(result: Result) -> None:
     _changes(result["changes"])
     neurons = ", ".join(f"{n:,} {kind}" for kind, n in detail["neurons"].items())
     printing._line(
-        f"Phase {detail['phase']}: {detail['cores']:,} cores on {_chips(detail['chips'])}; {neurons} slots; "
+        f"Phase {detail['phase']}: {number_of(detail['cores'], 'core')} on {number_of(detail['chips'], 'chip')}; "
+        f"{neurons} slots; "
         f"{detail['synapses']:,} synapses in {detail['synaptic_words']:,} words"
     )
     by_rule = "; ".join(
@@ -228,7 +225,7 @@ def _breaches(result: Result) -> None:
     turns = result["in_turns"]
     if turns and not result["holds"]:
         printing._line(
-            f"In turns on {_chips(turns['chips'])}: {turns['turns_per_frame']} turns a frame, "
+            f"In turns on {number_of(turns['chips'], 'chip')}: {turns['turns_per_frame']} turns a frame, "
             f"{turns['weight_bytes_reloaded_per_frame']:,} bytes of weights reloaded and "
             f"{turns['values_kept_between_turns']:,} values kept; {turns['energy']}"
         )
@@ -279,7 +276,7 @@ def _times(result: Result) -> None:
         less = balance["synops_busiest_core"] / even["synops_busiest_core"]
         printing._line(
             f"The busiest core does {balance['ratio']:.1f} times the mean; with --balance {even['balance']:g} it does "
-            f"{less:.1f} times less, on {even['cores']:,} cores ({_chips(even['chips'])})"
+            f"{less:.1f} times less, on {even['cores']:,} cores ({number_of(even['chips'], 'chip')})"
         )
     printing._line(f"Not modelled: {', '.join(loop['not_modelled'])}.")
 

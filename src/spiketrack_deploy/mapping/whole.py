@@ -38,7 +38,7 @@ from spiketrack_deploy.mapping.changes import Change, changes
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
 from spiketrack_deploy.mapping.split import RULES, split
 from spiketrack_deploy.program.types import Program
-from spiketrack_deploy.units import Interval, si_interval
+from spiketrack_deploy.units import Interval, number_of, si_interval
 
 SCHEMA = "spiketrack-mapping/3"
 OWN, TURNS, HOST = "own", "turns", "host"
@@ -168,7 +168,7 @@ class WholeNetwork:
         board = f" of {mapping.chips_available}" if mapping.chips_available else ""
         others = f", with {chosen.words}" if chosen.words else ""
         return (
-            f"It {chosen.answer} {self.target.name}: {chosen.cores:,} cores on {_chips(chosen.chips, board)}"
+            f"It {chosen.answer} {self.target.name}: {number_of(chosen.cores, 'core')} on {_chips(chosen.chips, board)}"
             f" [{low} .. {high}]{others}."
         )
 

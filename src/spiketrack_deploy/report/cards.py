@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from spiketrack_deploy.energy.compare import priced
 from spiketrack_deploy.report import html
 from spiketrack_deploy.report.data import ReportData, joules, micro, percent
-from spiketrack_deploy.units import Interval, si_interval
+from spiketrack_deploy.units import Interval, number_of, si_interval
 
 GOOD, DOUBTFUL, BAD, UNKNOWN = "good", "doubtful", "bad", "unknown"
 _TRUSTED = ("measured", "derived")
@@ -39,7 +39,7 @@ def _fits(data: ReportData) -> Card:
     whole = data.chips[0]
     chosen, mapping = whole.chosen, whole.report.mapping
     low, high = chosen.band
-    size = f"{chosen.cores:,} cores on {chosen.chips:,} [{low:,} .. {high:,}] chips of {whole.target.name}"
+    size = f"{number_of(chosen.cores, 'core')} on {chosen.chips:,} [{low:,} .. {high:,}] chips of {whole.target.name}"
     others = f", {chosen.words}" if chosen.words else ""
     if not chosen.holds:
         limits = sum(breach.fatal for breach in mapping.breaches)
