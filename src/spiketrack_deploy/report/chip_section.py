@@ -146,5 +146,5 @@ def dominance(whole: WholeNetwork) -> str:
     name, share = whole.dominant
     changes = [change for change in whole.changes if change.alone]
     best = min(changes, key=lambda change: change.cost.total.nominal, default=None)
-    said = f"Most of the total is {name}: {percent(share)}"
+    said = f"The largest part of the total is {name}: {percent(share)}"
     return f"{said}; {best.what}: {nominal(best.cost.total)} in all." if best else f"{said}."
