@@ -3,8 +3,8 @@
     python examples/digits.py norse      NI-LIF neurons of spiketrack_deploy.norse  (pip install norse nir)
     python examples/digits.py snntorch   leaky neurons of snnTorch  (pip install snntorch nirtorch nir)
 
-Prints accuracy in float and in integers, and the energy of a digit on Loihi 2. Minutes on two cores; nothing is
-downloaded. The NIR file stays as digits-FRAMEWORK.nir: `spiketrack-export` takes it as well.
+Prints accuracy in float and in integers, and the energy of a digit on Loihi 2, dynamic and total. Minutes on two
+cores; nothing is downloaded. The NIR file stays as digits-FRAMEWORK.nir: `spiketrack-export` takes it as well.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from spiketrack_deploy.bundle.chips import on_chips
+from spiketrack_deploy.energy.frames import CAMERA_PERIOD_S
 from spiketrack_deploy.energy.layers import add_runs, layer_counts
 from spiketrack_deploy.energy.report import assess
 from spiketrack_deploy.engines.factory import make_engine
@@ -24,7 +26,7 @@ from spiketrack_deploy.errors import SpiketrackError
 from spiketrack_deploy.frontends.nir.build import read_network
 from spiketrack_deploy.frontends.nir.conventions import PRESETS, Convention
 from spiketrack_deploy.frontends.nir.lower import LowerOptions, lower_network
-from spiketrack_deploy.hardware.profiles import load_profile
+from spiketrack_deploy.hardware.targets import resolve_target
 
 STEPS, TRAIN, TEST = 8, 2000, 300
 SEGMENTS = (
@@ -106,7 +108,7 @@ def train(net: nn.Module) -> float:
 
 
 def integers(path: Path, convention: Convention) -> tuple[float, Any]:
-    """Accuracy of the integer program, percent, and the energy of a digit."""
+    """Accuracy of the integer program, percent, and the energy of a step on chips; a digit has ``STEPS`` of them."""
     lowered = lower_network(read_network(path).network, convention, LowerOptions())
     program = lowered.program
     phase = program.phases["step"]
@@ -121,8 +123,10 @@ def integers(path: Path, convention: Convention) -> tuple[float, Any]:
                 total = total + result.outputs[shown].reshape(-1)
                 runs.append(layer_counts(phase.ops, result.counts))
             right += int(np.argmax(total)) == int(label[n])
-    energy = assess({"step": add_runs(runs, "step")}, load_profile("loihi2"), {"step": 1.0 * STEPS}, result="digit")
-    return 100 * right / TEST, energy
+    target, counts = resolve_target("loihi2"), {"step": add_runs(runs, "step")}
+    whole = on_chips(program, counts, target, period_s=CAMERA_PERIOD_S / STEPS)
+    placed = whole.placed if whole else None
+    return 100 * right / TEST, assess(counts, target.profile, {"step": 1.0}, result="step", placed=placed)
 
 
 def main() -> int:
@@ -144,9 +148,11 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 6 if isinstance(error, ImportError) else error.exit_code
     print(f"accuracy in float {accuracy:.1f} %, in integers {exact:.1f} %, {TEST} digits not seen in training")
-    total = energy.main.dynamic
-    band = f"{total.nominal:.1f} nJ [{total.low:.1f} .. {total.high:.1f}]"
-    print(f"energy of a digit ({STEPS} steps, loihi2, dynamic): {band}")
+    print(f"a digit ({STEPS} steps) on loihi2, on {energy.placed.chips} chip:")
+    powered = f"with static power and input, a digit every {1e3 * CAMERA_PERIOD_S:.1f} ms"
+    for what, one in (("dynamic", energy.dynamic), (f"total, {powered}", energy.total)):
+        low, nominal, high = (n * STEPS / 1e3 for n in (one.low, one.nominal, one.high))
+        print(f"  {what}: {nominal:,.2f} uJ [{low:,.2f} .. {high:,.2f}]")
     print(f"wrote {path}")
     return 0
 
