@@ -18,14 +18,18 @@ from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.frontends.netx.lower import lower_netx
 from spiketrack_deploy.frontends.netx.write import write_netx
 from spiketrack_deploy.frontends.nir.lower import LowerOptions, lower_network
+from spiketrack_deploy.nir_graph.tree_writer import write_tree
 from spiketrack_deploy.program.types import Op
 
 from _cli import spiketrack, succeed  # isort: skip
 from _lava import chain_inputs, chain_program, requires_lava, shared_memory  # isort: skip
 from _nir_drawn import Drawn  # isort: skip
 from test_netx import network  # isort: skip
+from test_nir_export import dense  # isort: skip
 
 STEPS = 50
+CHEAP = (4, 5, 12, 61)
+"""The rest are slow: each Process is a process of the system, and where other work runs one network takes a minute."""
 
 
 def drawn(seed: int) -> StockParity:
@@ -43,14 +47,14 @@ def drawn(seed: int) -> StockParity:
 class TestLava:
     pytestmark = requires_lava()
 
-    @pytest.mark.parametrize("seed", range(10))
+    @pytest.mark.parametrize("seed", CHEAP)
     def test_drawn_networks(self, seed: int) -> None:
         done = drawn(seed)
         assert done.equal, done.differing
         assert done.compared
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("seed", range(10, 70))
+    @pytest.mark.parametrize("seed", sorted({*range(70)} - {*CHEAP}))
     def test_more_drawn_networks(self, seed: int) -> None:
         done = drawn(seed)
         assert done.equal, done.differing
@@ -83,6 +87,23 @@ class TestLava:
                              text=True, timeout=240)  # fmt: skip
         assert ran.stdout == "the same\n", ran.stderr
 
+    def test_an_export_and_its_bundle_in_stock_processes(self, tmp_path: Path) -> None:
+        write_tree(dense(), tmp_path / "net.nir")
+        words = ("--engine", "lava", "--granularity", "stock")
+        made = succeed(tmp_path, "export", "net.nir", "-o", "b", "--steps", 20, *words)
+        (row,) = [row for row in made["engines"] if "stock" in row["engine"]]
+        assert (row["runs"], row["differing"]) == (20, 0) and row["integers"] == 20 * 8
+        assert made["engine"] == "sim"
+        found = succeed(tmp_path, "simulate", "b", *words)
+        assert [(one["differing"], one["compared"]) for one in found["rows"]] == [(0, found["runs"] * 8)]
+
+    @pytest.mark.slow
+    def test_a_tracker_block_by_block(self, bundle: Path) -> None:
+        found = succeed(bundle.parent, "simulate", "bundle", "--engine", "lava", "--granularity", "stock")
+        assert len(found["rows"]) > 3
+        assert not sum(one["differing"] for one in found["rows"])
+        assert all(one["compared"] for one in found["rows"])
+
     def test_a_run_that_hangs_is_ended(self) -> None:
         with pytest.raises(EngineError, match=r"did not end within 0\.2 s"):
             compare_stock(chain_program(), "search", chain_inputs(), timeout=0.2)
@@ -96,6 +117,24 @@ def test_an_interpreter_without_lava(tmp_path: Path) -> None:
         assert done.returncode == 6, done.stderr
         assert sentence in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.net"]
+
+
+def test_granularity_is_of_lava_and_stock_takes_what_was_recorded(tmp_path: Path) -> None:
+    write_tree(dense(), tmp_path / "net.nir")
+    succeed(tmp_path, "export", "net.nir", "-o", "b", "--steps", 4)
+    stock = ("--granularity", "stock")
+    lava, nowhere = ("--engine", "lava", *stock), {"SPIKETRACK_LAVA_PYTHON": "/nowhere"}
+    for words, code, sentence in (
+        (("simulate", "b", *stock), 2, "is of --engine lava"),
+        (("simulate", "b", *lava, "--max-frames", 3), 2, "stock Processes run the recorded inputs"),
+        (("simulate", "b", *lava), 6, "which is no interpreter"),
+        (("export", "net.nir", "-o", "c", *stock), 2, "is of the lava engine"),
+        (("export", "net.nir", "-o", "c", *lava), 6, "which is no interpreter"),
+    ):
+        done = spiketrack(tmp_path, *words, env=nowhere)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+        assert sentence in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "net.nir"]
 
 
 def test_a_matrix_in_chained_weights_is_the_matrix() -> None:

@@ -21,7 +21,7 @@ from spiketrack_deploy.api.bundles import (
 )
 from spiketrack_deploy.api.chips import budget, compare_targets, map, target, targets
 from spiketrack_deploy.api.inspecting import inspect
-from spiketrack_deploy.api.lava import lava, netx
+from spiketrack_deploy.api.lava import lava, netx, simulate_stock
 from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import choose_loop, train
@@ -52,6 +52,7 @@ __all__ = [
     "netx",
     "require_engine",
     "simulate",
+    "simulate_stock",
     "target",
     "targets",
     "track",

@@ -22,7 +22,9 @@ SUITE = "SUITE.json"
 @dataclass(frozen=True, slots=True)
 class NetworkRequest:
     """What ``spiketrack-export net.nir`` is asked. ``None`` means the default, or that nothing was said: then what was
-    assumed is among the diagnostics. docs/nir.md explains every word of a convention."""
+    assumed is among the diagnostics. docs/nir.md explains every word of a convention.
+    ``granularity`` ``stock``, of the engine ``lava``: the checked steps run in Processes that Lava ships, and ``sim``
+    counts, which no Lava run does."""
 
     path: Place
     target: str = "loihi2"
@@ -48,6 +50,7 @@ class NetworkRequest:
     weight_bits: int | None = None
     input_bits: int | None = None
     engine: str = "sim"
+    granularity: str | None = None
     threads: int | None = None
     out: Place | None = None
     force: bool = False
@@ -90,6 +93,9 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
     if not path.is_file():
         raise InputError(f"{path}: there is no such NIR file")
     require_engine(request.engine)
+    stock = request.granularity == "stock"
+    if request.granularity and request.engine != "lava":
+        raise UsageError(f"granularity {request.granularity}: is of the lava engine; {request.engine} has none")
     words = Words(
         request.convention,
         {key: value for key in _FIELDS if (value := getattr(request, key)) is not None},
@@ -109,12 +115,13 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
         target,
         priced,
         request.profile,
-        request.engine,
+        "sim" if stock else request.engine,
         request.threads,
         request.weight_bits or 8,
         request.input_bits or 16,
         request.max_spike_error,
         command_line(request.command),
+        stock,
     )
     with layout.staging(out, request.force) as folder:
         outcome = export_network_bundle(plan, folder, tell)

@@ -170,6 +170,16 @@ class LavaResult(TypedDict):
     differing: int | None
 
 
+class StockResult(TypedDict):
+    """Recorded inputs (``runs``) in Processes that Lava ships. ``rows``: per Lava run its ``block``, ``processes`` by
+    kind, ``own`` ones with their reason, Lava's ``steps`` and ``seconds``, integers ``compared`` and ``differing``."""
+
+    bundle: str
+    phase: str
+    runs: int
+    rows: list[dict[str, Any]]
+
+
 class NetxResult(TypedDict):
     """A network of netx: layers with neurons and decays, notes, and the ``.net`` file that was written."""
 

@@ -60,7 +60,8 @@ SHOWN_NEURONS = 64
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """Everything that was decided before work began. ``priced``: whose prices and cores count."""
+    """Everything that was decided before work began. ``priced``: whose prices and cores count; ``stock``: the checked
+    steps also run in the Processes that Lava ships."""
 
     path: Path
     words: Words
@@ -73,6 +74,7 @@ class NetworkPlan:
     input_bits: int
     max_spike_error: float | None
     command: str
+    stock: bool = False
 
 
 @dataclass(slots=True)
@@ -104,6 +106,8 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
         answers.save(folder, lowered.program, kept, layout.VECTORS, layout.EXPECTED)
     agreement = Agreement(prepared.network, floats)
     checked = [_checked(name, plan, lowered.program, recorded, clock) for name in _others(plan.engine)]
+    if plan.stock:
+        checked.append(_in_stock(lowered.program, steps[: len(recorded)], clock))
     with make_engine(plan.engine, lowered.program, **_threads(plan)) as engine:
         with clock.stage(f"{plan.engine} against reference"):
             found = answers.check(lowered.program, engine, recorded, "export", tell)
@@ -219,6 +223,20 @@ def _checked(
 ) -> dict[str, Any]:
     with clock.stage(f"{name} against reference"), make_engine(name, program) as engine:
         return _row(name, answers.check(program, engine, recorded, "export", clock.tell))
+
+
+def _in_stock(program: Program, steps: Sequence[Mapping[str, IntArray]], clock: Clock) -> dict[str, Any]:
+    """One Lava run of all ``steps``, states beginning as declared; VerificationError where a value differs."""
+    from spiketrack_deploy.engines.stock_run import compare_stock
+
+    inputs = {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
+    with clock.stage("stock Lava against reference"):
+        done = compare_stock(program, PHASE, inputs, timeout=600)
+    wrong = {name: count for name, count in done.differing.items() if count}
+    if wrong:
+        raise VerificationError(f"lava, stock Processes: {sum(wrong.values())} integers differ, first in {min(wrong)}")
+    seen = answers.Checked(len(steps), len(steps) * len(done.differing), done.compared, 0)
+    return _row(f"lava (stock Processes: {done.compared} integers leave them)", seen)
 
 
 def _row(name: str, checked: answers.Checked) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from spiketrack_deploy.cli import dense, networks, options, printing
 from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
-from spiketrack_deploy.cli.lava import lava, netx
+from spiketrack_deploy.cli.lava import lava, netx, stock_summary
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.cli.train import budget, train
 
@@ -45,6 +45,7 @@ def group() -> None:
 @options.frames
 @options.network
 @options.engine()
+@options.granularity
 @options.destination
 @options.output
 @click.pass_obj
@@ -97,9 +98,21 @@ def track(model: str, video: Path | None, as_json: bool, quiet: bool, **settings
 @click.argument("bundle", type=click.Path(path_type=Path))
 @options.frames
 @options.engine()
+@options.granularity
 @options.output
-def simulate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Run the program of BUNDLE over a video and print what happened in it: events, synaptic operations, activity."""
+def simulate(bundle: Path, granularity: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Run the program of BUNDLE over a video and print what happened in it: events, synaptic operations, activity.
+
+    With --granularity stock the bundle's recorded inputs run in Lava, and every value that can be read is compared.
+    """
+    if granularity and settings["engine"] != "lava":
+        raise click.UsageError(f"--granularity {granularity}: is of --engine lava; {settings['engine']} has none")
+    if granularity == "stock":
+        options.refuse({k: v for k, v in settings.items() if k != "engine"}, "stock Processes run the recorded inputs")
+        with printing.progress(quiet) as tell:
+            found = api.simulate_stock(bundle, tell)
+        printing.show(found, stock_summary, as_json, quiet)
+        return
     with printing.progress(quiet) as tell:
         result = api.simulate(bundle, tell=tell, **settings)
     printing.show(result, printing.simulate_summary, as_json, quiet)

@@ -54,6 +54,26 @@ def _lava_summary(result: Mapping[str, Any]) -> None:
     printing._line(f"wrote {result['folder']}: README.md has the ten lines that import it")
 
 
+def stock_summary(result: Mapping[str, Any]) -> None:
+    """Every Lava run: its Processes, what was compared; the own ones with their reasons."""
+    found = result["rows"]
+    rows = [
+        (
+            row["block"], str(sum(row["processes"].values())), str(row["processes"].get("Own", 0)), str(row["steps"]),
+            f"{row['seconds']:.3g} s", str(row["compared"]), str(row["differing"]),
+        )
+        for row in found
+    ]  # fmt: skip
+    head = ["run", "Processes", "own", "Lava steps", "time", "integers", "differ"]
+    title = f"Phase {result['phase']} in stock Lava Processes; recorded inputs: {result['runs']}"
+    printing._table(title, head, rows, right=range(1, len(head)))
+    own = [(row["operations"], row["reason"]) for one in found for row in one["own"]]
+    if own:
+        printing._table("Own Processes", ["operations", "why none of Lava's"], own)
+    compared, differing = (sum(row[key] for row in found) for key in ("compared", "differing"))
+    printing._line(f"{differing} of {compared} integers differ")
+
+
 def _netx_summary(result: Mapping[str, Any]) -> None:
     rows = [
         (n["name"], n["kind"], "x".join(map(str, n["shape"])), str(n["weights"]), n["neuron"], _threshold(n))

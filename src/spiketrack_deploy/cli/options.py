@@ -15,6 +15,7 @@ import click
 
 Function = Callable[..., Any]
 
+GRANULARITIES = ("block", "stock")
 ENGINES = ("sim", "lava", "reference", "onnx")
 THREADS = click.IntRange(min=1, max=256)
 """OpenMP ends the process over a hundred thousand threads, and more than there are cores help nobody."""
@@ -137,6 +138,12 @@ def engine(default: str | None = "sim") -> Callable[[Function], Function]:
     return decorate
 
 
+def granularity(function: Function) -> Function:
+    """``--granularity`` of the Lava engine."""
+    words = "Of --engine lava: a Process per block (default), or the Processes that Lava ships (docs/lava-dl.md)."
+    return click.option("--granularity", type=click.Choice(GRANULARITIES), help=words)(function)
+
+
 _WORDS = {
     "integrate": (("euler", "exp"), "Decay of a step: 1 - dt/tau, or e^(-dt/tau)."),
     "reset": (("value", "subtract"), "After a spike: to v_reset, or minus the threshold."),
@@ -152,7 +159,7 @@ _WORDS = {
 }
 NETWORK = (
     "dt", "convention", *_WORDS, "several", "input", "steps", "rate", "seed", "strict", "trace", "max_spike_error",
-    "weight_bits", "input_bits",
+    "weight_bits", "input_bits", "granularity",
 )  # fmt: skip
 """Options of an export that concern a NIR network alone."""
 CONVENTIONS = ("euler", "norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "spyx", "lava-dl")

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ import numpy as np
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.engines.stock_nodes import StockPlan
-from spiketrack_deploy.engines.stock_plan import stock_plan
+from spiketrack_deploy.engines.stock_plan import NEURON, stock_plan
 from spiketrack_deploy.errors import EngineError
-from spiketrack_deploy.program.types import AnyArray, IntArray, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Phase, Program
 
 _MAIN = Path(__file__).resolve().parent / "lava_worker" / "stock_main.py"
 _SHARED_MEMORY = Path("/dev/shm")
@@ -190,3 +190,23 @@ def compare_stock(
     done = run_stock(plan, {name: np.asarray(seen[name]) for name in given}, wanted, **options)
     differing = {name: int((done.values[name] != seen[name]).sum()) for name in wanted}
     return StockParity(differing, sum(done.values[name].size for name in wanted), plan, done)
+
+
+def has_memory(phase: Phase) -> bool:
+    """Whether what it computes depends on the steps before, so that its picture cannot be held still."""
+    return any(op.kind in NEURON or op.kind == "remember" for op in phase.ops)
+
+
+def compare_whole(
+    program: Program, phase: str, inputs: Mapping[str, AnyArray], memories: Mapping[str, IntArray], **options: Any
+) -> Iterator[tuple[str, StockParity]]:
+    """:func:`compare_stock` of all operations, run by run: a phase without memory block by block, each on the
+    reference's values, its ``memories`` being weights; one with memory in one run, its states beginning as declared."""
+    ops = program.phases[phase].ops
+    if has_memory(program.phases[phase]):
+        yield phase, compare_stock(program, phase, inputs, **options)
+        return
+    values = reference_values(program, phase, inputs, memories)
+    for block in dict.fromkeys(op.block for op in ops):
+        here = [op.name for op in ops if op.block == block]
+        yield block, compare_stock(program, phase, inputs, ops=here, memories=memories, values=values, **options)
