@@ -82,6 +82,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
     require_engine(request.engine)
 
     from spiketrack_deploy.bundle.export import Plan, export_bundle
+    from spiketrack_deploy.bundle.seal import sealed
     from spiketrack_deploy.report.verdict import remarks, sentences
 
     command = command_line(request.command)
@@ -101,29 +102,24 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
 
         with layout.staging(out, request.force) as folder:
             made = export_dense(plan, folder, tell)
-        own = {"bundle": str(out), "model": source.name, "target": target.name, "profile": priced.profile.name}
-        return cast(DenseExportResult, {**own, **made})
+        return cast(DenseExportResult, {"bundle": str(out), **made})
     with layout.staging(out, request.force) as folder:
         outcome = export_bundle(plan, folder, tell)
-    energy, parity = outcome.data.energy.to_dict(), outcome.data.parity
-    return {
-        "bundle": str(out),
-        "model": source.name,
-        "target": target.name,
-        "profile": priced.profile.name,
-        "engine": request.engine,
-        "frames": len(outcome.data.frames),
-        "content_hash": outcome.manifest.content_hash,
-        "program_hash": outcome.manifest.program_hash,
-        "energy": {key: energy[key] for key in ("per_result", "placed", "phases", "static")},
-        "boxes": parity["boxes"],
-        "engines": parity["engines"],
-        "unpriced": energy["unpriced"],
-        "verdict": sentences(outcome.data),
-        "remarks": remarks(outcome.data),
-        "files": sorted([*outcome.manifest.files, layout.MANIFEST]),
-        "seconds": {stage: round(value, 3) for stage, value in outcome.seconds.items()},
-    }
+    parity, parts = outcome.data.parity, ("per_result", "placed", "phases", "static")
+    return cast(
+        ExportResult,
+        {
+            "bundle": str(out),
+            "model": source.name,
+            **sealed(plan, outcome.energy, outcome.manifest, outcome.seconds, parts),
+            "engine": request.engine,
+            "frames": len(outcome.data.frames),
+            "boxes": parity["boxes"],
+            "engines": parity["engines"],
+            "verdict": sentences(outcome.data),
+            "remarks": remarks(outcome.data),
+        },
+    )
 
 
 def dense_fit(source: ModelSource, target: Target) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.bundle import layout, provenance
+from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.export import Plan, write_boxes, write_overlay
+from spiketrack_deploy.bundle.seal import seal, sealed
 from spiketrack_deploy.energy.conventions import dense_twin
 from spiketrack_deploy.energy.frames import STEADY, result_cost
 from spiketrack_deploy.energy.layers import LayerCounts
@@ -31,7 +32,6 @@ from spiketrack_deploy.energy.twins import as_dense, dense_profiles
 from spiketrack_deploy.errors import UsageError, VerificationError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.progress import Tell
-from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
 from spiketrack_deploy.program.dense import KINDS, DenseLayer, by_part, total_macs
 from spiketrack_deploy.report.data import ClipFacts
 from spiketrack_deploy.report.dense_page import DenseReport, build
@@ -231,32 +231,17 @@ def read_layers(folder: Path) -> list[DenseLayer]:
 
 
 def _seal(plan: Plan, folder: Path, report: DenseReport, clock: Clock, frames: int) -> dict[str, Any]:
-    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
-    content = layout.content_hash(files)
-    with clock.stage("report"):
-        write_whole(folder / layout.REPORT, build(report, content))
     inputs = {f"model{i or ''}": file for i, file in enumerate(plan.source.files)} | {"clip": plan.clip.path}
-    settings = {
-        "model": plan.source.name,
-        "target": plan.target.name,
-        "profile": plan.profile_path or plan.priced.profile.name,
-        "profile_sha256": plan.priced.profile.digest,
-        "init": list(plan.clip.init),
-        "max_frames": plan.max_frames,
-        "threads": plan.threads,
-    }
-    layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
-    manifest = layout.write_manifest(folder, report.described["network_hash"])
-    energy = report.energy.to_dict()
+    settings = {"model": plan.source.name, "init": list(plan.clip.init), "max_frames": plan.max_frames}
+    described = report.described
+    manifest = seal(
+        folder, lambda content: build(report, content), plan, inputs, settings, described["network_hash"], clock
+    )
     return {
+        "model": plan.source.name,
+        **sealed(plan, report.energy, manifest, clock.seconds),
         "frames": frames,
-        "content_hash": manifest.content_hash,
-        "program_hash": manifest.program_hash,
-        "energy": {key: energy[key] for key in ("per_result", "phases", "static")},
-        "unpriced": energy["unpriced"],
         "parity": report.parity,
-        "dense": {key: report.described[key] for key in ("macs", "macs_by_part", "parameters", "bytes_float32")},
+        "dense": {key: described[key] for key in ("macs", "macs_by_part", "parameters", "bytes_float32")},
         "verdict": report.sentences(),
-        "files": sorted([*manifest.files, layout.MANIFEST]),
-        "seconds": {stage: round(value, 3) for stage, value in clock.seconds.items()},
     }

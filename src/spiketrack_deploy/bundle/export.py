@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spiketrack_deploy.bundle import answers, layout, provenance
+from spiketrack_deploy.bundle import answers, layout
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, result_costs, single_runs
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.faithful import compare_layers, parity
+from spiketrack_deploy.bundle.seal import seal
 from spiketrack_deploy.energy.frames import ResultCost, Run
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts, main_phase, runs_per_result
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
@@ -33,7 +34,6 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
-from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
 from spiketrack_deploy.inputs.whole_file import whole as whole_file
 from spiketrack_deploy.lowering.lower import LoweringResult
 from spiketrack_deploy.mapping.whole import WholeNetwork
@@ -316,24 +316,22 @@ def _frame_facts(step: TrackedFrame, layers: Sequence[LayerCounts], cost: Result
 
 
 def _seal(plan: Plan, folder: Path, data: ReportData, energy: EnergyReport, clock: Clock) -> Outcome:
-    """The content hash leaves out report and provenance, so it is known before them and stands in the report."""
     from spiketrack_deploy.report.page import build
 
-    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
-    data = replace(data, content_hash=layout.content_hash(files))
-    with clock.stage("report"):
-        write_whole(folder / layout.REPORT, build(data))
     inputs = {"model": plan.source.path, "clip": plan.clip.path}
     settings = {
         "model": plan.source.name,
-        "target": plan.target.name,
-        "profile": plan.profile_path or plan.priced.profile.name,
-        "profile_sha256": plan.priced.profile.digest,
         "init": list(plan.clip.init),
         "max_frames": plan.max_frames,
         "engine": plan.engine,
-        "threads": plan.threads,
     }
-    layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
-    manifest = layout.write_manifest(folder, data.program_hash)
+    manifest = seal(
+        folder,
+        lambda content: build(replace(data, content_hash=content)),
+        plan,
+        inputs,
+        settings,
+        data.program_hash,
+        clock,
+    )
     return Outcome(data, energy, manifest, clock.seconds)

@@ -15,47 +15,43 @@ This module decides the order and the names of the files. It must not compute an
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.bundle import answers, layout, provenance
+from spiketrack_deploy.bundle import answers, layout
+from spiketrack_deploy.bundle import network_results as results
 from spiketrack_deploy.bundle.agreement import Agreement
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, single_runs
 from spiketrack_deploy.bundle.clock import Clock
+from spiketrack_deploy.bundle.seal import seal, sealed
 from spiketrack_deploy.energy.frames import CAMERA_PERIOD_S
-from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts
-from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
+from spiketrack_deploy.energy.layers import add_runs, layer_counts
+from spiketrack_deploy.energy.report import assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.engines.base import Engine, ReferenceEngine
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import VerificationError
-from spiketrack_deploy.frontends.nir.diagnose import Diagnostic
 from spiketrack_deploy.frontends.nir.lower import InputKind, Lowered, LowerOptions, lower_network
-from spiketrack_deploy.frontends.nir.network import SPIKING, FloatArray
+from spiketrack_deploy.frontends.nir.network import SPIKING
 from spiketrack_deploy.frontends.nir.prepare import FloatRun, Prepared, Words, demand_none, float_run, prepare
-from spiketrack_deploy.frontends.nir.suggest import describe
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
-from spiketrack_deploy.inputs.whole_file import file_digest, write_whole
-from spiketrack_deploy.program.bounds import prove_ranges
-from spiketrack_deploy.program.describe import describe_program, describe_ranges
+from spiketrack_deploy.inputs.whole_file import write_whole
+from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import IntArray, Op, Program
 from spiketrack_deploy.program.workload import Workload
 from spiketrack_deploy.report.network_page import NetworkReport, build, sentences
 
-SCHEMA = "spiketrack-network-parity/1"
 PHASE = "step"
 OUTPUTS = layout.OUTPUTS
 CHECKED_STEPS, KEPT_STEPS = 50, 8
 """Steps whose every operation is compared between engines, and those of them that travel with the bundle."""
 CHECKED_VALUES = 1 << 24
-SHOWN_NEURONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +71,6 @@ class NetworkPlan:
     max_spike_error: float | None
     command: str
     stock: bool = False
-
-
-@dataclass(slots=True)
-class _Ran:
-    """All steps on one engine, in real units. ``values``: of Output nodes and traced neurons; ``membranes``: of those
-    whose membrane is kept; ``runs``: counts of every step."""
-
-    values: dict[str, list[FloatArray]]
-    membranes: dict[str, list[FloatArray]]
-    runs: list[list[LayerCounts]] = field(default_factory=list)
 
 
 def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) -> dict[str, Any]:
@@ -116,10 +102,10 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
             ran = _run(lowered, engine, steps, agreement, [*drawn, *plan.words.trace], tell)
     if plan.max_spike_error is not None and agreement.share() > plan.max_spike_error:
         raise VerificationError(_too_far(plan, agreement))
-    afterwards = _afterwards(prepared, floats, ran, lowered)
+    shown = results.afterwards(prepared, floats, ran, lowered)
     if plan.words.strict:
-        demand_none(plan.path, afterwards)
-    diagnostics = [*prepared.diagnostics, *afterwards]
+        demand_none(plan.path, shown)
+    diagnostics = [*prepared.diagnostics, *shown]
     with clock.stage("mapping"):
         counts = {PHASE: add_runs(ran.runs, PHASE)}
         period = _period(prepared)
@@ -137,16 +123,17 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
         )
         write_energy_json(energy, folder / layout.ENERGY)
         write_layers_csv(energy, folder / layout.LAYERS)
-    parity = _parity(prepared, lowered, agreement, checked, diagnostics)
+    parity = results.parity(prepared, lowered, agreement, checked, diagnostics)
     layout.write_json(folder / layout.PARITY, parity)
-    _write_outputs(folder / OUTPUTS, prepared, floats, ran, plan.words.trace)
+    results.write_outputs(folder / OUTPUTS, prepared, floats, ran, plan.words.trace)
     with clock.stage("ONNX"):
         _write_onnx(lowered.program, folder / layout.ONNX)
     with clock.stage("floorplan"):
         chips = (whole, chip_figures(whole)) if whole else None
     data = NetworkReport(
         plan.path.name, plan.target.name, plan.engine, plan.command, describe_program(lowered.program), energy, parity,
-        chips, prepared.given.source, prepared.given.steps, _pictures(prepared, floats, ran, drawn), program_hash,
+        chips, prepared.given.source, prepared.given.steps, results.pictures(prepared, floats, ran, drawn),
+        program_hash,
     )  # fmt: skip
     return _seal(plan, folder, data, prepared, agreement, clock)
 
@@ -250,10 +237,10 @@ def _run(
     agreement: Agreement,
     traced: Sequence[str],
     tell: Tell | None,
-) -> _Ran:
+) -> results.Ran:
     """All steps in one session; what neurons and outputs say is compared while it runs."""
     phase, session = lowered.program.phases[PHASE], engine.session()
-    ran = _Ran({name: [] for name in [*lowered.outputs, *traced]}, {name: [] for name in traced})
+    ran = results.Ran({name: [] for name in [*lowered.outputs, *traced]}, {name: [] for name in traced})
     wanted = {**lowered.values, **lowered.outputs}
     shown = {one.value for one in (*wanted.values(), *lowered.voltages.values())}
     for index, inputs in enumerate(steps):
@@ -291,92 +278,10 @@ def _too_far(plan: NetworkPlan, agreement: Agreement) -> str:
     )
 
 
-def _afterwards(prepared: Prepared, floats: FloatRun, ran: _Ran, lowered: Lowered) -> list[Diagnostic]:
-    """What the run showed: neurons that never spiked, integers that ran into a limit."""
-    silent = [name for name in prepared.network.neurons
-              if prepared.network.nodes[name].kind in SPIKING and not floats.outputs[name].any()]  # fmt: skip
-    found = [
-        Diagnostic("silent", name, "it never spiked on this input: nothing is known of its spikes") for name in silent
-    ]
-    clipped = {name: sum(layer.counts.get("saturated", 0) for run in ran.runs for layer in run if layer.name == name)
-               for name in lowered.clipped}  # fmt: skip
-    found += [
-        Diagnostic("saturated", name, f"its integers ran into the limit of their width {count} times")
-        for name, count in clipped.items()
-        if count
-    ]
-    return found
-
-
-def _parity(
-    prepared: Prepared,
-    lowered: Lowered,
-    agreement: Agreement,
-    checked: Sequence[Mapping[str, Any]],
-    diagnostics: Sequence[Diagnostic],
-) -> dict[str, Any]:
-    """The content of ``parity.json``: per node what quantisation did to its parameters, and how its values agree."""
-    lost: dict[str, list[dict[str, Any]]] = {}
-    for loss in lowered.layers:
-        row = asdict(loss)
-        lost.setdefault(row.pop("node"), []).append(row)
-    values = {row["node"]: row for row in agreement.rows}
-    nodes = [
-        {"node": node.name, "kind": node.kind, "shape": list(node.shape), "parameters": lost.get(node.name, []),
-         "agreement": {k: v for k, v in values[node.name].items() if k != "node"} if node.name in values else None}
-        for node in prepared.network.nodes.values()
-    ]  # fmt: skip
-    return {
-        "schema": SCHEMA,
-        "network": prepared.network.name,
-        "steps": prepared.given.steps,
-        "input": prepared.given.source,
-        "inputs": lowered.program.meta["workload"]["inputs"],
-        "preset": prepared.preset,
-        "convention": {**asdict(prepared.convention), "text": describe(prepared.convention)},
-        "diagnostics": [one.to_dict() for one in diagnostics],
-        "back_edges": [[edge.source, edge.target] for edge in prepared.network.back_edges],
-        "spike_error": agreement.share(),
-        "outputs": {name: values[name] for name in prepared.network.outputs},
-        "nodes": nodes,
-        "engines": list(checked),
-        "limits": list(lowered.clipped),
-        "ranges": describe_ranges(prove_ranges(lowered.program)),
-    }
-
-
-def _write_outputs(path: Path, prepared: Prepared, floats: FloatRun, ran: _Ran, trace: Sequence[str]) -> None:
-    """``NAME`` and ``NAME.float`` of Output nodes and traced neurons, ``NAME.v`` and ``NAME.v.float``: [steps, ...]."""
-    arrays: dict[str, Any] = {}
-    for name in [*prepared.network.outputs, *trace]:
-        arrays[name], arrays[f"{name}.float"] = np.stack(ran.values[name]), floats.outputs[name].astype(np.float64)
-    for name in trace:
-        arrays[f"{name}.v"], arrays[f"{name}.v.float"] = np.stack(ran.membranes[name]), floats.membranes[name]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(sorted(arrays.items())))
-    write_whole(path, buffer.getvalue())
-
-
 def _write_onnx(program: Program, path: Path) -> None:
     from spiketrack_deploy.engines.onnx_export import export_onnx
 
     export_onnx(program, path, PHASE)
-
-
-def _pictures(
-    prepared: Prepared, floats: FloatRun, ran: _Ran, drawn: Sequence[str]
-) -> list[tuple[str, str, FloatArray, FloatArray]]:
-    """What the report draws: (kind, node, float, integer), [steps, neurons] each, a few neurons of every node."""
-    found = [("input", name, _flat(values), _flat(values)) for name, values in prepared.given.values.items()]
-    for name in prepared.network.outputs:
-        found.append(("values", name, _flat(floats.outputs[name]), _flat(np.stack(ran.values[name]))))
-    for name in dict.fromkeys(drawn):
-        found.append(("membrane", name, _flat(floats.membranes[name]), _flat(np.stack(ran.membranes[name]))))
-    return found
-
-
-def _flat(values: FloatArray) -> FloatArray:
-    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)[:, :SHOWN_NEURONS]
 
 
 def _seal(
@@ -385,49 +290,29 @@ def _seal(
     from spiketrack_deploy.frontends.nir.build import Read
     from spiketrack_deploy.frontends.nir.outline import outline
 
-    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in folder.rglob("*") if p.is_file()}
-    data = replace(data, content_hash=layout.content_hash(files), outline=outline(Read(prepared.network, ())))
-    with clock.stage("report"):
-        write_whole(folder / layout.REPORT, build(data))
-    inputs = {"network": plan.path, **({"input": plan.words.input} if plan.words.input else {})}
+    drawing = outline(Read(prepared.network, ()))
     settings = {
-        "target": plan.target.name,
-        "profile": plan.profile_path or plan.priced.profile.name,
-        "profile_sha256": plan.priced.profile.digest,
         "convention": data.parity["convention"],
         "weight_bits": plan.weight_bits,
         "input_bits": plan.input_bits,
         "steps": prepared.given.steps,
         "engine": plan.engine,
-        "threads": plan.threads,
     }
-    layout.write_json(folder / layout.PROVENANCE, provenance.describe(plan.command, inputs, settings, clock.seconds))
-    manifest = layout.write_manifest(folder, data.program_hash)
-    return _result(plan, data, prepared, agreement, data.energy, manifest, clock)
-
-
-def _result(
-    plan: NetworkPlan, data: NetworkReport, prepared: Prepared, agreement: Agreement, energy: EnergyReport,
-    manifest: layout.Manifest, clock: Clock,
-) -> dict[str, Any]:  # fmt: skip
-    said = energy.to_dict()
+    manifest = seal(
+        folder,
+        lambda content: build(replace(data, content_hash=content, outline=drawing)),
+        plan,
+        {"network": plan.path, **({"input": plan.words.input} if plan.words.input else {})},
+        settings,
+        data.program_hash,
+        clock,
+    )
     return {
         "network": plan.path.name,
-        "target": plan.target.name,
-        "profile": plan.priced.profile.name,
+        **sealed(plan, data.energy, manifest, clock.seconds),
         "engine": plan.engine,
         "steps": prepared.given.steps,
-        "convention": data.parity["convention"],
-        "diagnostics": data.parity["diagnostics"],
-        "back_edges": data.parity["back_edges"],
-        "outputs": data.parity["outputs"],
+        **{key: data.parity[key] for key in ("convention", "diagnostics", "back_edges", "outputs", "engines")},
         "spike_error": agreement.share(),
-        "engines": data.parity["engines"],
-        "content_hash": manifest.content_hash,
-        "program_hash": manifest.program_hash,
-        "energy": {key: said[key] for key in ("per_result", "phases", "static")},
-        "unpriced": said["unpriced"],
         "verdict": sentences(data),
-        "files": sorted([*manifest.files, layout.MANIFEST]),
-        "seconds": {stage: round(value, 3) for stage, value in clock.seconds.items()},
     }

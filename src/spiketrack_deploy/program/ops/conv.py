@@ -133,8 +133,8 @@ def dense_macs(arrays: Arrays, out: IntArray) -> int:
 
 
 def conv_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:
-    """Spikes into a stream: events, synaptic operations, unit operations."""
-    (x,) = inputs
+    """Spikes or signed graded messages into a stream: events, synaptic operations, and both by magnitude."""
+    x = np.abs(inputs[0])
     fan = fan_out(arrays["weight"], (x.shape[2], x.shape[3]), *conv_geometry(op))
     return OpCounts(
         events=int(np.count_nonzero(x)),

@@ -16,12 +16,10 @@ from spiketrack_deploy.program.ops.conv import (
     CONV_ATTRS,
     bias_bounds,
     conv_arrays_legal,
-    conv_geometry,
+    conv_counts,
     conv_inputs_legal,
     conv_run,
     conv_shape,
-    dense_macs,
-    fan_out,
 )
 from spiketrack_deploy.program.ops.row import MOST_ELEMENTS, Bound, OpKind, Specs, bound_of
 from spiketrack_deploy.program.ops.state import LARGEST_LIMIT, clip, per_channel, same_shape, sizes_defect
@@ -29,20 +27,6 @@ from spiketrack_deploy.program.types import Arrays, IntArray, Op, TensorSpec
 
 MOST_FACTOR = 2**20
 """Products with a value of 24 bits stay exact in a float64."""
-
-
-def graded_counts(op: Op, arrays: Arrays, inputs: Sequence[IntArray], out: IntArray) -> OpCounts:
-    """As a convolution of spikes, with magnitudes in the place of spikes."""
-    x = np.abs(inputs[0])
-    fan = fan_out(arrays["weight"], (x.shape[2], x.shape[3]), *conv_geometry(op))
-    return OpCounts(
-        events=int(np.count_nonzero(x)),
-        synops=int(((x > 0) * fan).sum()),
-        unit_ops=int((x * fan).sum()),
-        dense_macs=dense_macs(arrays, out),
-        input_sum=int(x.sum()),
-        input_size=x.size,
-    )
 
 
 def _graded_bound(op: Op, arrays: Arrays, inputs: Sequence[Bound], specs: Specs) -> Bound:
@@ -120,7 +104,7 @@ ROWS = (
         shape=conv_shape,
         run=conv_run,
         bound=_graded_bound,
-        count=graded_counts,
+        count=conv_counts,
         roles=("weight", "bias", "shift"),
         attrs=CONV_ATTRS,
         inputs_legal=_graded_legal,
