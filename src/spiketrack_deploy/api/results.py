@@ -288,6 +288,7 @@ class MapResult(TypedDict):
     sentence: str
     camera: list[str]
     sharing: str
+    first_layer: str
     cost: dict[str, Any]
     dominant: dict[str, Any]
     chips: int

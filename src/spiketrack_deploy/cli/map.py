@@ -45,6 +45,13 @@ Examples:
     "turns where they run at the start alone, else on their own if the target has the chips.",
 )
 @click.option(
+    "--first-layer",
+    type=click.Choice(["chip", "host"]),
+    default="chip",
+    show_default=True,
+    help="Who runs the layer that reads the picture. The host sends its spikes, which are fewer than the pixels.",
+)
+@click.option(
     "--density",
     type=click.FloatRange(0, 1),
     help="Assume that this share of the neurons spikes, instead of a bundle's own counts. Default without counts: 0.5.",

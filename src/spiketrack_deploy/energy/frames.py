@@ -36,14 +36,14 @@ START, STEADY, UPDATE = "start", "steady", "update"
 class Run:
     """One run of a phase on its chips. ``operations``: operation -> what it is charged for, by the names of
     ``pricing.CHARGES``; ``whole``: what belongs to no operation. ``chips``: powered for it; ``time``: seconds on them;
-    ``pixels``: values of images that enter."""
+    ``pixels``: values of images that enter, or of a first layer outside."""
 
     phase: str
     operations: Mapping[str, Mapping[str, float]]
     whole: Mapping[str, float]
     chips: int
     time: Interval
-    pixels: int
+    pixels: float
 
     @cached_property
     def counts(self) -> dict[str, float]:

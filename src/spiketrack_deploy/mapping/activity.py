@@ -51,7 +51,7 @@ def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_D
     synops = np.zeros(len(network.synapses))
     for index, s in enumerate(network.synapses):
         source, target = network.populations[s.source], network.populations[s.target]
-        if source.kind in ("neurons", "input") and s.form != "identity":
+        if source.kind in ("neurons", "entry", "input") and s.form != "identity":
             rate[index] = density
         synops[index] = rate[index] * share[index].sum()
         if s.form == "product":  # two bundles share the operation: half of its visits each
@@ -124,7 +124,7 @@ def _lay(
         visits = count["synops"] + count["macs"]
         weights = np.array([max(share[i].sum(), 1) for i in own], dtype=np.float64)
         synops[own] = visits * weights / weights.sum()
-        spikes = [i for i in own if network.populations[network.synapses[i].source].kind == "neurons"]
+        spikes = [i for i in own if network.populations[network.synapses[i].source].kind in ("neurons", "entry")]
         rate[spikes] = count["events"] / count["input_size"] if count["input_size"] else 0.0
     elif form in ("pool", "upsample"):
         slots = sum(network.populations[network.synapses[i].source].slots for i in bundles)

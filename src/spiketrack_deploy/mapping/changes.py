@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.energy.frames import ResultCost, Run, result_cost
+from spiketrack_deploy.mapping.activity import Activity
 from spiketrack_deploy.mapping.closed_loop import ENDS, CoreWork, barrier, core_times, longest, slots_per_core
+from spiketrack_deploy.mapping.entry import entering, first_layer, outside
 from spiketrack_deploy.mapping.fixes import fewer_channels, smaller_crop
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.report import MappingReport
-from spiketrack_deploy.mapping.split import RULES, split
+from spiketrack_deploy.mapping.split import RULES, Split, split
+from spiketrack_deploy.mapping.types import PopulationGraph
 from spiketrack_deploy.units import ZERO, Interval, total
 
 SYNAPTIC = ("synops", "macs", "relay_synops", "synaptic_words", "unit_ops")
@@ -70,8 +73,13 @@ def changes(report: MappingReport, beside: int, steady: ResultCost) -> tuple[Cha
         found.append(_changed(report, beside, steady, f"crop side x {factor:g}", crop))
         slim = _resized(report, base, fewer_channels(report.mapping.network, factor), factor**2, factor)
         found.append(_changed(report, beside, steady, f"channels x {factor:g} (fewer slots)", slim))
-    hard = _hard_coded(report, steady)
-    return (*found, *([hard] if hard else []), _other_rule(report, base, beside, steady), _targets(report, steady))
+    more = [_hard_coded(report, steady), _first_layer(report, base, beside, steady)]
+    return (
+        *found,
+        *(change for change in more if change),
+        _other_rule(report, base, beside, steady),
+        _targets(report, steady),
+    )
 
 
 def _base(report: MappingReport) -> _Scenario:
@@ -92,25 +100,66 @@ def _fewer_steps(base: _Scenario, factor: float) -> _Scenario:
     return replace(base, steps=tuple(steps * factor for steps in base.steps))
 
 
-def _resized(report: MappingReport, base: _Scenario, network: Any, synaptic: float, sent: float) -> _Scenario:
+def _resized(
+    report: MappingReport, base: _Scenario, network: PopulationGraph, synaptic: float, sent: float
+) -> _Scenario:
     """Split again; a product's tokens are the positions of the changed network."""
     mapping = report.mapping
     parts = split(network, mapping.limits, mapping.rule)
-    steps = np.ones(network.depth + 1)
-    for s in network.synapses:
-        source = network.populations[s.source]
-        if s.form == "product" and source.kind != "memory":
-            level = network.level[s.target]
-            steps[level] = max(steps[level], source.height * source.width)
     return replace(
         base,
-        steps=tuple((steps[1:] * report.profile.substeps).tolist()),
+        steps=_steps(report, network),
         synops=tuple(x * synaptic for x in base.synops),
         words=tuple(x * synaptic for x in base.words),
         fullest=float(parts.neurons.max()),
         slots=sum(network.slots.values()) / sum(mapping.network.slots.values()),
         synaptic=synaptic,
         sent=sent,
+        cores=parts.cores,
+    )
+
+
+def _steps(report: MappingReport, network: PopulationGraph) -> tuple[float, ...]:
+    """Elapsed steps of every level; a product of live activations takes one for each token."""
+    steps = np.ones(network.depth + 1)
+    for s in network.synapses:
+        source = network.populations[s.source]
+        if s.form == "product" and source.kind != "memory":
+            level = network.level[s.target]
+            steps[level] = max(steps[level], source.height * source.width)
+    return tuple((steps[1:] * report.profile.substeps).tolist())
+
+
+def _first_layer(report: MappingReport, base: _Scenario, beside: int, steady: ResultCost) -> Change | None:
+    """The host runs what reads the picture and sends its spikes: one level and its slots less, another image's way."""
+    mapping, before = report.mapping, report.mapping.network
+    if (found := first_layer(before)) is None:
+        return None
+    network, kept = found
+    old = report.activity
+    share = tuple(old.share[i] for i in kept)
+    activity = replace(old, rate=old.rate[kept], synops=old.synops[kept], share=share)
+    gone, values = outside(before, network), entering(network, activity)
+    left = {op: counts for op, counts in report.run.operations.items() if op not in gone}
+    whole = {**report.run.whole, "pixels": values}
+    parts = split(network, mapping.limits, mapping.rule)
+    to = _resplit(report, base, network, parts, activity)
+    changed = replace(report, run=replace(report.run, operations=left, whole=whole, pixels=values))
+    return _changed(changed, beside, steady, "first layer on the host, its spikes enter", to)
+
+
+def _resplit(
+    report: MappingReport, base: _Scenario, network: PopulationGraph, parts: Split, activity: Activity
+) -> _Scenario:
+    """Another split whose busiest cores are counted; slots are those of the run it goes with."""
+    memory = SynapseMemory.of(report.mapping.limits)
+    done = core_synapses(network, parts.pieces, parts.cores, activity, memory)
+    return replace(
+        base,
+        steps=_steps(report, network),
+        synops=tuple(done.by_level[1:].max(axis=1).tolist()),
+        words=tuple(done.words[1:].max(axis=1).tolist()),
+        fullest=float(parts.neurons.max()),
         cores=parts.cores,
     )
 
@@ -198,15 +247,7 @@ def _other_rule(report: MappingReport, base: _Scenario, beside: int, steady: Res
     mapping = report.mapping
     rule = next(rule for rule in RULES if rule != mapping.rule)
     parts = split(mapping.network, mapping.limits, rule)
-    memory = SynapseMemory.of(mapping.limits)
-    done = core_synapses(mapping.network, parts.pieces, parts.cores, report.activity, memory)
-    other = replace(
-        base,
-        synops=tuple(done.by_level[1:].max(axis=1).tolist()),
-        words=tuple(done.words[1:].max(axis=1).tolist()),
-        fullest=float(parts.neurons.max()),
-        cores=parts.cores,
-    )
+    other = _resplit(report, base, mapping.network, parts, report.activity)
     return _changed(report, beside, steady, f"split by the rule {rule}", other)
 
 

@@ -36,7 +36,7 @@ def _coverage(mapping: ChipMapping) -> list[str]:
         painted[piece.population][piece.c0 : piece.c1, piece.y0 : piece.y1] += 1
     found = []
     for population, paint in zip(mapping.network.populations, painted):
-        wanted = 0 if population.kind in ("host", "image", "input") else 1
+        wanted = 0 if population.kind in ("host", "image", "entry", "input") else 1
         if np.any(paint != wanted):
             found.append(f"{population.name}: rows lie on {int(paint.min())} to {int(paint.max())} cores")
     return found
@@ -47,7 +47,7 @@ def _slots(mapping: ChipMapping, program: Program) -> list[str]:
     phase = program.phases[mapping.network.phase]
     have: Counter[str] = Counter()
     for population in mapping.network.populations:
-        if population.kind == "neurons":
+        if population.kind in ("neurons", "entry"):
             have[population.op] += population.channels * population.height * population.width
     wanted = {op.name: int(np.prod(phase.values[op.name].shape)) for op in phase.ops if has_neurons(op)}
     return [f"{name}: {have[name]} neurons, the program has {n}" for name, n in wanted.items() if have[name] != n]
@@ -153,7 +153,9 @@ def _synapses(mapping: ChipMapping, program: Program) -> list[str]:
     convolutions: Counter[str] = Counter(s.op for s in network.synapses if s.form == "conv")
     steps = {op.name: phase.values[op.name].shape[0] for op in phase.ops}
     found = [f"{op}: wired {n} times for {steps[op]} steps" for op, n in convolutions.items() if n != steps[op]]
-    missing = [op.name for op in phase.ops if "weight" in op.arrays and op.name not in convolutions]
+    entered = {p.op for p in network.populations if p.kind == "entry"}
+    outside = {name for op in phase.ops if op.name in entered for name in op.inputs}
+    missing = [op.name for op in phase.ops if "weight" in op.arrays and op.name not in {*convolutions, *outside}]
     found += [f"{name}: its synapses are nowhere" for name in missing]
     total = sum(_walk(mapping, s, program) for s in network.synapses)
     if total != int(mapping.synapses.nonzero.sum()):

@@ -16,6 +16,7 @@ from spiketrack_deploy.energy.pricing import Need, Unpriced, add_counts, lacks
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.activity import Activity
 from spiketrack_deploy.mapping.closed_loop import VALUE_PER_SPIKE, ClosedLoop
+from spiketrack_deploy.mapping.entry import entering
 from spiketrack_deploy.mapping.types import ChipMapping
 
 Counts = dict[str, float]
@@ -35,7 +36,7 @@ NEEDS = (
     Need("chip_crossings", (), "messages between chips"),
     Need("host_values", (), "values exchanged with the host beside the image"),
     Need("memory_writes", ("memory_write",), "entries of stored matrices rewritten"),
-    Need("pixels", (), "values of the image entering from the host"),
+    Need("pixels", (), "values of the image entering from the host, or of its first layer run there"),
     Need("barriers", (), "barriers"),
 )
 """What a mapping counts, and the prices of which one has to exist."""
@@ -74,7 +75,7 @@ def mapped_run(
     east, north = hops(mapping)
     network = mapping.network
     sources = [network.populations[s.source] for s in network.synapses if s.form == "host"]
-    pixels = sum(p.slots for p in network.populations if p.kind == "image")
+    pixels = entering(network, activity)
     read = {s.source for s in network.synapses}
     written = {i for i, p in enumerate(network.populations) if p.kind == "memory" and i not in read}
     return Run(
@@ -90,7 +91,7 @@ def mapped_run(
             "host_values": float(sum(p.slots for p in sources if p.kind != "input")),
             "memory_writes": float(sum(p.slots for i, p in enumerate(network.populations) if i in written)),
             "barriers": float(loop.steps),
-            "pixels": float(pixels),
+            "pixels": pixels,
         },
         chips=mapping.powered,
         time=loop.latency,

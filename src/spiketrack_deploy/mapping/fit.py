@@ -11,6 +11,7 @@ from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.activity import Activity, assumed
+from spiketrack_deploy.mapping.entry import by_host, outside
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.limits import core_limits
 from spiketrack_deploy.mapping.loads import core_synapses, row_work
@@ -37,6 +38,7 @@ def map_program(
     phase: str,
     target: Target,
     *,
+    network: PopulationGraph | None = None,
     activity: Activity | None = None,
     rule: str | None = None,
     rounds: int = ROUNDS,
@@ -44,6 +46,7 @@ def map_program(
 ) -> ChipMapping:
     """Map one phase of ``program`` to the cores of a target: a board has so many chips, a chip as many as needed.
 
+    ``network``: the phase's populations, some of which may be left to the host (default: all on the chips).
     ``activity``: weighs the traffic (default: an assumed spike density). ``rule``: see ``split`` (default: the chip
     family's). ``balance``: no core does more than so many times the mean work of
     the cores used without it, so that steps are shorter and cores more; at least 1.
@@ -51,7 +54,8 @@ def map_program(
     Does not raise where the network does not fit: the breaches say so. UsageError for a balance below 1
     or beside another rule, InputError for a phase without neurons, ProfileError for a profile without usable limits.
     """
-    network = populations(program, phase)
+    whole = populations(program, phase)
+    network = network or whole
     profile = target.profile
     limits = core_limits(profile)
     rule = rule or FAMILIES[limits.family].split
@@ -84,7 +88,7 @@ def map_program(
             *_capabilities(network, profile, limits, program.width),
             *chip_breach(network, chips, profile.chips, parts.cores, limits),
         ),
-        verdicts=verdicts(program.phases[phase], limits),
+        verdicts=by_host(verdicts(program.phases[phase], limits), outside(whole, network)),
     )
 
 

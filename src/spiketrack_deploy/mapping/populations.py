@@ -19,7 +19,7 @@ Every kind of operation is in one of two tables, :data:`VALUES` (it always has a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from spiketrack_deploy.errors import InputError
@@ -45,11 +45,11 @@ def populations(program: Program, phase: str) -> PopulationGraph:
         raise InputError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
     builder = _Builder(program.phases[phase], program)
     builder.build()
-    network = _with_delays(phase, builder.populations, builder.synapses)
+    network = with_levels(phase, builder.populations, builder.synapses)
     return replace(network, synapses=(*network.synapses, *builder.recurrent()))
 
 
-def _with_delays(phase: str, found: list[Population], synapses: list[Synapses]) -> PopulationGraph:
+def with_levels(phase: str, found: Sequence[Population], synapses: Sequence[Synapses]) -> PopulationGraph:
     """Longest distance from the inputs, one step per population; messages of a shorter way wait. What comes back from
     the step before is no way."""
     level = [0] * len(found)

@@ -22,6 +22,7 @@ from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, assumed, measured
 from spiketrack_deploy.mapping.closed_loop import ClosedLoop, Interleaved, closed_loop, interleaved
 from spiketrack_deploy.mapping.cost import mapped_run, mean_value, unpriced_of
+from spiketrack_deploy.mapping.entry import CHIP, HOST, spikes_enter
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.fit import balanced_split, map_program
 from spiketrack_deploy.mapping.fixes import Turns, fixes, in_turns
@@ -177,20 +178,25 @@ def map_phase(
     rule: str | None = None,
     rounds: int = ROUNDS,
     balance: float | None = None,
+    first_layer: str = CHIP,
 ) -> MappingReport:
     """Map, time and count one phase. See :func:`map_program`.
 
     ``counts``: mean counts of every operation per run of the phase; else ``density``, an assumed share of neurons that
-    spike. Raises nothing where the network does not fit; InputError where both are given.
+    spike. ``first_layer``: who runs what reads the picture, one of ``entry.FIRST_LAYER``. Raises nothing where the
+    network does not fit; InputError where both are given, UsageError where no layer reads a picture.
     """
     if counts is not None and density is not None:
         raise InputError("counts of a run and an assumed spike density were both given; choose one.")
     network = populations(program, phase)
+    if first_layer == HOST:
+        network, _ = spikes_enter(network)
     if counts is not None:
         activity = measured(network, program.arrays, counts)
     else:
         activity = assumed(network, program.arrays, ASSUMED_DENSITY if density is None else density)
-    mapping = map_program(program, phase, target, activity=activity, rule=rule, rounds=rounds, balance=balance)
+    options: dict[str, Any] = {"rule": rule, "rounds": rounds, "balance": balance}
+    mapping = map_program(program, phase, target, network=network, activity=activity, **options)
     value = mean_value(counts or ())
     profile = target.profile
     loop = closed_loop(mapping, profile, value)

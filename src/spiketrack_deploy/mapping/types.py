@@ -34,8 +34,8 @@ class Population:
 
     ``op``: operation of the program; ``block``: block of the network. ``kind``: ``neurons`` (NI-LIF), ``relay`` (stream
     accumulators that pass their value on), ``memory`` (entries of a matrix k^T v), ``host`` (operations of the host),
-    ``image`` and ``input`` (pixels, and a state of another phase, which enter from outside). The last three take no
-    core.
+    ``image``, ``entry`` and ``input`` (pixels, what a first layer on the host makes of them, and a state of another
+    phase, which enter from outside). The last four take no core.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Population:
     @property
     def on_chip(self) -> bool:
         """Takes neurons of a core."""
-        return self.kind not in ("host", "image", "input")
+        return self.kind not in ("host", "image", "entry", "input")
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON data."""

@@ -35,6 +35,8 @@ from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.changes import Change, changes
+from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER
+from spiketrack_deploy.mapping.entry import HOST as BY_HOST
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
 from spiketrack_deploy.mapping.split import RULES, split
 from spiketrack_deploy.program.types import Program
@@ -105,7 +107,8 @@ class Arrangement:
 @dataclass(frozen=True)
 class WholeNetwork:
     """A program on a target. ``phases``: every phase mapped; ``main``: the one that runs most often;
-    ``arrangements``: all ways to share chips, ``chosen`` one of them; ``cores_by_rule``: phase -> rule -> cores."""
+    ``arrangements``: all ways to share chips, ``chosen`` one of them; ``cores_by_rule``: phase -> rule -> cores;
+    ``first_layer``: who runs what reads the picture, one of ``entry.FIRST_LAYER``."""
 
     target: Target
     main: str
@@ -113,6 +116,7 @@ class WholeNetwork:
     cores_by_rule: Mapping[str, Mapping[str, int]]
     arrangements: tuple[Arrangement, ...]
     chosen: Arrangement
+    first_layer: str = CHIP
 
     @property
     def profile(self) -> Profile:
@@ -166,7 +170,8 @@ class WholeNetwork:
         chosen, mapping = self.chosen, self.report.mapping
         low, high = chosen.band
         board = f" of {mapping.chips_available}" if mapping.chips_available else ""
-        others = f", with {chosen.words}" if chosen.words else ""
+        ways = [chosen.words, "the first layer on the host" if self.first_layer == BY_HOST else ""]
+        others = "".join(f", with {words}" for words in ways if words)
         return (
             f"It {chosen.answer} {self.target.name}: {number_of(chosen.cores, 'core')} on {_chips(chosen.chips, board)}"
             f" [{low} .. {high}]{others}."
@@ -184,8 +189,9 @@ class WholeNetwork:
             said[0] += f" Without a time: {', '.join(self.report.loop.untimed)}."
         if cost.image is None:
             return (*said, "The image's way into the chip has no time in this profile.")
+        what = "way of the first layer's spikes" if self.first_layer == BY_HOST else "image's way"
         way = (
-            f"The image's way into the chip: {_seconds(cost.image)} by the only published path; with it "
+            f"The {what} into the chip: {_seconds(cost.image)} by the only published path; with it "
             f"{_keeps(cost.latency, cost.period_s)}, {_seconds(cost.latency)} a frame."
         )
         return (*said, way)
@@ -229,6 +235,7 @@ class WholeNetwork:
             "sentence": self.sentence,
             "camera": list(self.camera()),
             "sharing": self.chosen.sharing,
+            "first_layer": self.first_layer,
             "cost": self.cost.to_dict(),
             "dominant": {"name": dominant, "share": share},
             "chips": self.chosen.chips,
@@ -267,14 +274,18 @@ def map_network(
     sharing: str | None = None,
     rounds: int | None = None,
     period_s: float = CAMERA_PERIOD_S,
+    first_layer: str = CHIP,
 ) -> WholeNetwork:
     """Map every phase and add up what results cost. ``counts``: phase -> mean counts of a run; phases without are
     mapped with an assumed spike density. ``sharing``: one of :data:`SHARING`; by default in turns where the other
     phases run at the start alone, else on chips of their own if the target has them. ``period_s``: time between two
-    results, over which chips are powered. See ``report.map_phase`` for the rest.
+    results, over which chips are powered. ``first_layer``: who runs what reads the picture, the ``chip`` or the
+    ``host``, which then sends its spikes in place of pixels. See ``report.map_phase`` for the rest.
 
-    UsageError: another ``sharing``.
+    UsageError: another ``sharing`` or ``first_layer``, or nothing reads a picture that the host should read.
     """
+    if first_layer not in FIRST_LAYER:
+        raise UsageError(f"the first layer runs on the {' or the '.join(FIRST_LAYER)}, not on {first_layer!r}")
     if sharing is not None and sharing not in SHARING:
         raise UsageError(f"there is no way {sharing!r} to share chips; choose one of {', '.join(SHARING)}")
     often = runs_per_result(program)
@@ -282,6 +293,8 @@ def map_network(
     phases = {}
     for name in program.phases:
         options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None}
+        if name == main or any(spec.kind == "image" for spec in program.phases[name].inputs.values()):
+            options["first_layer"] = first_layer
         if rounds is not None or name != main:
             options["rounds"] = rounds or _OTHER_ROUNDS
         known = (counts or {}).get(name) if density is None else None
@@ -297,7 +310,7 @@ def map_network(
         arranged = arranged[:1]
     wanted = sharing or _default(arranged, any(share for name, share in often.items() if name != main))
     chosen = next((one for one in arranged if one.sharing == wanted), arranged[0])
-    return WholeNetwork(target, main, phases, by_rule, arranged, chosen)
+    return WholeNetwork(target, main, phases, by_rule, arranged, chosen, first_layer)
 
 
 def _default(arranged: Sequence[Arrangement], recurring: bool) -> str:
@@ -345,7 +358,7 @@ def _arrange(
         host_operations=host + sum(len(program.phases[name].ops) for name in others if name not in on_chip),
         results=results,
         mean=mean_cost(results, update_share(program)),
-        unpriced=tuple(_beyond(phases, others, sharing, START in taken)),
+        unpriced=(*_beyond(phases, others, sharing, START in taken), *_first_layers(phases, on_chip)),
     )
 
 
@@ -361,3 +374,13 @@ def _beyond(phases: Mapping[str, MappingReport], others: Sequence[str], sharing:
             reason = "the phase's operations on the host: its processor is not part of this model"
             found.append(Unpriced("phase_on_host", None, name, reason))
     return found
+
+
+def _first_layers(phases: Mapping[str, MappingReport], on_chip: Sequence[str]) -> list[Unpriced]:
+    """First layers that the host runs, which have no price."""
+    reason = "the first layer on the host: its processor is not part of this model"
+    return [
+        Unpriced("first_layer_on_host", None, name, reason)
+        for name in on_chip
+        if any(p.kind == "entry" for p in phases[name].mapping.network.populations)
+    ]
