@@ -14,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.cli.commands import group
 from spiketrack_deploy.cli.main import run
+from spiketrack_deploy.errors import InputError
 
 PROGRAM, EXPECTED = "program/program.json", "program/expected.json"
 ARRAYS, VECTORS = "program/arrays.npz", "program/vectors.npz"
@@ -43,6 +46,16 @@ def refused(folder: Path, words: tuple[str, ...], *args: object, code: int = 3) 
     found, sentence = ended(folder, *args)
     assert found == code, f"exit code {found} instead of {code}: {sentence}"
     assert sentence.startswith("error: ") and "\n" not in sentence, f"not one sentence: {sentence!r}"
+    missing = [word for word in words if word not in sentence]
+    assert not missing, f"{missing} not in {sentence!r}"
+
+
+def one_sentence(read: Callable[[], object], *words: str) -> None:
+    """``read`` must raise what ends a command with exit code 3, in one sentence that holds ``words``."""
+    with pytest.raises(InputError) as caught:
+        read()
+    sentence = str(caught.value)
+    assert caught.value.exit_code == 3 and "\n" not in sentence, f"not one sentence: {sentence!r}"
     missing = [word for word in words if word not in sentence]
     assert not missing, f"{missing} not in {sentence!r}"
 

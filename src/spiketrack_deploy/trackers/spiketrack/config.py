@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import checked, shown
+from spiketrack_deploy.trackers.layouts import entries, published_layout
 from spiketrack_deploy.tracking.pixels import Normalisation
 from spiketrack_deploy.tracking.rule import PUBLISHED, LoopRule
 
@@ -105,16 +106,12 @@ class TrackerConfig:
     @classmethod
     def official(cls, name: str) -> TrackerConfig:
         """One of the published layouts, ``s256_t1`` to ``b384_t3``, or the unreleased ``t256_t1``."""
-        if name not in OFFICIAL_CONFIGS:
-            raise InputError(f"there is no configuration {name!r}; choose one of {', '.join(OFFICIAL_CONFIGS)}")
-        return OFFICIAL_CONFIGS[name]
+        return published_layout(name, OFFICIAL_CONFIGS)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrackerConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys and wrong types raise :class:`InputError`."""
-        if not isinstance(data, Mapping) or len(data) > 100 or not all(isinstance(key, str) for key in data):
-            raise InputError(f"a tracker configuration must be a JSON object of few entries, not {shown(data)}")
-        return cls(**data)
+        return cls(**entries(data))
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON-ready values (tuples become lists); ``loop`` and ``normalisation`` only where they are

@@ -7,7 +7,7 @@ published configuration and model code (github.com/WenRuiCai/SPMTrack), describe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import checked, shown
+from spiketrack_deploy.trackers.layouts import entries, published_layout
 
 PATCH = 14
 """Side of a patch in pixels."""
@@ -68,26 +69,18 @@ class SpmConfig:
     @classmethod
     def official(cls, name: str) -> SpmConfig:
         """One of the published layouts ``spmtrack_b``, ``spmtrack_l``, ``spmtrack_g``."""
-        if name not in OFFICIAL_CONFIGS:
-            raise InputError(f"there is no configuration {name!r}; choose one of {', '.join(OFFICIAL_CONFIGS)}")
-        return OFFICIAL_CONFIGS[name]
+        return published_layout(name, OFFICIAL_CONFIGS)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SpmConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys and wrong types raise :class:`InputError`."""
-        if not isinstance(data, Mapping) or len(data) > 100 or not all(isinstance(key, str) for key in data):
-            raise InputError(f"a tracker configuration must be a JSON object of few entries, not {shown(data)}")
-        if data.get("network") != NETWORK:
+        if entries(data).get("network") != NETWORK:
             raise InputError(f"its entry network is {shown(data.get('network'))}, not {NETWORK!r}")
         return cls(**{key: value for key, value in data.items() if key != "network"})
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON-ready values, and which network it is."""
         return {"network": NETWORK, **{f.name: getattr(self, f.name) for f in fields(self)}}
-
-    def renamed(self, name: str) -> SpmConfig:
-        """The same layout under another name."""
-        return replace(self, name=name)
 
     @property
     def grid(self) -> int:
