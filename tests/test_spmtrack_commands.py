@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 from _cli import contents
 from _evaluation import dataset
 
+from spiketrack_deploy.api.results import DenseVerifyResult, SimulateResult
+from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.cli.commands import export_command, group
 from spiketrack_deploy.cli.main import run
 
@@ -46,8 +50,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_export_holds_what_it_says(bundle: Path) -> None:
     assert {path.name for path in bundle.iterdir()} == {
-        "MANIFEST.json", "model.onnx", "dense.json", "energy.json", "layers.csv", "parity.json", "boxes.csv",
-        "tracked.mp4", "report.html", "provenance.json",
+        "MANIFEST.json", "model.onnx", "answers.npz", "dense.json", "energy.json", "layers.csv", "parity.json",
+        "boxes.csv", "tracked.mp4", "report.html", "provenance.json",
     }  # fmt: skip
     dense, parity = (json.loads((bundle / name).read_text()) for name in ("dense.json", "parity.json"))
     energy = json.loads((bundle / "energy.json").read_text())
@@ -59,8 +63,10 @@ def test_an_export_holds_what_it_says(bundle: Path) -> None:
     )
     assert parity["onnx"]["frames"] == 10
     assert parity["onnx"]["opset"] == 20
-    assert parity["onnx"]["worst"]["score"] < 1e-4
-    assert parity["onnx"]["worst"]["box_pixels"] < 0.1
+    worst = parity["onnx"]["worst"]
+    assert max(worst["score"], worst["logits"], worst["boxes_map"]) < 1e-4
+    assert worst["box_pixels"] < 0.1
+    assert [row["frame"] for row in parity["onnx"]["recorded"]] == [1, 10]
     assert 0.5 < parity["int8"]["same_crops_overlap"] <= 1
     assert 0 < parity["int8"]["same_crops_score"] < 0.5
     experts = dense["experts"]
@@ -160,8 +166,9 @@ def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
         (("export", MODEL, "--target", "cpu", "--profile", "loihi2"), 2, "loihi2 prices no multiply-accumulate"),
         (("targets", "compare", MODEL), 2, "is a dense tracker without an integer program"),
         (("evaluate", "spiketrack-nano@int8", "DATA"), 2, "is a spiking tracker"),
-        (("simulate", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
-        (("verify", "BUNDLE"), 3, "is a dense tracker's bundle without an integer program"),
+        (("simulate", "BUNDLE", "--engine", "sim"), 2, "its step runs in ONNX Runtime: drop --engine, or say onnx"),
+        (("simulate", "BUNDLE", "--engine", "lava", "--granularity", "stock"), 3, "without an integer program"),
+        (("track", "BUNDLE", "--engine", "lava"), 2, "there is nothing for the lava engine"),
         (("evaluate", "BUNDLE@sim", "DATA"), 3, "is a dense tracker's bundle without an integer program"),
         (("map", MODEL, "--target", "cpu"), 3, "no family"),
     ],
@@ -179,6 +186,89 @@ def test_what_a_dense_tracker_cannot_do_is_one_sentence(
     assert found[2].count("\n") == 1
 
 
+def test_verify_and_simulate_run_the_exported_step(bundle: Path, tmp_path: Path, say: Say) -> None:
+    code, found, said = say("verify", bundle)
+    assert code == 0, said
+    assert set(found) == set(DenseVerifyResult.__annotations__)
+    assert found["frames"] == 2
+    assert found["worst"]["box_pixels"] < 0.1
+    done = subprocess.run(
+        [sys.executable, "-m", "spiketrack_deploy", "verify", str(bundle), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["without_torch"]
+    code, found, _ = say("simulate", bundle, "--max-frames", 5)
+    assert (code, found["engine"], found["runs"]) == (0, "onnx", {"frame": 4})
+    assert set(found) == set(SimulateResult.__annotations__)
+    assert found["counts"]["frame"]["macs"] == say("inspect", MODEL)[1]["macs"]
+    with (bundle / "boxes.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert found["boxes"][0][1:5] == pytest.approx([float(row[key]) for key in "xywh"], abs=0.1)
+
+
+def weights(folder: Path) -> None:
+    """Another network's step, of the same configuration."""
+    import onnx
+
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(one for one in model.graph.initializer if one.name == "patch_embed.weight")
+    tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) * 1.5).tobytes()
+    onnx.save(model, folder / "model.onnx")
+
+
+def boxes(folder: Path) -> None:
+    """A box that was moved by a pixel."""
+    lines = (folder / "boxes.csv").read_text().splitlines()
+    row = lines[2].split(",")
+    lines[2] = ",".join([row[0], str(float(row[1]) + 1), *row[2:]])
+    (folder / "boxes.csv").write_text("\n".join(lines) + "\n")
+
+
+def in_json(name: str, *path: Any, value: Any) -> Callable[[Path], None]:
+    """Another value at ``path`` of a JSON file."""
+
+    def edit(folder: Path) -> None:
+        data = place = json.loads((folder / name).read_text())
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        (folder / name).write_text(json.dumps(data))
+
+    return edit
+
+
+def answers(folder: Path) -> None:
+    """Recorded crops of another size."""
+    with np.load(folder / "answers.npz") as held:
+        arrays = dict(held)
+    arrays["1.search"] = arrays["1.search"][..., :-1]
+    np.savez_compressed(folder / "answers.npz", **arrays)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], int, str]] = {
+    "weights": (weights, 5, "ONNX Runtime differs from the record"),
+    "boxes": (boxes, 5, "1 pixels in a box"),
+    "configuration": (in_json("dense.json", "config", "window_weight", value=0.1), 5, "is not that of model.onnx"),
+    "crops": (answers, 3, "array 1.search is damaged"),
+    "no frames": (in_json("parity.json", "onnx", "recorded", value=[]), 3, "names no recorded frame"),
+    "no scale": (in_json("parity.json", "onnx", "recorded", 0, "scale", value=[0, 1]), 3, "must be above 0"),
+    "no row": (in_json("parity.json", "onnx", "recorded", 0, "frame", value=11), 3, "11.templates is missing"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_verify_finds_what_digests_do_not(what: str, bundle: Path, tmp_path: Path, say: Say) -> None:
+    """Changed, and every digest made to fit again."""
+    edit, code, words = CHANGES[what]
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    edit(copy)
+    layout.write_manifest(copy, "0" * 64)
+    found, _, said = say("verify", copy)
+    assert (found, said.count("\n")) == (code, 1), said
+    assert words in said
+
+
 def test_a_changed_bundle_is_refused(bundle: Path, tmp_path: Path, say: Say) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
@@ -186,7 +276,8 @@ def test_a_changed_bundle_is_refused(bundle: Path, tmp_path: Path, say: Say) -> 
     data["layers"][3]["macs"] += 1
     (copy / "dense.json").write_text(json.dumps(data))
     before = contents(copy)
-    code, _, said = say("map", copy)
-    assert code == 5
-    assert "dense.json" in said
+    for verb in ("map", "verify", "simulate"):
+        code, _, said = say(verb, copy)
+        assert code == 5
+        assert "dense.json" in said
     assert contents(copy) == before

@@ -13,6 +13,7 @@ import torch
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.dense import by_part, total_macs
 from spiketrack_deploy.trackers.published import spmtrack_macs
+from spiketrack_deploy.trackers.spmtrack import onnx_export
 from spiketrack_deploy.trackers.spmtrack.checkpoint import draw_backbone, on_meta
 from spiketrack_deploy.trackers.spmtrack.config import OFFICIAL_CONFIGS, SpmConfig
 from spiketrack_deploy.trackers.spmtrack.counts import frame_layers, usage, watch_experts
@@ -102,6 +103,24 @@ def test_onnx_states_its_opset_and_configuration(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(InputError, match="ONNX Runtime cannot read it"):
         OnnxNetwork(tmp_path / "bad.onnx")
+
+
+def test_weights_of_a_large_network_lie_beside_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx
+
+    model = drawn(GATED)
+    export_onnx(model, tmp_path / "whole.onnx")
+    monkeypatch.setattr(onnx_export, "ONE_FILE", 1 << 12)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        export_onnx(model, tmp_path / name / "model.onnx")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    assert sorted(files) == ["model.data", "model.onnx"]
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert len(files["model.onnx"]) < len(files["model.data"]) / 4
+    onnx.checker.check_model(str(tmp_path / "first" / "model.onnx"), full_check=True)
+    both = (followed(OnnxNetwork(tmp_path / name), 3) for name in ("whole.onnx", "first/model.onnx"))
+    assert furthest(*both) == (0.0, 0.0)
 
 
 def test_int8_layers_follow_the_float_ones() -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from spiketrack_deploy.api.dense import ONNX, demand_onnx, dense_fit, simulate_step, track_step
 from spiketrack_deploy.api.results import (
     DenseExportResult,
     DenseFitResult,
+    DenseVerifyResult,
     DoctorResult,
     EnergyResult,
     ExportResult,
@@ -27,7 +29,6 @@ from spiketrack_deploy.inputs.progress import Tell
 if TYPE_CHECKING:
     from spiketrack_deploy.bundle.recorded import Recorded
     from spiketrack_deploy.hardware.targets import Target
-    from spiketrack_deploy.inputs.sources import ModelSource
 
 Place = str | Path
 """A file or folder."""
@@ -75,7 +76,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
     if dense and request.engine != "sim":
         demand_program(source.path, f"the {request.engine} engine")
     if dense and target.profile.family is not None:
-        return cast(DenseFitResult, dense_fit(source, target))
+        return dense_fit(source, target)
     out = as_path(request.out) or Path("export") / f"{source.name}-{target.name}"
     layout.check_output(out, request.force)
     clip = find_frames(as_path(request.video), as_path(request.frames), request.init)
@@ -120,14 +121,6 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
             "remarks": remarks(outcome.data),
         },
     )
-
-
-def dense_fit(source: ModelSource, target: Target) -> dict[str, Any]:
-    """What of a dense tracker ``target`` could hold, layer by layer; nothing is written."""
-    from spiketrack_deploy.mapping.dense import dense_verdict
-    from spiketrack_deploy.trackers.opening import frame_layers
-
-    return {"subject": source.name, **dense_verdict(frame_layers(source.path), target)}
 
 
 def export_target(name: str) -> Target:
@@ -179,6 +172,10 @@ def track(
         raise UsageError(
             f"--engine {engine} runs a bundle, but {model} is a model: drop the option, or export it first"
         )
+    dense = packed and layout.is_dense_bundle(Path(model))
+    if dense:
+        demand_onnx(Path(model), engine)
+    engine = engine or (ONNX if dense else "sim" if packed else None)
     name = Path(model).resolve().name if source is None else source.name
     target = as_path(out) or Path("export") / f"{name}-{clip.path.stem}-track"
     layout.check_output(target, force, layout.BOXES)
@@ -205,7 +202,7 @@ def track(
     last = steps[-1]
     return {
         "output": str(target),
-        "engine": engine or ("sim" if packed else "float"),
+        "engine": engine or "float",
         "frames": len(steps) + 1,
         "last_box": list(last.box),
         "mean_confidence": sum(s.confidence for s in steps) / len(steps),
@@ -226,7 +223,7 @@ def _track_bundle(
 
     layout.check_bundle(folder)
     if layout.is_dense_bundle(folder):
-        return _track_dense(folder, frames, clip, engine, threads, tell)
+        return track_step(folder, frames, clip, threads, tell)
     program, config = read_program(folder)
     recorded = recorded_counts(folder / layout.ENERGY)
     target = Target(recorded.profile.name, recorded.profile)
@@ -238,23 +235,6 @@ def _track_bundle(
     return list(run.steps), costs, program.meta.get("remark")
 
 
-def _track_dense(
-    folder: Path, frames: Any, clip: Any, engine: str, threads: int | None, tell: Tell | None
-) -> tuple[Any, Any, str | None]:
-    """Its exported step in ONNX Runtime, the one engine that a dense bundle has."""
-    from spiketrack_deploy.bundle.recorded import recorded_counts, reprice
-    from spiketrack_deploy.energy.frames import STEADY, result_cost
-    from spiketrack_deploy.hardware.targets import Target
-    from spiketrack_deploy.trackers.opening import onnx_network
-    from spiketrack_deploy.tracking.runs import follow
-
-    recorded = recorded_counts(folder / layout.ENERGY)
-    steps = follow(onnx_network(folder / layout.DENSE_ONNX, threads or 1), frames, clip.init, "ONNX Runtime", tell)
-    target = Target(recorded.profile.name, recorded.profile)
-    cost = result_cost(STEADY, [reprice(recorded, None, target).main.run], target.profile, 0)
-    return steps, [cost] * (len(steps) + 1), None
-
-
 def simulate(
     folder: Place,
     *,
@@ -262,25 +242,29 @@ def simulate(
     frames: Place | None = None,
     init: Sequence[float] | None = None,
     max_frames: int | None = None,
-    engine: str = "sim",
+    engine: str | None = None,
     threads: int | None = None,
     tell: Tell | None = None,
 ) -> SimulateResult:
-    """Run a bundle's program on a clip: mean counts per layer of a run of each phase, boxes, time."""
+    """Run a bundle's program on a clip: mean counts per layer of a run of each phase, boxes, time. ``engine``: sim, or
+    for a dense tracker's bundle ONNX Runtime, where none is named."""
     import time
 
-    from spiketrack_deploy.inputs.sources import demand_spiking, find_frames
+    from spiketrack_deploy.inputs.sources import find_frames
+    from spiketrack_deploy.tracking.runs import open_clip
 
     clip, folder = find_frames(as_path(video), as_path(frames), init), Path(folder)
     layout.check_bundle(folder)
-    demand_spiking(folder)
+    if layout.is_dense_bundle(folder):
+        demand_onnx(folder, engine)
+        return simulate_step(folder, open_clip(clip, max_frames), clip, threads, tell)
+    engine = engine or "sim"
     require_engine(engine)
 
     from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.bundle.export import run_program
     from spiketrack_deploy.energy.layers import whole
     from spiketrack_deploy.engines.factory import make_engine
-    from spiketrack_deploy.tracking.runs import open_clip
 
     program, config = read_program(folder)
     source = open_clip(clip, max_frames)
@@ -378,15 +362,18 @@ def _beside(folder: Path, recorded: Recorded, path: Path) -> dict[str, Any]:
     }
 
 
-def verify(folder: Place, tell: Tell | None = None) -> VerifyResult:
-    """Digests of every file and array, range proof, then every operation of the known answers, with NumPy alone.
+def verify(folder: Place, tell: Tell | None = None) -> VerifyResult | DenseVerifyResult:
+    """Digests of every file and array, range proof, then every operation of the known answers, with NumPy alone. Of a
+    dense tracker's bundle digests, then the recorded frames in ONNX Runtime: maps and boxes within the export's bounds.
 
     VerificationError names the layer; InputError where the folder is not a whole bundle.
     """
-    from spiketrack_deploy.bundle.verify import verify_bundle
-    from spiketrack_deploy.inputs.sources import demand_spiking
+    if layout.is_dense_bundle(Path(folder)):
+        from spiketrack_deploy.bundle.dense_parity import verify_dense
 
-    demand_spiking(Path(folder))
+        return cast(DenseVerifyResult, verify_dense(Path(folder), tell))
+    from spiketrack_deploy.bundle.verify import verify_bundle
+
     return cast(VerifyResult, verify_bundle(Path(folder), tell))
 
 

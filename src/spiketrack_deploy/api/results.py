@@ -116,6 +116,21 @@ class VerifyResult(TypedDict):
     without_torch: bool
 
 
+class DenseVerifyResult(TypedDict):
+    """How much of a dense tracker's bundle was checked: files, recorded frames, values of their maps, and how far the
+    furthest was off: ``score``, its ``logits`` and these over the largest, ``boxes_map``, ``box_pixels``."""
+
+    bundle: str
+    ok: bool
+    content_hash: str
+    program_hash: str
+    files: int
+    frames: int
+    values: int
+    worst: dict[str, float]
+    without_torch: bool
+
+
 class _Inspected(TypedDict):
     kind: str
     name: str

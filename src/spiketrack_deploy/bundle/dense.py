@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.bundle.clock import Clock
+from spiketrack_deploy.bundle.dense_parity import PARITY_FRAMES, Beside, compare_onnx
 from spiketrack_deploy.bundle.export import Plan, write_boxes, write_overlay
 from spiketrack_deploy.bundle.seal import seal, sealed
 from spiketrack_deploy.energy.conventions import dense_twin
@@ -29,22 +27,19 @@ from spiketrack_deploy.energy.frames import STEADY, result_cost
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.energy.report import EnergyReport, assess, write_energy_json, write_layers_csv
 from spiketrack_deploy.energy.twins import as_dense, dense_profiles
-from spiketrack_deploy.errors import UsageError, VerificationError
+from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.program.dense import KINDS, DenseLayer, by_part, total_macs
 from spiketrack_deploy.report.data import ClipFacts
 from spiketrack_deploy.report.dense_page import DenseReport, build
-from spiketrack_deploy.trackers.opening import INT8, DenseModel, onnx_network, open_dense
+from spiketrack_deploy.trackers.opening import INT8, DenseModel, open_dense
 from spiketrack_deploy.tracking.boxes import overlaps
-from spiketrack_deploy.tracking.loop import TrackedFrame, tracker_over
+from spiketrack_deploy.tracking.loop import TrackedFrame
 from spiketrack_deploy.tracking.runs import follow, open_clip
 from spiketrack_deploy.tracking.video import FrameSource
 
 SCHEMA = "spiketrack-dense/1"
-PARITY_FRAMES, MAP_BOUND, BOX_BOUND = 10, 1e-4, 0.1
-"""Frames that ONNX Runtime is compared on; largest difference of a map in float32 over max(1, |value|), and of a box in
-pixels."""
 
 
 def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
@@ -62,7 +57,7 @@ def export_dense(plan: Plan, folder: Path, tell: Tell | None) -> dict[str, Any]:
             steps, seconds = _followed(model.network(), plan, frames, tell, "float tracker")
         with clock.stage("ONNX"):
             model.export_onnx(folder / layout.DENSE_ONNX)
-            found = compare_onnx(model, folder / layout.DENSE_ONNX, plan, frames)
+            found = compare_onnx(model, folder, plan.clip.init, frames)
         with clock.stage("int8"):
             quantised = model.network(INT8)
             int8, int8_seconds = _followed(quantised, plan, frames, tell, "int8 tracker")
@@ -99,82 +94,6 @@ def _followed(
     begin = time.perf_counter()
     steps = follow(network, frames, plan.clip.init, what, tell)
     return steps, (time.perf_counter() - begin) / len(steps)
-
-
-class Beside:
-    """Two networks on the same crops, each with its own state; the loop follows the first."""
-
-    def __init__(self, first: Any, second: Any) -> None:
-        self._pair, self.config, self.loop = (first, second), first.config, first.loop
-        self._score: list[float] = []
-        self._overlap: list[float] = []
-
-    def start(self) -> Any:
-        return [one.start() for one in self._pair]
-
-    def reference(self, crop: Any, cells: Any) -> Any:
-        return [one.reference(crop, cells) for one in self._pair]
-
-    def search(self, crop: Any, references: Any, state: Any) -> Any:
-        a, b = (one.search(crop, [ready[i] for ready in references], state[i]) for i, one in enumerate(self._pair))
-        self._score.append(float(np.sqrt(((a.score - b.score) ** 2).mean()) / max(float(a.score.std()), 1e-12)))
-        cell = int(a.score.argmax())
-        first, second = (maps.boxes.reshape(-1, 4)[cell] for maps in (a, b))
-        first, second = (np.concatenate([box[:2], box[2:] - box[:2]]) for box in (first, second))
-        self._overlap.append(float(overlaps(first, second)[0]))
-        return replace(a, state=[a.state, b.state])
-
-    def found(self) -> dict[str, float]:
-        """Means over frames of the same crops: rms difference of the scores over their spread, and how much the boxes
-        of the best cell overlap."""
-        return {"same_crops_score": float(np.mean(self._score)), "same_crops_overlap": float(np.mean(self._overlap))}
-
-
-def compare_onnx(model: DenseModel, path: Path, plan: Plan, frames: FrameSource) -> dict[str, Any]:
-    """PyTorch's literal step and ONNX Runtime's, each in its own loop over the first frames; experts used meanwhile."""
-    networks = {"torch": model.network(literal=True), "onnx": onnx_network(path)}
-    trackers: dict[str, Any] = {name: tracker_over(network) for name, network in networks.items()}
-    rows = []
-    with model.watching_experts() as experts:
-        for index, frame in enumerate(frames):
-            if index > PARITY_FRAMES:
-                break
-            if index == 0:
-                for tracker in trackers.values():
-                    tracker.init(frame, plan.clip.init)
-                continue
-            first, second = (tracker.track(frame) for tracker in trackers.values())
-            a, b = (tracker.maps for tracker in trackers.values())
-            rows.append(
-                {
-                    "frame": first.frame,
-                    "score": _furthest(a.score, b.score),
-                    "boxes_map": _furthest(a.boxes, b.boxes),
-                    "box_pixels": float(np.abs(np.subtract(first.box, second.box)).max()),
-                    "same_cell": first.argmax == second.argmax,
-                }
-            )
-    worst = {key: max(row[key] for row in rows) for key in ("score", "boxes_map", "box_pixels")}
-    bad = max(worst["score"], worst["boxes_map"]) > MAP_BOUND or worst["box_pixels"] > BOX_BOUND
-    if bad or not all(row["same_cell"] for row in rows):
-        raise VerificationError(
-            f"{path.name}: ONNX Runtime differs from PyTorch by {worst['score']:.2g} in a score, "
-            f"{worst['boxes_map']:.2g} in a box map and {worst['box_pixels']:.2g} pixels in a box, more than "
-            f"{MAP_BOUND:g} and {BOX_BOUND:g} px; report it with both versions"
-        )
-    onnx = {
-        "opset": model.opset,
-        "frames": len(rows),
-        "bound_maps": MAP_BOUND,
-        "bound_pixels": BOX_BOUND,
-        "worst": worst,
-    }
-    return {"schema": "spiketrack-dense-parity/1", "onnx": {**onnx, "rows": rows}, "experts": experts()}
-
-
-def _furthest(first: Any, second: Any) -> float:
-    """Largest difference over max(1, |value|): a large logit has as few digits as a small one."""
-    return float((np.abs(first - second) / np.maximum(1, np.abs(first))).max())
 
 
 def counted(layers: Sequence[DenseLayer], runs: int) -> list[LayerCounts]:

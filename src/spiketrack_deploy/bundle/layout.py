@@ -30,13 +30,14 @@ VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
 NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
 ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"
 BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "provenance.json"
-OUTPUTS = "outputs.npz"
+OUTPUTS, ANSWERS = "outputs.npz", "answers.npz"
 
 OUTSIDE_HASH: Mapping[str, str] = {
     PROVENANCE: "command, time, versions and durations differ between two identical runs",
     VIDEO: "the video encoder may write other bytes on another machine",
     REPORT: "its pictures depend on the machine's fonts and matplotlib",
     OUTPUTS: "holds what the floating-point network did as well, whose last digits depend on the machine",
+    ANSWERS: "holds maps of the floating-point tracker, whose last digits depend on the machine",
     PARITY: "compares with the floating-point tracker, whose last digits depend on the machine and its thread count",
 }
 """Files the content hash leaves out, and why; they have a SHA-256 of their own in the manifest all the same."""

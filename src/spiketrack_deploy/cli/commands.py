@@ -81,7 +81,7 @@ group.add_command(export_command)
 @click.argument("video", type=click.Path(path_type=Path), required=False)
 @click.option("--init", type=options.Box(), help="Box of the target in the first frame, in pixels.")
 @click.option("--max-frames", type=click.IntRange(min=2), help="Stop after so many frames, the first one included.")
-@options.engine(None)
+@options.engine(None, "Who runs a bundle's program (default sim; of a dense tracker onnx); a model runs in float.")
 @options.destination
 @options.output
 def track(model: str, video: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
@@ -97,16 +97,19 @@ def track(model: str, video: Path | None, as_json: bool, quiet: bool, **settings
 @group.command(context_settings=_WIDE)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @options.frames
-@options.engine()
+@options.engine(None, "Who runs the program; default sim, and onnx for a dense tracker's step.")
 @options.granularity
 @options.output
 def simulate(bundle: Path, granularity: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Run the program of BUNDLE over a video and print what happened in it: events, synaptic operations, activity.
+    """Run the program of BUNDLE over a video and print what happened in it: events, synaptic operations, activity (of a
+    dense tracker its step in ONNX Runtime: multiply-accumulates).
 
     With --granularity stock the bundle's recorded inputs run in Lava, and every value that can be read is compared.
     """
     if granularity and settings["engine"] != "lava":
-        raise click.UsageError(f"--granularity {granularity}: is of --engine lava; {settings['engine']} has none")
+        raise click.UsageError(
+            f"--granularity {granularity}: is of --engine lava; {settings['engine'] or 'sim'} has none"
+        )
     if granularity == "stock":
         options.refuse({k: v for k, v in settings.items() if k != "engine"}, "stock Processes run the recorded inputs")
         with printing.progress(quiet) as tell:
@@ -143,10 +146,11 @@ def energy(bundle: Path, profiles: tuple[str, ...], measured: Path | None, as_js
 @click.argument("bundle", type=click.Path(path_type=Path))
 @options.output
 def verify(bundle: Path, as_json: bool, quiet: bool) -> None:
-    """Check that BUNDLE is what was exported: digests, then every operation of its known answers, by NumPy alone."""
+    """Check that BUNDLE is what was exported: digests, then every operation of its known answers, by NumPy alone (of a
+    dense tracker recorded maps and boxes, by ONNX Runtime)."""
     with printing.progress(quiet) as tell:
         result = api.verify(bundle, tell)
-    printing.show(result, printing.verify_summary, as_json, quiet)
+    printing.show(result, dense.verify_summary if "worst" in result else printing.verify_summary, as_json, quiet)
 
 
 @group.command(context_settings=_WIDE)

@@ -59,6 +59,18 @@ def export_summary(result: Result) -> None:
     printing._line(f"wrote {result['bundle']}: open {result['bundle']}/report.html")
 
 
+def verify_summary(result: Result) -> None:
+    """What was covered."""
+    worst = result["worst"]
+    printing._line(
+        f"ok: {result['files']} files are those that were exported; in {result['frames']} recorded frames "
+        f"({printing.thin(result['values'])} values) ONNX Runtime gives scores within {worst['score']:.1g}, their "
+        f"logits within {worst['logits']:.1g}, the map of boxes within {worst['boxes_map']:.1g} and boxes within "
+        f"{worst['box_pixels']:.1g} pixels"
+    )
+    printing._line(f"content hash {result['content_hash']}")
+
+
 def inspect_summary(result: Result) -> None:
     """Layout, size, parts."""
     if result["remark"]:

@@ -120,13 +120,8 @@ def frames(function: Function) -> Function:
     return function
 
 
-def engine(default: str | None = "sim") -> Callable[[Function], Function]:
+def engine(default: str | None = "sim", who: str = "Who runs the program.") -> Callable[[Function], Function]:
     """``--engine`` and ``--threads``."""
-    who = (
-        "Who runs the program."
-        if default
-        else "Who runs a bundle's program (default sim); a model runs as the float tracker."
-    )
 
     def decorate(function: Function) -> Function:
         threads = "Threads of the sim engine and of the float tracker; integers do not change."

@@ -129,14 +129,15 @@ def simulate_summary(result: Result) -> None:
     head = ["count", *(f"run of {name}" for name in counts)]
     _table("Counts (means)", head, rows, right=range(1, len(head)))
     main = max(runs, key=lambda name: runs[name])
-    busy = sorted((r for r in result["layers"] if r["phase"] == main), key=lambda r: -r["counts"].get("synops", 0))
-    keys = ("events", "synops", "unit_ops")
+    dense = "macs" in counts[main] and not counts[main].get("synops")
+    keys = ("macs", "host_ops") if dense else ("synops", "events", "unit_ops")
+    busy = sorted((r for r in result["layers"] if r["phase"] == main), key=lambda r: -r["counts"].get(keys[0], 0))
     listed = [(r["name"], r["kind"], *(thin(r["counts"].get(key, 0)) for key in keys)) for r in busy[:_FEW]]
     _table(
         f"Busiest {len(listed)} layers of a run of {main} (--json has all)",
-        ["layer", "kind", "events", "synops", "unit ops"],
+        ["layer", "kind", *(key.replace("_", " ") for key in keys)],
         listed,
-        right=(2, 3, 4),
+        right=range(2, 2 + len(keys)),
     )
 
 

@@ -18,6 +18,7 @@ from spiketrack_deploy.evaluation.store import RunFolder
 from spiketrack_deploy.evaluation.subjects import BASELINE, FLOAT, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import (
+    DENSE_DATA,
     DENSE_ONNX,
     ModelSource,
     demand_spiking,
@@ -78,7 +79,8 @@ class Resolver:
         if tuple(engines) not in ((), (ONNX,)):
             demand_spiking(path)
         step, label = path / DENSE_ONNX, _label(path.resolve().name, ONNX)
-        identity = {"model": file_digest(step)}
+        weights = path / DENSE_DATA
+        identity = {"model": file_digest(step)} | ({"weights": file_digest(weights)} if weights.exists() else {})
         return [partial(Subject, label, FLOAT, str(step.resolve()), ONNX, self.threads, identity)]
 
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:

@@ -17,8 +17,8 @@ from spiketrack_deploy.inputs.untrusted import first_line
 
 MANIFEST, PROGRAM = "MANIFEST.json", "program"
 """What makes a folder a bundle: its manifest, and the folder of its integer program."""
-DENSE, DENSE_ONNX = "dense.json", "model.onnx"
-"""Of a dense tracker's bundle, which has no program: its layers, and its step."""
+DENSE, DENSE_ONNX, DENSE_DATA = "dense.json", "model.onnx", "model.data"
+"""Of a dense tracker's bundle, which has no program: its layers, its step, and the weights of a large one."""
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
 _WEIGHTS = "model.safetensors"
@@ -86,7 +86,8 @@ def demand_spiking(bundle: Path) -> None:
     """InputError where a program of a dense tracker's bundle is asked for."""
     if is_dense_bundle(bundle):
         raise InputError(
-            f"{bundle}: is a dense tracker's bundle without an integer program; track, energy, map and inspect take it"
+            f"{bundle}: is a dense tracker's bundle without an integer program; track, simulate, verify, evaluate "
+            "(@onnx), energy, map and inspect take it"
         )
 
 

@@ -42,8 +42,9 @@ class DenseReport:
         return [
             f"A dense tracker: {d['macs'] / 1e9:.3g} billion multiply-accumulates in every frame; {cost}.",
             "; ".join(f"{t.profile}: {joules(t.energy)}" for t in twins) + " (multiply-accumulates alone).",
-            f"ONNX Runtime (opset {onnx['opset']}) gives PyTorch's maps within {worst['score']:.1g} and its boxes "
-            f"within {worst['box_pixels']:.1g} px over {onnx['frames']} frames.",
+            f"ONNX Runtime (opset {onnx['opset']}) gives PyTorch's maps within "
+            f"{max(worst['score'], worst['boxes_map']):.1g} (logits {worst['logits']:.1g}) and its boxes within "
+            f"{worst['box_pixels']:.1g} px over {onnx['frames']} frames.",
             f"With linear layers in int8 the best cell's box overlaps that of float32 by "
             f"{100 * int8['same_crops_overlap']:.1f} % on the same crops, and by {100 * int8['mean_overlap']:.1f} % "
             "where each follows its own boxes through the clip.",
@@ -138,7 +139,7 @@ def _experts(experts: Sequence[Json]) -> str:
 
 
 def _parity(parity: Json) -> str:
-    keys = ("score", "boxes_map", "box_pixels")
+    keys = ("score", "logits", "boxes_map", "box_pixels")
     rows: list[list[html.Cell | str]] = []
     for row in parity["onnx"]["rows"]:
         off = [html.number(row[key], f"{row[key]:.2g}") for key in keys]
@@ -148,7 +149,14 @@ def _parity(parity: Json) -> str:
         f"int8 linear layers: {int8['seconds_per_frame']:.3g} s a frame, float32 "
         f"{int8['float32_seconds_per_frame']:.3g} s, crops included, measured once on this machine."
     )
-    head = ["frame", "largest difference of a score", "of the box map", "of the box, pixels", "same cell"]
+    head = [
+        "frame",
+        "largest difference of a score",
+        "of its logit",
+        "of the box map",
+        "of the box, pixels",
+        "same cell",
+    ]
     return html.table(head, rows) + html.paragraph(words)
 
 

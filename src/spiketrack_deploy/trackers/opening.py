@@ -17,7 +17,6 @@ from spiketrack_deploy.inputs.sources import find_frames, model_files
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.dense import DenseLayer
 from spiketrack_deploy.program.store import array_digest, canonical_json
-from spiketrack_deploy.trackers.archive import open_tensors
 from spiketrack_deploy.trackers.kinds import DINOV2, SPMTRACK, kind_of
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def is_dense(path: Path) -> bool:
     file = files[0]
     if len(files) > 1:
         return True
+    from spiketrack_deploy.trackers.archive import open_tensors
+
     try:
         opened = open_tensors(file)
     except InputError:  # no file of tensors: whoever else opens it says what is wrong with it

@@ -109,8 +109,6 @@ class ReferenceTracker:
 
     def __init__(self, network: ReferenceNetwork) -> None:
         self._network = network
-        side = network.config.grid
-        self._window = np.outer(np.hanning(side), np.hanning(side)) if side > 1 else np.ones((1, 1))
         self._memory: dict[int, _Entry] = {}
         self._ready: dict[int, Any] = {}
         self._box: Box | None = None
@@ -151,7 +149,7 @@ class ReferenceTracker:
         at = crops.align(crops.enlarged(self._box, LEAST), config.search_factor, config.search, width, height)
         self.search_crop, self.alignment = crops.cut(frame, at, self._fill), at
         maps = self._network.search(self.search_crop, self._references(), self._state)
-        argmax, confidence, margin, box = self._decode(maps)
+        argmax, confidence, margin, box = decode(maps, config)
         found = crops.clipped(at.back(box), width, height)
         self.maps, self._state = maps, maps.state
         if crops.empty(found):
@@ -185,20 +183,28 @@ class ReferenceTracker:
             pixels = crops.cut(frame, at, fill)
         return _Entry(pixels, at, fill, cells)
 
-    def _decode(self, maps: BoxMaps) -> tuple[int, float, float, Box]:
-        """Best cell (first maximum), its score without window, its lead, and its box in pixels of the crop."""
-        config = self._network.config
-        p = 1 / (1 + np.exp(-np.clip(maps.score, -700, 700)))
-        response = ((1 - config.window_weight) * p + config.window_weight * self._window).reshape(-1)
-        if not np.isfinite(response).all():
-            raise EngineError("the network returned a score that is not finite; its weights are unusable")
-        index = int(response.argmax())
-        others = np.delete(response, index)
-        margin = float(response[index] - others.max()) if others.size else 0.0
-        x1, y1, x2, y2 = (float(v) * config.search for v in maps.boxes.reshape(-1, 4)[index])
-        if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
-            raise EngineError("the network returned a box that is not finite; its weights are unusable")
-        return index, float(p.reshape(-1)[index]), margin, (x1, y1, x2, y2)
+
+def sigmoid(logits: Floats) -> Floats:
+    """Of any logits, in float64."""
+    made: Floats = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    return made
+
+
+def decode(maps: BoxMaps, config: ReferenceSettings) -> tuple[int, float, float, Box]:
+    """Best cell (first maximum of score and window), its score without window, its lead, and its box in pixels of the
+    crop. EngineError: a value of it is not finite."""
+    side, p = config.grid, sigmoid(maps.score)
+    window = np.outer(np.hanning(side), np.hanning(side)) if side > 1 else np.ones((1, 1))
+    response = ((1 - config.window_weight) * p + config.window_weight * window).reshape(-1)
+    if not np.isfinite(response).all():
+        raise EngineError("the network returned a score that is not finite; its weights are unusable")
+    index = int(response.argmax())
+    others = np.delete(response, index)
+    margin = float(response[index] - others.max()) if others.size else 0.0
+    x1, y1, x2, y2 = (float(v) * config.search for v in maps.boxes.reshape(-1, 4)[index])
+    if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
+        raise EngineError("the network returned a box that is not finite; its weights are unusable")
+    return index, float(p.reshape(-1)[index]), margin, (x1, y1, x2, y2)
 
 
 def foreground(box: Box, cell: int, grid: int) -> Pixels:

@@ -158,13 +158,38 @@ class Usage:
     first: tuple[float, ...]
 
 
+class Shares:
+    """Sums over tokens of one layer's router weights. Nothing else is kept: small arrays of every frame between the
+    large ones of a forward pass would keep all of that memory from being given back."""
+
+    def __init__(self, experts: int) -> None:
+        self._tokens, self._entropy = 0, 0.0
+        self._share, self._first = torch.zeros(experts, dtype=torch.float64), torch.zeros(experts)
+
+    def add(self, logits: Tensor) -> None:
+        """Router outputs ``[..., E]``."""
+        g = logits.detach().softmax(-1).flatten(0, -2).double()
+        self._tokens += len(g)
+        self._share += g.sum(0)
+        self._first += torch.bincount(g.argmax(-1), minlength=g.shape[-1])
+        self._entropy -= float((g * g.clamp(min=1e-300).log()).sum())
+
+    def usage(self, layer: str) -> Usage:
+        """Means over all tokens."""
+        share, first = ((one / self._tokens).tolist() for one in (self._share, self._first))
+        return Usage(layer, tuple(share), self._entropy / self._tokens, tuple(first))
+
+
 @contextmanager
-def watch_experts(model: SpmTrack) -> Iterator[dict[str, list[Tensor]]]:
-    """Router weights ``[N,E]`` of every call by layer, of the literal model's calls in the block."""
-    kept: dict[str, list[Tensor]] = {}
+def watch_experts(model: SpmTrack) -> Iterator[dict[str, Shares]]:
+    """Router weights of every call by layer, of the literal model's calls in the block."""
+    kept: dict[str, Shares] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, given, made: kept.setdefault(name, []).append(made.detach().softmax(-1).flatten(0, -2))
+        def hook(module: Any, given: Any, made: Tensor) -> None:
+            kept.setdefault(name, Shares(made.shape[-1])).add(made)
+
+        return hook
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -174,12 +199,6 @@ def watch_experts(model: SpmTrack) -> Iterator[dict[str, list[Tensor]]]:
         yield kept
 
 
-def usage(kept: Mapping[str, list[Tensor]]) -> list[Usage]:
-    """:func:`watch_experts` added up."""
-    found = []
-    for layer, calls in kept.items():
-        g = torch.cat(calls).double()
-        entropy = float(-(g * g.clamp(min=1e-300).log()).sum(-1).mean())
-        first = torch.bincount(g.argmax(-1), minlength=g.shape[-1]) / len(g)
-        found.append(Usage(layer, tuple(g.mean(0).tolist()), entropy, tuple(first.tolist())))
-    return found
+def usage(kept: Mapping[str, Shares]) -> list[Usage]:
+    """What :func:`watch_experts` saw."""
+    return [shares.usage(layer) for layer, shares in kept.items()]

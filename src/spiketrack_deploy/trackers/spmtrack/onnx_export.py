@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spiketrack_deploy.inputs.whole_file import write_whole
+from spiketrack_deploy.inputs.whole_file import whole, write_whole
 from spiketrack_deploy.trackers.spmtrack.config import PATCH, REFERENCES
 from spiketrack_deploy.trackers.spmtrack.model import (
     BACKGROUND,
@@ -34,7 +34,11 @@ OPSET, IR_VERSION = 20, 9
 INPUTS = ("templates", "foreground", "search", "state")
 OUTPUTS = ("score", "boxes", "state_out")
 CONFIG_TEXT = "spiketrack.config"
-_ONE_FILE = 1 << 30
+ONE_FILE = 1 << 28
+"""Bytes of weights that one file may hold."""
+_ALIGN = 64
+_INLINE = 1 << 10
+"""Bytes of a constant that stays in the model in any case: shapes, which ONNX must see to infer others."""
 
 
 class _Graph:
@@ -43,7 +47,7 @@ class _Graph:
     def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
         self.nodes: list[Any] = []
-        self.constants: dict[str, Any] = {}
+        self.constants: dict[str, np.ndarray[Any, Any]] = {}
 
     def constant(self, value: Tensor | np.ndarray[Any, Any] | Sequence[int], name: str | None = None) -> str:
         """An initialiser: float32 of a tensor, int64 of a list."""
@@ -52,7 +56,7 @@ class _Graph:
             array = value.detach().cpu().float().numpy()
         else:
             array = value if isinstance(value, np.ndarray) else np.array(value, dtype=np.int64)
-        self.constants[key] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), key)
+        self.constants[key] = array
         return key
 
     def node(self, kind: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
@@ -148,9 +152,9 @@ def export_onnx(model: SpmTrack, path: Path) -> None:
         "state_out": [1, dim],
     }
     info = {n: onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in shapes.items()}
-    body = onnx.helper.make_graph(
-        graph.nodes, "step", [info[n] for n in INPUTS], [info[n] for n in OUTPUTS], list(graph.constants.values())
-    )
+    external = sum(one.nbytes for one in graph.constants.values()) > ONE_FILE
+    tensors = _beside(onnx, graph, path.with_suffix(".data")) if external else _inside(onnx, graph)
+    body = onnx.helper.make_graph(graph.nodes, "step", [info[n] for n in INPUTS], [info[n] for n in OUTPUTS], tensors)
     made = onnx.helper.make_model(
         body,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -158,11 +162,31 @@ def export_onnx(model: SpmTrack, path: Path) -> None:
         producer_name="spiketrack-deploy",
     )
     onnx.helper.set_model_props(made, {CONFIG_TEXT: json.dumps(config.to_dict(), sort_keys=True)})
-    if sum(len(one.raw_data) for one in graph.constants.values()) > _ONE_FILE:
-        place = path.with_suffix(".data").name
-        onnx.save_model(made, str(path), save_as_external_data=True, location=place)
-    else:
-        write_whole(path, made.SerializeToString(deterministic=True))
+    write_whole(path, made.SerializeToString(deterministic=True))
+
+
+def _inside(onnx: Any, graph: _Graph) -> list[Any]:
+    """Constants as tensors of the model itself."""
+    return [onnx.numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in graph.constants.items()]
+
+
+def _beside(onnx: Any, graph: _Graph, path: Path) -> list[Any]:
+    """The same, the large ones in a file of their own, one after the other."""
+    tensors = []
+    with whole(path) as part, part.open("wb") as stream:
+        for key, array in graph.constants.items():
+            if array.nbytes <= _INLINE:
+                tensors.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), key))
+                continue
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            tensor = onnx.TensorProto(name=key, data_type=kind, dims=array.shape)
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            stream.write(bytes(-stream.tell() % _ALIGN))
+            for name, value in (("location", path.name), ("offset", stream.tell()), ("length", array.nbytes)):
+                tensor.external_data.add(key=name, value=str(value))
+            stream.write(np.ascontiguousarray(array).data)
+            tensors.append(tensor)
+    return tensors
 
 
 def _step(graph: _Graph, model: SpmTrack) -> None:

@@ -42,6 +42,9 @@ class OnnxNetwork:
         if text is None:
             raise InputError(f"{path}: holds no configuration of a tracker; export again")
         self.config = SpmConfig.from_dict(parse_json(text, str(path)).table())
+        self.shapes = {one.name: tuple(one.shape) for one in self._session.get_inputs()}
+        self.given: dict[str, Any] = {}
+        """Inputs of the last step."""
 
     def start(self) -> Any:
         """A state of zeros."""
@@ -56,12 +59,16 @@ class OnnxNetwork:
 
     def search(self, crop: Floats, references: Sequence[Any], state: Any) -> BoxMaps:
         """One tracked frame."""
-        given = {
+        return self.step({
             "templates": np.stack([one[0] for one in references]),
             "foreground": np.stack([one[1] for one in references]),
             "search": planar(crop)[None],
             "state": state,
-        }
+        })  # fmt: skip
+
+    def step(self, given: dict[str, Any]) -> BoxMaps:
+        """Maps of the model's inputs, float32 of the :attr:`shapes`."""
+        self.given = given
         score, boxes, after = self._session.run(["score", "boxes", "state_out"], given)
         return BoxMaps(score.astype(np.float64), boxes.astype(np.float64), after)
 
