@@ -24,7 +24,7 @@ from spiketrack_deploy.api.inspecting import inspect
 from spiketrack_deploy.api.lava import lava, netx, simulate_stock
 from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
-from spiketrack_deploy.api.training import choose_loop, train
+from spiketrack_deploy.api.training import adapt, choose_loop, train
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
@@ -33,6 +33,7 @@ __all__ = [
     "ExportRequest",
     "NetworkRequest",
     "Tell",
+    "adapt",
     "audit",
     "budget",
     "choose_loop",

@@ -350,6 +350,26 @@ class TrainResult(TypedDict):
     last: dict[str, Any] | None
 
 
+class AdaptResult(TypedDict):
+    """File of the adapted network, the run's folder, the recipe; how, with how many trained numbers of all parameters,
+    in which blocks and layers; ``scenes``: frames of each video, how many have a box that was kept; steps and seconds
+    on threads; ``scores`` on the last parts: ``deployed`` before, ``routed``, ``merged``, ``quantised`` (written)."""
+
+    model: str
+    run: str
+    recipe: dict[str, Any]
+    method: str
+    trained: int
+    parameters: int
+    blocks: list[str]
+    layers: int
+    scenes: list[dict[str, Any]]
+    steps: int
+    seconds: float
+    threads: int
+    scores: dict[str, dict[str, float]]
+
+
 class LoopResult(TypedDict):
     """Rules with their scores by clip; the published one's mean and the chosen one's, 0..1; what a choice on one half
     of the clips gains on the other, and whether it is therefore kept; means by setting; the folder with the model."""

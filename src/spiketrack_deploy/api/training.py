@@ -7,12 +7,13 @@ is made; heavy parts are imported when the verb runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiketrack_deploy.api.bundles import Place, as_path
-from spiketrack_deploy.api.results import LoopResult, TrainResult
+from spiketrack_deploy.api.results import AdaptResult, LoopResult, TrainResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL, find_source
@@ -44,9 +45,7 @@ def train(
     or lack blocks. The same folder and settings resume an interrupted run; ``out`` then also holds ``history.json`` and
     ``curves.png``. UsageError (2), InputError (3).
     """
-    from spiketrack_deploy.report.training_curves import draw_curves
     from spiketrack_deploy.training.recipe import Recipe
-    from spiketrack_deploy.training.runs import HISTORY_FILE, STATE_FILE
     from spiketrack_deploy.training.session import Request
     from spiketrack_deploy.training.session import train as run
 
@@ -57,22 +56,79 @@ def train(
     folders = tuple(Path(one) for one in data)
     shares = None if weights is None else tuple(weights)
     request = Request(find_config(config), chosen, folders, folder, tuple(hold_out), as_path(start), grow, shares)
-    try:
+    with _run_of(folder):
         model = run(request, tell or _silent)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        saved = "what was trained is saved" if (folder / STATE_FILE).exists() else "nothing was trained yet"
-        stop.args = (f"interrupted; {saved}, the same command goes on from there",)  # the sentence that is printed
-        raise
-    finally:
-        history = _history(folder / HISTORY_FILE)
-        if history:
-            draw_curves(history, folder / "curves.png")
+    history = _history(folder)
     return {
         "model": str(model),
         "run": str(folder),
         "recipe": chosen.to_dict(),
         "last": history[-1] if history else None,
     }
+
+
+def adapt(
+    model: Place,
+    videos: Sequence[Place | tuple[Place, Sequence[float] | None]],
+    out: Place,
+    *,
+    method: str = "experts",
+    experts: int = 4,
+    rank: int = 4,
+    layers: Sequence[str] = (),
+    hold_out: float = 0.3,
+    agree: float = 0.6,
+    confident: float = 0.3,
+    max_frames: int = 600,
+    seed: int = 1,
+    recipe: Place | Mapping[str, Any] | None = None,
+    entries: Mapping[str, Any] | None = None,
+    tell: Tell | None = None,
+) -> AdaptResult:
+    """Adapt a deployed SpikeTrack (a bundled model or its file) to the scene of ``videos``; ``out``: a model folder.
+
+    A video is a file, a folder of frames, or a folder or zip of sequences with ground truth; with the target's first
+    box (``(place, box)``) or one line of ground truth its labels are the tracker's own, where the way there and back
+    overlap by ``agree`` and both are ``confident``. The last ``hold_out`` of every video is scored, not trained on.
+    ``method``: ``experts`` of ``rank`` on the 1x1 convolutions of ``layers`` (blocks; all), merged at the end;
+    ``lora``, as many numbers in one low-rank matrix a layer; ``full``, every weight. Same call, same bits; the same
+    folder goes on where it stopped. UsageError (2), InputError (3).
+    """
+    from spiketrack_deploy.trackers.opening import demand_program
+    from spiketrack_deploy.training.adaptation import Request, recipe_for
+    from spiketrack_deploy.training.adaptation import adapt as run
+    from spiketrack_deploy.training.experts import METHODS, Plan
+    from spiketrack_deploy.training.scenes import Checks
+
+    if method not in METHODS:
+        raise UsageError(f"{method!r} is no way to adapt; choose one of {', '.join(METHODS)}")
+    source = find_source(str(model))
+    demand_program(source.path, "adaptation")
+    plan = Plan(method, experts, rank, tuple(layers), seed)
+    chosen = recipe_for(plan, {**_recipe_entries(recipe), **(entries or {})})
+    given = tuple((Path(v[0]), v[1]) if isinstance(v, tuple) else (Path(v), None) for v in videos)
+    checks = Checks(agree, confident, max_frames)
+    request = Request(source.path, given, Path(out), plan, chosen, checks, hold_out)
+    with _run_of(Path(out)):
+        found = run(request, tell or _silent)
+    return {"model": str(Path(out) / "model.safetensors"), "run": str(out), "recipe": chosen.to_dict(), **found}  # type: ignore[typeddict-item]
+
+
+@contextmanager
+def _run_of(folder: Path) -> Iterator[None]:
+    """A training in ``folder``: curves are drawn however it ends, and an interruption says what is saved."""
+    from spiketrack_deploy.report.training_curves import draw_curves
+    from spiketrack_deploy.training.runs import STATE_FILE
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        saved = "what was trained is saved" if (folder / STATE_FILE).exists() else "nothing was trained yet"
+        stop.args = (f"interrupted; {saved}, the same command goes on from there",)  # the sentence that is printed
+        raise
+    finally:
+        if history := _history(folder):
+            draw_curves(history, folder / "curves.png")
 
 
 def choose_loop(
@@ -125,9 +181,11 @@ def _recipe_entries(recipe: Place | Mapping[str, Any] | None) -> Mapping[str, An
     return read_json(Path(recipe), remedy="a recipe is a small JSON object").table()
 
 
-def _history(file: Path) -> list[dict[str, Any]]:
+def _history(folder: Path) -> list[dict[str, Any]]:
+    from spiketrack_deploy.training.runs import HISTORY_FILE
+
     try:
-        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        found: list[dict[str, Any]] = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return found

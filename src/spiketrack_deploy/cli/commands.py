@@ -12,6 +12,7 @@ import click
 
 from spiketrack_deploy import __version__, api
 from spiketrack_deploy.cli import dense, networks, options, printing
+from spiketrack_deploy.cli.adapt import adapt
 from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
@@ -205,5 +206,5 @@ def conformance(folder: Path, force: bool, as_json: bool, quiet: bool) -> None:
     printing.show(api.conformance(folder, force), networks.conformance_summary, as_json, quiet)
 
 
-for command in (map_command, evaluate, train, budget, audit, lava, netx):
+for command in (map_command, evaluate, train, adapt, budget, audit, lava, netx):
     group.add_command(command)

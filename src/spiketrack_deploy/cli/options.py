@@ -5,6 +5,7 @@ This module decides spelling and help texts. It must not know what a value is us
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import click
+
+from spiketrack_deploy.errors import UsageError
 
 Function = Callable[..., Any]
 
@@ -87,6 +90,23 @@ class Weighed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if not 0 < weight <= 1e6:
             self.fail(f"{value!r} states no weight: a number above 0 (at most 1e6) goes behind the sign", param, ctx)
         return Path(place), weight
+
+
+class Located(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """``VIDEO`` or ``VIDEO:x,y,w,h``."""
+
+    name = "VIDEO[:x,y,w,h]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, tuple[float, ...] | None]:
+        """A place and the target's first box, None where none is said; a file whose name has a colon is itself."""
+        if isinstance(value, tuple):
+            return value
+        place, sign, text = str(value).rpartition(":")
+        if not sign or "," not in text or Path(value).exists():
+            return Path(value), None
+        return Path(place), Box().convert(text, param, ctx)
 
 
 def _path() -> click.Path:
@@ -208,3 +228,17 @@ def refuse(given: Mapping[str, Any], why: str) -> None:
     if said:
         name = {"several": "several-spikes/--single-spike"}.get(said[0], said[0]).replace("_", "-")
         raise click.UsageError(f"--{name}: {why}")
+
+
+def entries(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE``, where VALUE is JSON or else text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            raise UsageError(f"--set takes NAME=VALUE, not {pair!r}")
+        try:
+            values[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            values[name] = text
+    return values

@@ -50,6 +50,11 @@ def progress(quiet: bool) -> Iterator[Tell | None]:
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
 
 
+def lines(what: str, done: int, total: int) -> None:
+    """Progress of long work as lines on stderr."""
+    print(what, file=sys.stderr, flush=True)
+
+
 def console(width: int = _FILE_WIDTH) -> Any:
     """rich's console on standard output; ``width`` in columns where that is no terminal and has none of its own."""
     from rich.console import Console

@@ -5,7 +5,6 @@ This module decides names, options, help texts and how a budget looks. It must n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,10 +94,10 @@ def train(
     Writes model.safetensors, history.json, curves.png and the resumable state to the run folder. Ctrl-C ends the
     step at hand and saves; the same command goes on from there.
     """
-    entries = {**_entries(pairs), **{key: value for key, value in named.items() if value is not None}}
+    entries = {**options.entries(pairs), **{key: value for key, value in named.items() if value is not None}}
     folders, shares = [place for place, _ in data], [weight for _, weight in data]
     weights = [1.0 if w is None else w for w in shares] if any(w is not None for w in shares) else None
-    tell = None if quiet else _tell
+    tell = None if quiet else printing.lines
     if choose_loop is not None:
         if extra := {*entries, *(n for n, v in (("recipe", recipe), ("start", start), ("grow", grow)) if v)} - {"seed"}:
             raise UsageError(
@@ -189,21 +188,3 @@ def budget_summary(result: Result) -> None:
     )
     if own["over"]:
         print(f"a single row exceeds a core of {result['target']}: {', '.join(own['over'][:3])}")
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    click.echo(what, err=True)
-
-
-def _entries(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """``NAME=VALUE``, where VALUE is JSON or else text."""
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not sign:
-            raise UsageError(f"--set takes NAME=VALUE, not {pair!r}")
-        try:
-            values[name] = json.loads(text)
-        except (ValueError, RecursionError):
-            values[name] = text
-    return values

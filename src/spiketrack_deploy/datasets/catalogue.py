@@ -111,6 +111,15 @@ class FrameStore:
                 self._kept[ref] = found
         return found
 
+    def keep(self, ref: FrameRef, frame: Image) -> None:
+        """Hold a frame that no archive has, a video file's; :class:`InputError` where there is no room."""
+        if frame.nbytes > self._room:
+            raise InputError(
+                f"{ref.root}: its frames need more memory than is kept for them; take fewer or smaller ones"
+            )
+        self._room -= frame.nbytes
+        self._kept[ref] = frame
+
     def close(self) -> None:
         """Close the archives."""
         for tree in self._trees.values():

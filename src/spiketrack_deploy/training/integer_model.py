@@ -89,6 +89,10 @@ class IntegerModel(nn.Module):
         """The folded network that holds the masters."""
         return self.passes.net
 
+    def masters(self) -> dict[str, Tensor]:
+        """Real values of everything that the program holds as integers, differentiable: key of ``net`` -> tensor."""
+        return dict(self.net.named_parameters())
+
     def set_units(self, units: Units) -> None:
         """Take over exponents and stream bits (kept as buffers, so that a resumed run has them)."""
         self._units = units
@@ -105,7 +109,7 @@ class IntegerModel(nn.Module):
 
     def effective(self) -> dict[str, Tensor]:
         """Every parameter as the program holds it, differentiable (straight through): key of ``net`` -> tensor."""
-        parameters: dict[str, Tensor] = dict(self.net.named_parameters())
+        parameters = self.masters()
         out: dict[str, Tensor] = {}
         for path in self._units.convs:
             exponent, bits = self.get_buffer(_key("exponent", path)), self.get_buffer(_key("bits", path))
@@ -149,7 +153,7 @@ class IntegerModel(nn.Module):
         """
         out = copy.deepcopy(self.template[0]).float()
         state = out.state_dict()
-        masters: dict[str, Tensor] = dict(self.net.named_parameters())
+        masters = self.masters()
         chosen = {**masters, **(self.effective() if integers else {})}
         if integers:
             # The map is made again from weights and mean, whose share is whole in the map's unit if pixels are dyadic.

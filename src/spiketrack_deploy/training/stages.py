@@ -110,9 +110,13 @@ class IntegerStage:
 
     def deployed(self, state: Mapping[str, Tensor]) -> SpikeTrack:
         """See :class:`Stage`."""
+        return self.loaded(state).deployed()
+
+    def loaded(self, state: Mapping[str, Tensor]) -> IntegerModel:
+        """A copy of the trained module that carries ``state``."""
         out = copy.deepcopy(self.module).cpu()
         out.load_state_dict({key: value.detach().cpu() for key, value in state.items()})
-        return out.deployed()
+        return out
 
     def prepare(self) -> None:
         """Nothing depends on the mode."""

@@ -56,6 +56,12 @@ def loop_auc(network: Network, clip: VideoSequence, store: FrameStore, rule: Loo
     return float(success_curve(overlaps(boxes, truth)[visible(truth)]).mean())
 
 
+def pair_iou(model: SpikeTrack, clips: Sequence[VideoSequence], store: FrameStore) -> float:
+    """:attr:`Validation.pair_iou` alone, of any module with a tracker's branches."""
+    pairs = [_pair_figures(model, clip, store, np.random.default_rng([_SEED, i])) for i, clip in enumerate(clips)]
+    return float(np.concatenate([pair[0] for pair in pairs]).mean())
+
+
 def validate(model: SpikeTrack, clips: Sequence[VideoSequence], store: FrameStore) -> Validation:
     """All figures of an evaluation-mode model on held-out clips; the drawn pairs are the same in every call."""
     network = TorchNetwork(model, dtype=torch.float32)
