@@ -84,12 +84,12 @@ def adapt(request: Request, tell: Tell) -> dict[str, Any]:
     adapted = pointwise(model, plan.layers) if plan.method != "full" else {}
     with closing(FrameStore()) as store:
         found = _scenes(request, model, store, tell)
-        claim = settings(config, request.recipe, data_digest(found.first), file_digest(weights))
-        saved = open_run(request.folder, claim | {"adaptation": asdict(plan) | {"layers": list(plan.layers)}})
         sampler = Sampler(found.first, config, request.recipe, store)
         calibration = [sampler.draw(0, i) for i in range(CALIBRATION_SAMPLES)]
         stage = IntegerStage(model, calibration) if plan.method == "full" else AdapterStage(model, calibration, plan)
         trained = count_trained(stage.module)
+        claim = settings(config, request.recipe, data_digest(found.first), file_digest(weights))
+        saved = open_run(request.folder, claim | {"adaptation": asdict(plan) | {"layers": list(plan.layers)}})
         job = Job(config, request.recipe, request.folder, request.save_every, float("inf"), request.report_every)
         trainer = Trainer(job, Crew(), stage, sampler, (), store, saved, tell)
         trainer.run()

@@ -57,7 +57,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.compress = nn.Parameter(torch.randn(rank, inputs, generator=generator) * inputs**-0.5)
         self.experts = nn.Parameter(torch.zeros(experts, outputs, rank))
-        route = torch.randn(experts, inputs, generator=generator) * inputs**-0.5
+        route = torch.randn(experts, inputs, generator=generator) * inputs**-0.5 / LEVELS
         self.route = nn.Parameter(route) if experts > 1 else None
         self.register_buffer("usage", torch.full((experts,), 1 / experts))
         self._seen: list[Tensor] = []
