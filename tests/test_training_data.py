@@ -153,6 +153,26 @@ def test_samples_are_a_function_of_seed_step_and_index(tmp_path: Path) -> None:
         assert not np.array_equal(a.boxes, c.boxes)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "boxes", "means"),
+    [
+        (Recipe(seed=7), [0.2861, 0.4104, 0.5898, 0.6142, 0.8907, 0.106, 0.2409, 0.2539], (74.87, 127.38)),
+        (
+            Recipe(seed=8, video=0.7, paste=0.3, distractor=0.6, occlusion=0.5),
+            [0.5275, 0.3101, 0.5175, 0.5155, 0.6157, 0.5096, 0.3369, 0.3349],
+            (121.92, 130.55),
+        ),
+    ],
+)
+def test_recorded_samples_are_drawn_again(
+    tmp_path: Path, recipe: Recipe, boxes: list[float], means: tuple[float, float]
+) -> None:
+    """What recipes drew before there was a teacher: entries that are off take no random number."""
+    drawn = Sampler(read_folders([write_data(tmp_path)]), small_config(), recipe, FrameStore()).draw(3, 1)
+    assert drawn.boxes.flatten().tolist() == pytest.approx(boxes, abs=1e-4)
+    assert (drawn.templates.mean(), drawn.searches.mean()) == pytest.approx(means, abs=0.5)
+
+
 def test_every_kind_of_sample_is_sane(tmp_path: Path) -> None:
     catalogue, store = read_folders([write_data(tmp_path)]), FrameStore()
     for recipe in (

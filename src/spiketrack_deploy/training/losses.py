@@ -79,6 +79,27 @@ def cell_boxes(maps: Maps) -> Tensor:
     return torch.stack([cx, cy, maps.size[:, 0], maps.size[:, 1]], -1)
 
 
+@dataclass(frozen=True, slots=True)
+class BoxErrors:
+    """Scalars: mean L1, 1 - GIoU, mean absolute log ratio of width and height."""
+
+    l1: Tensor
+    giou: Tensor
+    log_size: Tensor
+
+    def weighed(self, recipe: Recipe) -> Tensor:
+        """Their sum as the recipe weighs them."""
+        return recipe.l1_weight * self.l1 + recipe.giou_weight * self.giou + recipe.log_size_weight * self.log_size
+
+
+def box_errors(answered: Tensor, wanted: Tensor, weight: Tensor) -> BoxErrors:
+    """Errors of boxes ``[N,P,P,4]``, summed over cells and samples with ``weight`` ``[N,P,P]``."""
+    l1 = ((answered - wanted).abs().mean(-1) * weight).sum()
+    giou = ((1 - overlap(answered, wanted)[1]) * weight).sum()
+    ratio = torch.log(answered[..., 2:].clamp_min(_LEAST_SIZE) / wanted[..., 2:].clamp_min(_LEAST_SIZE))
+    return BoxErrors(l1, giou, (ratio.abs().mean(-1) * weight).sum())
+
+
 def tracking_loss(maps: Maps, boxes: Tensor, recipe: Recipe) -> Losses:
     """Losses of head maps against boxes ``[N,4]`` (centre and size, fractions of the search crop)."""
     side = maps.offset.shape[-1]
@@ -86,10 +107,7 @@ def tracking_loss(maps: Maps, boxes: Tensor, recipe: Recipe) -> Losses:
     score = focal(maps.ctr_logits[:, 0], target)
     weight = torch.where(target > _BOX_CELLS, target, torch.zeros_like(target))
     weight = weight / weight.sum()
-    answered, wanted = cell_boxes(maps), boxes[:, None, None].expand(-1, side, side, -1)
-    l1 = ((answered - wanted).abs().mean(-1) * weight).sum()
-    giou = ((1 - overlap(answered, wanted)[1]) * weight).sum()
-    ratio = torch.log(answered[..., 2:].clamp_min(_LEAST_SIZE) / wanted[..., 2:].clamp_min(_LEAST_SIZE))
-    log_size = (ratio.abs().mean(-1) * weight).sum()
-    total = score + recipe.l1_weight * l1 + recipe.giou_weight * giou + recipe.log_size_weight * log_size
-    return Losses(total, score, l1, giou, log_size)
+    errors = box_errors(cell_boxes(maps), boxes[:, None, None].expand(-1, side, side, -1), weight)
+    # This order of the sum is that of every recorded curve.
+    total = score + recipe.l1_weight * errors.l1 + recipe.giou_weight * errors.giou
+    return Losses(total + recipe.log_size_weight * errors.log_size, score, errors.l1, errors.giou, errors.log_size)

@@ -21,7 +21,17 @@ from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.training.augment import blurred, ellipse, laid_over, occluded, recolour
 from spiketrack_deploy.training.recipe import Recipe
-from spiketrack_deploy.training.views import Placed, View, cut, cut_mask, jittered, view_around, view_onto
+from spiketrack_deploy.training.views import (
+    Placed,
+    View,
+    cut,
+    cut_mask,
+    enlarged,
+    jittered,
+    view_around,
+    view_onto,
+    within,
+)
 
 _EDGE = 0.04
 """A target's centre stays this share of the crop away from its border."""
@@ -51,10 +61,25 @@ class _Scene:
 
 
 class Sampler:
-    """Draws samples from a catalogue by weight. Raises :class:`InputError` where no target is large enough."""
+    """Draws samples from a catalogue by weight. Raises :class:`InputError` where no target is large enough.
 
-    def __init__(self, catalogue: Catalogue, config: TrackerConfig, recipe: Recipe, store: FrameStore) -> None:
+    ``eye``: the same scenes about the same centres, cut as wide and as fine as this configuration's crops are. What is
+    drawn, and the boxes of a sample, stay those of ``config``.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        config: TrackerConfig,
+        recipe: Recipe,
+        store: FrameStore,
+        eye: TrackerConfig | None = None,
+    ) -> None:
         self._config, self._recipe, self._store = config, recipe, store
+        eye = eye or config
+        self._side = eye.resolution
+        self._template_wide = eye.template_factor / config.template_factor
+        self._search_wide = eye.search_factor / config.search_factor
         least = recipe.least_side
         self._clips = [c for c in catalogue.clips if len(c.usable(least)) >= 2]
         self._frames = [c.usable(least) for c in self._clips]
@@ -139,13 +164,13 @@ class Sampler:
         shift = rng.normal(0, self._recipe.template_shift * size, 2)
         view = view_around(box, self._config.template_factor, mirrored)
         view = jittered(view, (shift[0], shift[1]), float(rng.normal(0, self._recipe.template_scale)), 0.0)
-        crop = recolour(cut(frame, view, self._config.resolution), rng, self._recipe, grey)
+        crop = recolour(cut(frame, enlarged(view, self._template_wide), self._side), rng, self._recipe, grey)
         return blurred(crop, rng, self._recipe) if rng.random() < 0.5 else crop
 
     def _search(self, scene: _Scene, k: int, rng: Generator, mirrored: bool) -> tuple[Image, Placed]:
         frame, box = scene.searches[k]
-        view = self._search_view(box, rng, mirrored)
-        r, placed = self._config.resolution, view.place(box)
+        seen = self._search_view(box, rng, mirrored)
+        view, r, placed = enlarged(seen, self._search_wide), self._side, seen.place(box)
         crop = cut(frame, view, r)
         own = None
         if scene.pasted is not None:
@@ -154,7 +179,7 @@ class Sampler:
         if rng.random() < self._recipe.distractor:
             crop = self._with_distractor(crop, placed, own, rng)
         if rng.random() < self._recipe.occlusion:
-            crop = occluded(crop, self._backdrop(self._any_frame(rng), rng), placed, rng)
+            crop = occluded(crop, self._backdrop(self._any_frame(rng), rng), within(placed, self._search_wide), rng)
         return crop, placed
 
     def _search_view(self, box: Box, rng: Generator, mirrored: bool) -> View:
@@ -175,7 +200,7 @@ class Sampler:
         side = float(min(height, width) * rng.uniform(0.4, 1.0))
         corner = rng.uniform(0, 1, 2) * (width - side, height - side)
         view = View(float(corner[0]), float(corner[1]), side, side, bool(rng.random() < 0.5))
-        return cut(frame, view, self._config.resolution)
+        return cut(frame, enlarged(view, self._search_wide), self._side)
 
     def _with_distractor(
         self, crop: Image, placed: Placed, own: npt.NDArray[np.float64] | None, rng: Generator
@@ -195,9 +220,9 @@ class Sampler:
                 break
         else:
             return crop
-        view = view_onto(box, (float(cx), float(cy), w, h), bool(rng.random() < 0.5))
-        r = self._config.resolution
-        mask = cut_mask(target.outline, view, r) if target.outline else ellipse((float(cx), float(cy), w, h), r)
+        beside, r = within((float(cx), float(cy), w, h), self._search_wide), self._side
+        view = view_onto(box, beside, bool(rng.random() < 0.5))
+        mask = cut_mask(target.outline, view, r) if target.outline else ellipse(beside, r)
         return laid_over(crop, cut(frame, view, r), mask if own is None else mask * (1 - own))
 
 

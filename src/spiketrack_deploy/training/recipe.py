@@ -34,7 +34,9 @@ class Recipe:
     ``video`` and ``paste`` are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss
     per 10^6 synaptic operations of a search frame; ``ema`` the decay of the averaged weights per step; ``exact``
     asks for a network that is its program to the last bit (integer stage, T = 1, dyadic pixels). ``time_rate``
-    multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Lengths in target
+    multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). ``teacher`` names
+    a trained tracker (a file, a folder or a bundled model) whose answers to the first ``teacher_share`` of a step's
+    templates join the loss with ``teacher_weight``, its memories with ``memory_weight`` times that. Lengths in target
     sizes, scales as natural logarithms. Raises :class:`InputError` for an illegal value.
     """
 
@@ -73,6 +75,10 @@ class Recipe:
     l1_weight: Weight = 5.0
     giou_weight: Weight = 2.0
     log_size_weight: Weight = 1.0
+    teacher: Annotated[str, Field(max_length=4096)] = ""
+    teacher_weight: Weight = 0.0
+    teacher_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    memory_weight: Weight = 0.0
 
     @model_validator(mode="wrap")
     @classmethod
@@ -86,6 +92,10 @@ class Recipe:
             raise InputError("recipe: exact needs the integer stage: only there the weights are the program's integers")
         if recipe.video + recipe.paste > 1:
             raise InputError("recipe: video and paste are shares of draws and must not exceed 1 together")
+        if not recipe.teacher and (recipe.teacher_weight or recipe.memory_weight):
+            raise InputError("recipe: distillation needs a teacher: name a trained tracker or its file as teacher")
+        if recipe.teacher and not recipe.teacher_weight:
+            raise InputError(f"recipe: teacher {recipe.teacher} teaches nothing while teacher_weight is 0; give it one")
         return recipe
 
     @classmethod

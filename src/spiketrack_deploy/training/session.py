@@ -25,6 +25,7 @@ from spiketrack_deploy.training.pairs import Sampler
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import data_digest, open_run, settings
 from spiketrack_deploy.training.stages import FloatStage, IntegerStage, Stage
+from spiketrack_deploy.training.teacher import Teacher, open_teacher, teacher_file
 from spiketrack_deploy.training.trainer import CALIBRATION_SAMPLES, Job, Trainer, new_model
 from spiketrack_deploy.training.widen import widened
 from spiketrack_deploy.training.workers import Crew, lead
@@ -70,6 +71,7 @@ def train(request: Request, tell: Tell = _silent) -> Path:
         require_dyadic(request.config.normalisation)
         if request.config.templates > 1:
             raise InputError("recipe: exact is for one template (T = 1): membranes of several keep real decays")
+    open_teacher(request.recipe, request.config)  # refuses before anything is made
     return Path(
         lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell)))
     )
@@ -121,6 +123,8 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
         if request.start is not None:
             model = _start(request.start, request.config, model if request.grow else None)
         wanted = settings(request.config, request.recipe, data_digest(catalogue), _digest(request.start))
+        if (taught := teacher_file(request.recipe)) is not None:
+            wanted["teacher"] = _digest(taught)
         # The leader makes the folder; the others meet it there.
         saved = open_run(request.folder, wanted) if crew.leads else None
         crew.average((), 0.0)
@@ -134,7 +138,11 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
             request.report_every,
         )
         stage = _stage(model, request.recipe, sampler)
-        trained = Trainer(job, crew, stage, sampler, held_out, store, saved, tell if crew.leads else _silent).run()
+        network = open_teacher(request.recipe, request.config)
+        scenes = (request.config, request.recipe, catalogue, store)
+        teacher = None if network is None else Teacher(network, stage.module, *scenes)
+        tell = tell if crew.leads else _silent
+        trained = Trainer(job, crew, stage, sampler, held_out, store, saved, tell, teacher).run()
     finally:
         store.close()
     out = request.folder / MODEL_FILE

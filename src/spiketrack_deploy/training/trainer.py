@@ -24,6 +24,7 @@ from spiketrack_deploy.datasets.catalogue import FrameStore
 from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training.joint import float_maps, init_weights
 from spiketrack_deploy.training.losses import Losses, tracking_loss
@@ -32,6 +33,7 @@ from spiketrack_deploy.training.penalty import SynopMeter
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import RunState, save_run
 from spiketrack_deploy.training.stages import Stage
+from spiketrack_deploy.training.teacher import Teacher
 from spiketrack_deploy.training.validate import Validation, validate
 from spiketrack_deploy.training.workers import SIGNALS, Crew
 
@@ -131,9 +133,10 @@ class Trainer:
         store: FrameStore,
         saved: RunState | None,
         tell: Tell,
+        teacher: Teacher | None = None,
     ) -> None:
         self.job, self.crew, self.stage, self.sampler, self.held_out = job, crew, stage, sampler, held_out
-        self.store, self.tell = store, tell
+        self.store, self.tell, self.teacher = store, tell, teacher
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = stage.module.to(self.device)
         self.optimiser = new_optimiser(self.model, job.recipe)
@@ -145,7 +148,7 @@ class Trainer:
         self.average = Averaged(self.model, job.recipe.ema, average)
         self.meter = SynopMeter(stage.convolutions())
         self._signal = 0
-        self._started = 0.0
+        self._started = self._began = 0.0
         self._ended = False
 
     def progress(self) -> float:
@@ -171,7 +174,8 @@ class Trainer:
         return self.stage.deployed(self.average.state)
 
     def _steps(self) -> None:
-        self._started = time.monotonic() - self.state.seconds
+        self._began = time.monotonic()
+        self._started = self._began - self.state.seconds
         last_save = last_validation = time.monotonic()
         self.tell(f"training from step {self.state.step}", 0, 0)
         while self.progress() < 1 and not self._ended:
@@ -231,10 +235,12 @@ class Trainer:
             maps = self.stage.maps(*self._crops(samples), recipe.searches)
         boxes = torch.from_numpy(np.concatenate([s.boxes for s in samples])).to(self.device)
         losses = tracking_loss(float_maps(maps), boxes, recipe)
+        taught = self._taught(float_maps(maps), boxes, first, share)
         synops = self.meter.total()
         self.optimiser.zero_grad(set_to_none=True)
         penalty = 0.0 if synops is None else recipe.synop_penalty * synops / 1e6
-        (losses.total + penalty).backward()
+        lesson = recipe.teacher_weight * taught["taught"] if taught else 0.0
+        (losses.total + penalty + lesson).backward()
         parameters = list(self.model.parameters())
         # Everybody reads the leader's clock, and ends where the leader ends: below 0 says that it was told to.
         seconds = time.monotonic() - self._started
@@ -245,7 +251,16 @@ class Trainer:
         self.optimiser.step()
         self.state.step += 1
         self.average.update(self.model, self.state.step)
-        self._record(losses, synops)
+        self._record(losses, synops, taught)
+
+    def _taught(self, maps: Maps, boxes: Tensor, first: int, share: int) -> dict[str, Tensor]:
+        """The teacher's loss on the first templates of this worker, and how good the teacher was."""
+        if self.teacher is None:
+            return {}
+        count = max(round(self.job.recipe.teacher_share * share), 1)
+        taught = boxes[: count * self.job.recipe.searches]
+        lesson = self.teacher.lesson(self.state.step, range(first, first + count), taught)
+        return {"taught": self.teacher.loss(maps, lesson), "teacher_iou": lesson.trust.mean()}
 
     def _crops(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """uint8 templates ``[T,N,r,r,3]`` and searches ``[N K,r,r,3]`` on the device."""
@@ -253,8 +268,8 @@ class Trainer:
         searches = torch.from_numpy(np.concatenate([s.searches for s in samples]))
         return templates.to(self.device), searches.to(self.device)
 
-    def _record(self, losses: Losses, synops: Tensor | None) -> None:
-        values: dict[str, Tensor] = {name: getattr(losses, name) for name in Losses.__slots__}
+    def _record(self, losses: Losses, synops: Tensor | None, taught: Mapping[str, Tensor]) -> None:
+        values: dict[str, Tensor] = {name: getattr(losses, name) for name in Losses.__slots__} | dict(taught)
         if synops is not None:
             values["synops_m"] = synops / 1e6
         for name, value in values.items():
@@ -272,8 +287,15 @@ class Trainer:
             f"{100 * progress:5.1f} %  step {self.state.step}  {crops / 1000:.1f} k crops  "
             f"{crops / max(self.state.seconds, 1e-9):.0f}/s  loss {means['total']:.3f} (score {means['score']:.3f}, "
             f"L1 {means['l1']:.3f}, GIoU {means['giou']:.3f}, log size {means['log_size']:.3f})  "
-            f"{means.get('synops_m', math.nan):.1f} M synops"
+            f"{means.get('synops_m', math.nan):.1f} M synops{self._lessons(means)}"
         )
+
+    def _lessons(self, means: Mapping[str, float]) -> str:
+        if self.teacher is None:
+            return ""
+        spent = self.teacher.seconds / max(time.monotonic() - self._began, 1e-9)
+        iou = means["teacher_iou"]
+        return f", teacher {means['taught']:.3f} (its IoU {iou:.2f}, {100 * spent:.0f} % of the time)"
 
     def _validate(self) -> None:
         if not self.held_out:

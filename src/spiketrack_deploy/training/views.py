@@ -59,6 +59,17 @@ def jittered(view: View, shift: tuple[float, float], log_scale: float, log_aspec
     return View(cx - 0.5 * width, cy - 0.5 * height, width, height, view.mirrored)
 
 
+def enlarged(view: View, wide: float) -> View:
+    """``view`` made ``wide`` times as wide and high about its centre; at 1 itself, to the last bit."""
+    return view if wide == 1 else jittered(view, (0.0, 0.0), math.log(wide), 0.0)
+
+
+def within(placed: Placed, wide: float) -> Placed:
+    """A box in a crop -> the same box in the crop enlarged ``wide`` times."""
+    cx, cy, w, h = placed
+    return placed if wide == 1 else ((cx - 0.5) / wide + 0.5, (cy - 0.5) / wide + 0.5, w / wide, h / wide)
+
+
 def view_onto(box: Sequence[float], target: Placed, mirrored: bool = False) -> View:
     """The view in which ``box`` (frame pixels) appears at ``target`` (centre and size as fractions of the crop)."""
     x, y, w, h = box
