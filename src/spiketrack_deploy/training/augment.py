@@ -46,6 +46,28 @@ def blurred(crop: Image, rng: Generator, recipe: Recipe) -> Image:
     return out
 
 
+def darkened(crop: Image, gain: float, rng: Generator) -> Image:
+    """Little light: ``gain`` times the values, and a sensor's noise; black padding stays black. At 1 nothing."""
+    if gain == 1:
+        return crop
+    noise = rng.normal(0, rng.uniform(1.0, 4.0), crop.shape)
+    lit = np.clip(np.rint(gain * crop + noise), 0, 255)
+    return np.where(crop.any(2, keepdims=True), lit, 0).astype(np.uint8)
+
+
+def coarsened(crop: Image, side: float, target: Placed) -> Image:
+    """As a camera would show it whose picture of the ``target`` (in fractions of the crop) is ``side`` pixels large,
+    where it was larger; at 0 nothing."""
+    import cv2
+
+    out = crop.shape[0]
+    pixels = round(side / max(float(np.sqrt(target[2] * target[3])), 1e-6))
+    if not side or pixels >= out:
+        return crop
+    small = cv2.resize(crop, (max(pixels, 1),) * 2, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (out, out), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+
+
 def _streak(rng: Generator) -> Floats:
     length, angle = int(rng.integers(2, 4)), float(rng.uniform(0, np.pi))
     side = 2 * length + 1
@@ -69,6 +91,11 @@ def ellipse(box: Placed, out: int) -> Floats:
     dx, dy = (grid - box[0]) / (0.5 * box[2]), (grid - box[1]) / (0.5 * box[3])
     radius = np.sqrt(dx[None] ** 2 + dy[:, None] ** 2)
     return np.clip((1.0 - radius) * 4.0, 0.0, 1.0)
+
+
+def covered(crop: Image, other: Image, box: Placed) -> Image:
+    """Cover the target whole, a little beyond its box, with a piece of another picture."""
+    return laid_over(crop, other, np.minimum(2 * ellipse((box[0], box[1], 1.7 * box[2], 1.7 * box[3]), len(crop)), 1))
 
 
 def occluded(crop: Image, other: Image, box: Placed, rng: Generator) -> Image:

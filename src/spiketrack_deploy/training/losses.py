@@ -47,12 +47,12 @@ def gaussian_map(boxes: Tensor, side: int) -> Tensor:
 
 
 def focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Penalty-reduced focal loss (CornerNet, arXiv 1808.01244, eq. 1: alpha 2, beta 4), a mean over samples."""
+    """Penalty-reduced focal loss (CornerNet, arXiv 1808.01244, eq. 1: alpha 2, beta 4), a mean over targets."""
     positive = target == 1
     p = torch.sigmoid(logits)
     at_target = F.logsigmoid(logits) * (1 - p) ** 2
     elsewhere = F.logsigmoid(-logits) * p**2 * (1 - target) ** 4
-    return -torch.where(positive, at_target, elsewhere).sum() / positive.sum()
+    return -torch.where(positive, at_target, elsewhere).sum() / positive.sum().clamp_min(1)
 
 
 def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,12 +101,15 @@ def box_errors(answered: Tensor, wanted: Tensor, weight: Tensor) -> BoxErrors:
 
 
 def tracking_loss(maps: Maps, boxes: Tensor, recipe: Recipe) -> Losses:
-    """Losses of head maps against boxes ``[N,4]`` (centre and size, fractions of the search crop)."""
+    """Losses of head maps against boxes ``[N,4]`` (centre and size, fractions of the search crop).
+
+    A box without size is that of an absent target: no cell should score, and no box is wrong.
+    """
     side = maps.offset.shape[-1]
-    target = gaussian_map(boxes, side)
+    target = gaussian_map(boxes, side) * (boxes[:, 2] > 0)[:, None, None]
     score = focal(maps.ctr_logits[:, 0], target)
     weight = torch.where(target > _BOX_CELLS, target, torch.zeros_like(target))
-    weight = weight / weight.sum()
+    weight = weight / weight.sum().clamp_min(_LEAST_SIZE)
     errors = box_errors(cell_boxes(maps), boxes[:, None, None].expand(-1, side, side, -1), weight)
     # This order of the sum is that of every recorded curve.
     total = score + recipe.l1_weight * errors.l1 + recipe.giou_weight * errors.giou

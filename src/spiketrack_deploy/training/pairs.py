@@ -6,20 +6,30 @@ the uninterrupted one would have seen. It must not know the network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from spiketrack_deploy.datasets.catalogue import Catalogue, FrameStore, Picture, Target
+from spiketrack_deploy.datasets.catalogue import Catalogue, Floats, FrameStore, Picture, Target
 from spiketrack_deploy.datasets.sequences import VideoSequence
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
-from spiketrack_deploy.training.augment import blurred, ellipse, laid_over, occluded, recolour
+from spiketrack_deploy.training.augment import (
+    blurred,
+    coarsened,
+    covered,
+    darkened,
+    ellipse,
+    laid_over,
+    occluded,
+    recolour,
+)
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.views import (
     Placed,
@@ -28,6 +38,7 @@ from spiketrack_deploy.training.views import (
     cut_mask,
     enlarged,
     jittered,
+    turned_box,
     view_around,
     view_onto,
     within,
@@ -37,12 +48,14 @@ _EDGE = 0.04
 """A target's centre stays this share of the crop away from its border."""
 _TRIES = 30
 _LARGEST_SHARE = 0.36
+_DARK, _SMALL = (0.1, 0.5), (6.0, 16.0)
+"""Least and largest light of a dark sample, and pixels of a small target, each even in logarithms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """``templates`` ``[T,r,r,3]``, ``searches`` ``[K,r,r,3]`` uint8; ``boxes`` ``[K,4]`` centre and size in
-    fractions."""
+    fractions, 0 for a target that is not there."""
 
     templates: npt.NDArray[np.uint8]
     searches: npt.NDArray[np.uint8]
@@ -51,13 +64,22 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What one sample is made of: template and search frames with boxes; ``outline`` where the target is to be
-    pasted."""
+    """What one sample is made of: template and search frames with boxes; ``outline`` of the target where it is known;
+    ``backgrounds`` that it is to be pasted on."""
 
     templates: tuple[tuple[Image, Box], ...]
     searches: tuple[tuple[Image, Box], ...]
-    pasted: Target | None = None
+    outline: tuple[Floats, ...] = ()
     backgrounds: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mood:
+    """What a whole sample is shown in: light of templates and of searches, pixels of a small target (0: as it is)."""
+
+    light: tuple[float, float] = (1.0, 1.0)
+    side: float = 0.0
+    noise: int = 0
 
 
 class Sampler:
@@ -96,17 +118,30 @@ class Sampler:
     def draw(self, step: int, index: int) -> Sample:
         """Sample ``index`` (over all workers) of optimiser step ``step``."""
         rng = np.random.default_rng([self._recipe.seed, step, index])
-        scene = self._scene(rng)
+        # Levers draw from a stream of their own: what is off changes nothing of what is drawn.
+        own = np.random.default_rng([self._recipe.seed, step, index, 1])
+        scene, mood = self._scene(rng), self._mood(own)
+        noise = np.random.default_rng(mood.noise)
         grey = bool(rng.random() < self._recipe.grey)
         mirrored = bool(rng.random() < self._recipe.flip)
-        templates = [self._template(frame, box, rng, grey, mirrored) for frame, box in scene.templates]
+        templates = [self._template(frame, box, rng, grey, mirrored, mood) for frame, box in scene.templates]
         searches, boxes = [], []
         for k in range(self._recipe.searches):
-            flip = mirrored if scene.pasted is None else bool(rng.random() < self._recipe.flip)
-            crop, box = self._search(scene, k, rng, flip)
-            searches.append(blurred(recolour(crop, rng, self._recipe, grey), rng, self._recipe))
+            flip = bool(rng.random() < self._recipe.flip) if scene.backgrounds else mirrored
+            crop, box = self._search(scene, k, rng, own, flip, mood)
+            crop = blurred(recolour(crop, rng, self._recipe, grey), rng, self._recipe)
+            searches.append(darkened(crop, mood.light[1], noise))
             boxes.append(box)
-        return Sample(np.stack(templates), np.stack(searches), np.array(boxes, dtype=np.float32))
+        shown = [darkened(crop, mood.light[0], noise) for crop in templates]
+        return Sample(np.stack(shown), np.stack(searches), np.array(boxes, dtype=np.float32))
+
+    def _mood(self, own: Generator) -> _Mood:
+        """Little light on searches, and on templates half of the time; a target of few pixels."""
+        recipe = self._recipe
+        dark, both, small = own.random() < recipe.dark, own.random() < 0.5, own.random() < recipe.small
+        gain, side = (float(np.exp(own.uniform(*np.log(limits)))) for limits in (_DARK, _SMALL))
+        light = gain if dark else 1.0
+        return _Mood((light if both else 1.0, light), side if small else 0.0, int(own.integers(2**62)))
 
     def _scene(self, rng: Generator) -> _Scene:
         kind = rng.random()
@@ -120,7 +155,8 @@ class Sampler:
                 break
             if target.outline:  # around so large a target a search region would be black: show it elsewhere
                 return self._pasted(frame, box, target, rng)
-        return _Scene(((frame, box),) * self._config.templates, ((frame, box),) * self._recipe.searches)
+        still = ((frame, box),)
+        return _Scene(still * self._config.templates, still * self._recipe.searches, target.outline)
 
     def _clip_scene(self, rng: Generator) -> _Scene:
         at = _weighted(rng, self._clip_weights)
@@ -141,9 +177,8 @@ class Sampler:
 
     def _pasted(self, frame: Image, box: Box, target: Target, rng: Generator) -> _Scene:
         backgrounds = tuple(self._any_frame(rng) for _ in range(self._recipe.searches))
-        return _Scene(
-            ((frame, box),) * self._config.templates, ((frame, box),) * self._recipe.searches, target, backgrounds
-        )
+        still = ((frame, box),)
+        return _Scene(still * self._config.templates, still * self._recipe.searches, target.outline, backgrounds)
 
     def _still(
         self, rng: Generator, pictures: Sequence[Picture], weights: npt.NDArray[np.float64], masked: bool = False
@@ -159,28 +194,51 @@ class Sampler:
         clip = self._clips[int(rng.integers(len(self._clips)))]
         return self._store.read(clip.frame(int(rng.integers(len(clip.frames)))))
 
-    def _template(self, frame: Image, box: Box, rng: Generator, grey: bool, mirrored: bool) -> Image:
+    def _template(self, frame: Image, box: Box, rng: Generator, grey: bool, mirrored: bool, mood: _Mood) -> Image:
         size = float(np.sqrt(box[2] * box[3]))
         shift = rng.normal(0, self._recipe.template_shift * size, 2)
         view = view_around(box, self._config.template_factor, mirrored)
         view = jittered(view, (shift[0], shift[1]), float(rng.normal(0, self._recipe.template_scale)), 0.0)
-        crop = recolour(cut(frame, enlarged(view, self._template_wide), self._side), rng, self._recipe, grey)
+        view = enlarged(view, self._template_wide)
+        crop = coarsened(cut(frame, view, self._side), mood.side, view.place(box))
+        crop = recolour(crop, rng, self._recipe, grey)
         return blurred(crop, rng, self._recipe) if rng.random() < 0.5 else crop
 
-    def _search(self, scene: _Scene, k: int, rng: Generator, mirrored: bool) -> tuple[Image, Placed]:
-        frame, box = scene.searches[k]
-        seen = self._search_view(box, rng, mirrored)
+    def _search(
+        self, scene: _Scene, k: int, rng: Generator, own: Generator, mirrored: bool, mood: _Mood
+    ) -> tuple[Image, Placed]:
+        recipe, (frame, box) = self._recipe, scene.searches[k]
+        turned, absent = own.random() < recipe.rotate, bool(own.random() < recipe.absent)
+        angle = math.radians(own.uniform(-1, 1) * recipe.rotate_degrees)
+        turn = (angle, box[0] + 0.5 * box[2], box[1] + 0.5 * box[3]) if turned else None
+        box = turned_box(box, scene.outline, angle) if turned else box
+        seen = replace(self._search_view(box, rng, mirrored), turn=turn)
+        elsewhere = self._elsewhere(frame, seen, box, own) if absent and not scene.backgrounds else None
+        seen = elsewhere or seen
         view, r, placed = enlarged(seen, self._search_wide), self._side, seen.place(box)
-        crop = cut(frame, view, r)
-        own = None
-        if scene.pasted is not None:
-            own = cut_mask(scene.pasted.outline, view, r)
-            crop = laid_over(self._backdrop(scene.backgrounds[k], rng), crop, own)
-        if rng.random() < self._recipe.distractor:
-            crop = self._with_distractor(crop, placed, own, rng)
-        if rng.random() < self._recipe.occlusion:
-            crop = occluded(crop, self._backdrop(self._any_frame(rng), rng), within(placed, self._search_wide), rng)
-        return crop, placed
+        shown = within(placed, self._search_wide)
+        crop, mask = cut(frame, view, r), None
+        if scene.backgrounds:
+            mask = cut_mask(scene.outline, view, r)
+            behind = self._backdrop(scene.backgrounds[k], rng)
+            crop = behind if absent else laid_over(behind, crop, mask)
+        if rng.random() < recipe.distractor:
+            crop = self._with_distractor(crop, placed, None if absent else mask, rng)
+        if absent and not scene.backgrounds and not elsewhere:
+            crop = covered(crop, self._backdrop(self._any_frame(rng), rng), shown)
+        elif rng.random() < recipe.occlusion and not absent:
+            crop = occluded(crop, self._backdrop(self._any_frame(rng), rng), shown, rng)
+        return coarsened(crop, mood.side, shown), (0.5, 0.5, 0.0, 0.0) if absent else placed
+
+    def _elsewhere(self, frame: Image, view: View, box: Box, own: Generator) -> View | None:
+        """The view somewhere else in its frame, clear of the target; None half of the time, or where there is no room
+        (the target is to be covered instead)."""
+        x, y, w, h = box
+        for _ in range(_TRIES if own.random() < 0.5 else 0):
+            cx, cy = own.uniform(0, 1, 2) * (frame.shape[1], frame.shape[0])
+            if abs(cx - x - 0.5 * w) > 0.5 * (view.width + w) or abs(cy - y - 0.5 * h) > 0.5 * (view.height + h):
+                return replace(view, x=float(cx) - 0.5 * view.width, y=float(cy) - 0.5 * view.height, turn=None)
+        return None
 
     def _search_view(self, box: Box, rng: Generator, mirrored: bool) -> View:
         recipe, factor = self._recipe, self._config.search_factor
@@ -202,9 +260,7 @@ class Sampler:
         view = View(float(corner[0]), float(corner[1]), side, side, bool(rng.random() < 0.5))
         return cut(frame, enlarged(view, self._search_wide), self._side)
 
-    def _with_distractor(
-        self, crop: Image, placed: Placed, own: npt.NDArray[np.float64] | None, rng: Generator
-    ) -> Image:
+    def _with_distractor(self, crop: Image, placed: Placed, front: Floats | None, rng: Generator) -> Image:
         """Another object beside the target, behind it where the target's mask is known, else clear of its box."""
         pictures, weights = (
             (self._masked, self._masked_weights) if self._masked else (self._pictures, self._picture_weights)
@@ -223,7 +279,7 @@ class Sampler:
         beside, r = within((float(cx), float(cy), w, h), self._search_wide), self._side
         view = view_onto(box, beside, bool(rng.random() < 0.5))
         mask = cut_mask(target.outline, view, r) if target.outline else ellipse(beside, r)
-        return laid_over(crop, cut(frame, view, r), mask if own is None else mask * (1 - own))
+        return laid_over(crop, cut(frame, view, r), mask if front is None else mask * (1 - front))
 
 
 def _fills(frame: Image, box: Box) -> bool:

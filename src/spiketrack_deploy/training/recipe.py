@@ -34,8 +34,10 @@ class Recipe:
     ``video`` and ``paste`` are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss
     per 10^6 synaptic operations of a search frame; ``ema`` the decay of the averaged weights per step; ``exact``
     asks for a network that is its program to the last bit (integer stage, T = 1, dyadic pixels). ``time_rate``
-    multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). ``teacher`` names
-    a trained tracker (a file, a folder or a bundled model) whose answers to the first ``teacher_share`` of a step's
+    multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Shares that
+    are off: ``rotate`` of search crops turned by up to ``rotate_degrees``, ``absent`` of them without their target;
+    ``dark`` of samples in little light, ``small`` of them as if the target had 6 to 16 pixels. ``teacher`` names a
+    trained tracker (a file, a folder or a bundled model) whose answers to the first ``teacher_share`` of a step's
     templates join the loss with ``teacher_weight``, its memories with ``memory_weight`` times that. Lengths in target
     sizes, scales as natural logarithms. Raises :class:`InputError` for an illegal value.
     """
@@ -72,6 +74,11 @@ class Recipe:
     motion_blur: Share = 0.15
     distractor: Share = 0.15
     occlusion: Share = 0.10
+    rotate: Share = 0.0
+    rotate_degrees: Annotated[float, Field(gt=0, le=180)] = 30.0
+    dark: Share = 0.0
+    small: Share = 0.0
+    absent: Share = 0.0
     l1_weight: Weight = 5.0
     giou_weight: Weight = 2.0
     log_size_weight: Weight = 1.0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spiketrack_deploy.datasets.catalogue import Floats
+from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
 
 Placed = tuple[float, float, float, float]
@@ -21,27 +22,55 @@ Placed = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A rectangle of a frame that becomes a crop: corner (x, y), width and height in frame pixels, mirrored or not."""
+    """A rectangle of a frame that becomes a crop: corner (x, y), width and height in frame pixels, mirrored or not.
+
+    ``turn``: (radians, x, y): the frame is turned by so much about this point beforehand; boxes are those of the
+    turned frame (:func:`turned_box`).
+    """
 
     x: float
     y: float
     width: float
     height: float
     mirrored: bool = False
+    turn: tuple[float, float, float] | None = None
 
     def matrix(self, out: int) -> Floats:
         """Affine ``[2,3]`` from frame pixel indices to crop pixel indices: dst = (src + 1/2 - corner) scale - 1/2."""
         sx, sy = out / self.width, out / self.height
         tx, ty = (0.5 - self.x) * sx - 0.5, (0.5 - self.y) * sy - 0.5
         if self.mirrored:
-            return np.array([[-sx, 0.0, out - 1 - tx], [0.0, sy, ty]])
-        return np.array([[sx, 0.0, tx], [0.0, sy, ty]])
+            m = np.array([[-sx, 0.0, out - 1 - tx], [0.0, sy, ty]])
+        else:
+            m = np.array([[sx, 0.0, tx], [0.0, sy, ty]])
+        if self.turn is None:
+            return m
+        rotation, pivot = _rotation(self.turn[0]), np.array(self.turn[1:]) - 0.5
+        return np.column_stack([m[:, :2] @ rotation, m[:, :2] @ (pivot - rotation @ pivot) + m[:, 2]])
 
     def place(self, box: Sequence[float]) -> Placed:
         """Box x, y, w, h in frame pixels -> centre x, centre y, w, h in fractions of the crop."""
         x, y, w, h = box
         cx = (x + 0.5 * w - self.x) / self.width
         return 1 - cx if self.mirrored else cx, (y + 0.5 * h - self.y) / self.height, w / self.width, h / self.height
+
+
+def _rotation(angle: float) -> Floats:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s], [s, c]])
+
+
+def turned_box(box: Box, outline: Sequence[Floats], angle: float) -> Box:
+    """The box of an object turned by ``angle`` (radians) about its box's centre: of its outline, or of the ellipse
+    within its box where none is known (the turned corners would enclose too much)."""
+    x, y, w, h = box
+    centre = np.array([x + 0.5 * w, y + 0.5 * h])
+    if outline:
+        points = (np.concatenate(list(outline)) - centre) @ _rotation(angle).T + centre
+        (x1, y1), (x2, y2) = points.min(0), points.max(0)
+        return float(x1), float(y1), float(x2 - x1), float(y2 - y1)
+    half = 0.5 * np.hypot(*(_rotation(angle) * np.array([w, h])).T)
+    return float(centre[0] - half[0]), float(centre[1] - half[1]), float(2 * half[0]), float(2 * half[1])
 
 
 def view_around(box: Sequence[float], factor: float, mirrored: bool = False) -> View:
@@ -56,7 +85,7 @@ def jittered(view: View, shift: tuple[float, float], log_scale: float, log_aspec
     width = view.width * math.exp(log_scale + 0.5 * log_aspect)
     height = view.height * math.exp(log_scale - 0.5 * log_aspect)
     cx, cy = view.x + 0.5 * view.width + shift[0], view.y + 0.5 * view.height + shift[1]
-    return View(cx - 0.5 * width, cy - 0.5 * height, width, height, view.mirrored)
+    return View(cx - 0.5 * width, cy - 0.5 * height, width, height, view.mirrored, view.turn)
 
 
 def enlarged(view: View, wide: float) -> View:
