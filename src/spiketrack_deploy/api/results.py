@@ -289,8 +289,9 @@ class MapResult(TypedDict):
     """The whole program on a target: ``answer`` (fits, needs a host, does not fit), ``chips`` with the band over usable
     cores and split rules, ``cost`` of a mean result (total, dynamic, static, input, board in nanojoules; latency in
     seconds), every arrangement of the phases with its start, steady and update results, ``camera`` in words,
-    ``interleaved`` targets, computed ``changes``; and one phase in ``detail``: cores, ``breaches`` with ``fixes``,
-    loads, ``closed_loop`` level by level, ``run`` with counts and bill."""
+    ``interleaved`` targets, computed ``changes``, ``forms`` (neurons of several levels as they are and as hard-coded
+    LIF: neurons, synapses, cores, cost, what still needs a program); and one phase in ``detail``: cores, ``breaches``
+    with ``fixes``, loads, ``closed_loop`` level by level, ``run`` with counts and bill."""
 
     subject: str
     schema: str
@@ -312,6 +313,7 @@ class MapResult(TypedDict):
     arrangements: list[dict[str, Any]]
     interleaved: dict[str, Any]
     changes: list[dict[str, Any]]
+    forms: list[dict[str, Any]]
     detail: dict[str, Any]
 
 

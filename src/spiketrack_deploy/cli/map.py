@@ -118,6 +118,7 @@ def map_summary(result: Result) -> None:
     _results(result)
     _interleaved(result["interleaved"])
     _changes(result["changes"])
+    _forms(result["forms"])
     neurons = ", ".join(f"{n:,} {kind}" for kind, n in detail["neurons"].items())
     printing._line(
         f"Phase {detail['phase']}: {number_of(detail['cores'], 'core')} on {number_of(detail['chips'], 'chip')}; "
@@ -200,6 +201,35 @@ def _changes(changes: Any) -> None:
     head = ["change", "cores", "chips", "total", "dynamic", "on the chip"]
     title = "What would change it (structure counted, synaptic work scaled; accuracy unknown)"
     printing._table(title, head, rows, (1, 2, 3, 4, 5))
+
+
+def _forms(forms: Any) -> None:
+    """Own neurons beside hard-coded ones, and what those leave."""
+    if not forms:
+        return
+    rows = [
+        (
+            f["name"] + ("" if f["holds"] else " (exceeds a core)"),
+            *(si(f[key], "").strip() for key in ("neurons", "programmed", "synapses")),
+            *(f"{f[key]:,}" for key in ("cores", "chips", "levels")),
+            si(f["cost"]["on_chip_s"]["nominal"], "s"),
+            _nominal(f["cost"]["total_nj"]),
+            _nominal(f["cost"]["dynamic_nj"]),
+            f"{f['native']}",
+            f"{len(f['needs'])}",
+        )
+        for f in forms
+    ]
+    head = ["neurons of four levels as", "neurons", "programmed", "synapses", "cores", "chips", "levels", "on the chip"]
+    head += ["total", "dynamic", "operations without a program", "with one"]
+    printing._table("The same integers with hard-coded neurons (mapped afresh)", head, rows, tuple(range(1, 12)))
+    why: dict[tuple[str, ...], list[int]] = {}
+    for index, f in enumerate(forms):
+        for verdict, kind, reason, number in f["reasons"]:
+            why.setdefault((verdict, kind, reason), [0] * len(forms))[index] = number
+    left = [(*key, *(str(n) if n else "none" for n in numbers)) for key, numbers in sorted(why.items())]
+    title = "Operations that need a program or a host"
+    printing._table(title, ["verdict", "kind", "why", *(f["name"] for f in forms)], left, (3, 4, 5))
 
 
 def _joules(value: Result) -> str:

@@ -20,7 +20,15 @@ from spiketrack_deploy.mapping.placement import ROUNDS, place
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import Split, Work, split
 from spiketrack_deploy.mapping.traffic import traffic
-from spiketrack_deploy.mapping.types import Breach, ChipMapping, CoreLimits, CoreLoads, IntArray, PopulationGraph
+from spiketrack_deploy.mapping.types import (
+    Breach,
+    ChipMapping,
+    CoreLimits,
+    CoreLoads,
+    IntArray,
+    PopulationGraph,
+    Verdict,
+)
 from spiketrack_deploy.mapping.verdicts import verdicts
 from spiketrack_deploy.program.types import DECAY_BITS, Program
 
@@ -56,17 +64,34 @@ def map_program(
     """
     whole = populations(program, phase)
     network = network or whole
+    activity = activity or assumed(network, program.arrays)
+    found = by_host(verdicts(program.phases[phase], core_limits(target.profile)), outside(whole, network))
+    return lay_out(network, activity, found, target, program.width, rule=rule, rounds=rounds, balance=balance)
+
+
+def lay_out(
+    network: PopulationGraph,
+    activity: Activity,
+    judged: tuple[Verdict, ...],
+    target: Target,
+    width: int,
+    *,
+    rule: str | None = None,
+    rounds: int = ROUNDS,
+    balance: float | None = None,
+) -> ChipMapping:
+    """:func:`map_program` of populations that are there. ``judged``: a verdict an operation; ``width``: signed bits of
+    a stream."""
     profile = target.profile
     limits = core_limits(profile)
     rule = rule or FAMILIES[limits.family].split
-    activity = activity or assumed(network, program.arrays)
     parts = split(network, limits, rule)
     if balance is not None and rule != "contiguous":
         raise UsageError(f"a balance goes with the contiguous rule only, not with {rule}; leave one of them out.")
     if balance is not None:
         parts = split(network, limits, rule, _work(network, activity, balance, parts.cores))
     if not parts.cores:
-        raise InputError(f"the {phase} phase has no neuron to map.")
+        raise InputError(f"the {network.phase} phase has no neuron to map.")
     flow, entries, copies = traffic(network, parts.pieces, parts.cores, activity.rate)
     chips = limits.chips_for(parts.cores)
     return ChipMapping(
@@ -85,10 +110,10 @@ def map_program(
         breaches=(
             *_core_breaches(network, parts, limits),
             *_axon_breaches(network, parts.pieces, entries, limits),
-            *_capabilities(network, profile, limits, program.width),
+            *_capabilities(network, profile, limits, width),
             *chip_breach(network, chips, profile.chips, parts.cores, limits),
         ),
-        verdicts=by_host(verdicts(program.phases[phase], limits), outside(whole, network)),
+        verdicts=judged,
     )
 
 

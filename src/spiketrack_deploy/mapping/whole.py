@@ -39,6 +39,7 @@ from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER
 from spiketrack_deploy.mapping.entry import HOST as BY_HOST
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
 from spiketrack_deploy.mapping.split import RULES, split
+from spiketrack_deploy.mapping.thermometer import Form, forms
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.units import Interval, number_of, si_interval
 
@@ -108,8 +109,11 @@ class Arrangement:
 class WholeNetwork:
     """A program on a target. ``phases``: every phase mapped; ``main``: the one that runs most often;
     ``arrangements``: all ways to share chips, ``chosen`` one of them; ``cores_by_rule``: phase -> rule -> cores;
-    ``first_layer``: who runs what reads the picture, one of ``entry.FIRST_LAYER``."""
+    ``counts``: of a run of the main phase, empty where its activity is assumed; ``first_layer``: who runs what reads
+    the picture, one of ``entry.FIRST_LAYER``."""
 
+    program: Program
+    counts: Sequence[LayerCounts]
     target: Target
     main: str
     phases: Mapping[str, MappingReport]
@@ -136,8 +140,18 @@ class WholeNetwork:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """What would change the total, computed."""
-        beside = self.chosen.chips - self.report.mapping.chips if self.chosen.sharing == OWN else 0
-        return changes(self.report, beside, self.chosen.results[STEADY])
+        return changes(self.report, self._beside, self.chosen.results[STEADY])
+
+    @cached_property
+    def forms(self) -> tuple[Form, ...]:
+        """The main phase's neurons as they are, and as hard-coded ones where that gives the same integers."""
+        steady = self.chosen.results[STEADY]
+        others = [self.phases[name].run for name in steady.phases if name != self.main]
+        return forms(self.program, self.report, self.counts, steady, others, self._beside)
+
+    @property
+    def _beside(self) -> int:
+        return self.chosen.chips - self.report.mapping.chips if self.chosen.sharing == OWN else 0
 
     @property
     def dominant(self) -> tuple[str, float]:
@@ -244,6 +258,7 @@ class WholeNetwork:
             "arrangements": [one.to_dict() for one in self.arrangements],
             "interleaved": pipe.to_dict(),
             "changes": [change.to_dict() for change in self.changes],
+            "forms": [form.to_dict() for form in self.forms],
         }
 
 
@@ -290,7 +305,7 @@ def map_network(
         raise UsageError(f"there is no way {sharing!r} to share chips; choose one of {', '.join(SHARING)}")
     often = runs_per_result(program)
     main = main_phase(often)
-    phases = {}
+    phases, taken = {}, dict[str, Sequence[LayerCounts]]()
     for name in program.phases:
         options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None}
         if name == main or any(spec.kind == "image" for spec in program.phases[name].inputs.values()):
@@ -298,6 +313,7 @@ def map_network(
         if rounds is not None or name != main:
             options["rounds"] = rounds or _OTHER_ROUNDS
         known = (counts or {}).get(name) if density is None else None
+        taken[name] = known or ()
         phases[name] = map_phase(
             program, name, target, counts=known or None, density=None if known else density, **options
         )
@@ -310,7 +326,7 @@ def map_network(
         arranged = arranged[:1]
     wanted = sharing or _default(arranged, any(share for name, share in often.items() if name != main))
     chosen = next((one for one in arranged if one.sharing == wanted), arranged[0])
-    return WholeNetwork(target, main, phases, by_rule, arranged, chosen, first_layer)
+    return WholeNetwork(program, taken[main], target, main, phases, by_rule, arranged, chosen, first_layer)
 
 
 def _default(arranged: Sequence[Arrangement], recurring: bool) -> str:

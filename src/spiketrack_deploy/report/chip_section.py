@@ -12,6 +12,7 @@ from spiketrack_deploy.energy.frames import ResultCost
 from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.mapping.closed_loop import ClosedLoop
 from spiketrack_deploy.mapping.report import MappingReport
+from spiketrack_deploy.mapping.thermometer import reasons
 from spiketrack_deploy.mapping.types import ChipMapping
 from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.report import html
@@ -28,6 +29,7 @@ def section(whole: WholeNetwork, picture: str) -> str:
         *(html.paragraph(micro(words)) for words in (whole.sentence, *whole.camera())),
         results(whole),
         _changes(whole),
+        _forms(whole),
         _limits(report.mapping),
         _times(report.loop),
         _bill(report),
@@ -83,6 +85,28 @@ def _changes(whole: WholeNetwork) -> str:
     head = ["change", "cores", "chips", "total", "dynamic", "time on the chip"]
     note = "Cores and slots of a changed network are counted, its synaptic work is scaled; its accuracy is not known."
     return "<h3>What would change it</h3>" + html.table(head, listed) + html.paragraph(note)
+
+
+def _forms(whole: WholeNetwork) -> str:
+    """Own neurons beside hard-coded ones; empty where there is no choice."""
+    if not whole.forms:
+        return ""
+    rows = [
+        (f.name + ("" if f.mapping.holds else " (exceeds a core)"), thin(sum(f.mapping.network.slots.values())),
+         thin(f.programmed), thin(int(f.mapping.synapses.nonzero.sum())), thin(f.mapping.cores), thin(f.chips),
+         thin(f.mapping.network.depth), si(f.cost.on_chip.nominal, "s"), nominal(f.cost.total),
+         nominal(f.cost.dynamic))
+        for f in whole.forms
+    ]  # fmt: skip
+    head = ["neurons of four levels as", "neurons", "programmed", "synapses", "cores", "chips", "levels",
+            "on the chip", "total", "dynamic"]  # fmt: skip
+    why = [(kind, str(n), reason) for _, kind, reason, n in reasons(whole.forms[-1].needs)]
+    return (
+        "<h3>The same integers with hard-coded neurons</h3>"
+        + html.table(head, rows)
+        + html.paragraph(f"What still needs a program as {whole.forms[-1].name}:")
+        + html.table(["kind", "operations", "why"], why)
+    )
 
 
 def _limits(mapping: ChipMapping) -> str:
