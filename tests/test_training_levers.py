@@ -1,4 +1,4 @@
-"""What recipes may add to the samples: turned and dark and small and absent targets."""
+"""What recipes may add to the samples: turned, dark, small, absent targets, and those that the network has spoilt."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from _training import noise, small_config, write_data
+from _training import lively_model, noise, small_config, write_clip, write_data
 from test_training_data import PLAIN
 
 from spiketrack_deploy.datasets.catalogue import Catalogue, FrameStore, Picture, Target
 from spiketrack_deploy.datasets.files import FrameRef
 from spiketrack_deploy.datasets.layouts import read_folders
+from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
 from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.training.augment import coarsened, covered, darkened
+from spiketrack_deploy.training.drift import failures, get_failures, put_failures, rolled
 from spiketrack_deploy.training.losses import tracking_loss
-from spiketrack_deploy.training.pairs import Sample, Sampler
+from spiketrack_deploy.training.pairs import Failure, Sample, Sampler
 from spiketrack_deploy.training.recipe import Recipe
+from spiketrack_deploy.training.session import Request
+from spiketrack_deploy.training.session import train as run
 from spiketrack_deploy.training.views import cut, cut_mask, turned_box, view_around
 
 RING = np.array([[30.0, 20.0], [60.0, 20.0], [60.0, 32.0], [30.0, 32.0]])
@@ -137,3 +142,108 @@ def test_absent_targets_want_silence_and_no_box() -> None:
     assert not offset.grad[1].any() and offset.grad[0].any()
     alone = loss(gone, 1)
     assert alone.score.item() == pytest.approx(-16 * 0.25 * np.log(0.5), rel=1e-5) and alone.l1.item() == 0.0
+
+
+def shift_answer(templates: torch.Tensor, searches: torch.Tensor) -> torch.Tensor:
+    """A network that always answers a box right of the middle."""
+    return torch.tensor([[0.6, 0.5, 1 / 3, 1 / 3]]).expand(len(searches), -1)
+
+
+def test_a_looped_sample_lies_where_the_network_led(tmp_path: Path) -> None:
+    sampler = Sampler(
+        read_folders([write_data(tmp_path)]), small_config(), replace(PLAIN, video=0.0, loop_share=0.5, searches=3),
+        FrameStore(),
+    )  # fmt: skip
+    drawn, plain = rolled(sampler, 4, range(12), shift_answer, small_config()), []
+    loops = [i for i in range(12) if sampler.looped(4, i)]
+    assert 2 <= len(loops) <= 10
+    for i, sample in enumerate(drawn):
+        plain.append(sampler.draw(4, i))
+        if i not in loops:
+            assert np.array_equal(sample.searches, plain[i].searches) and sample.around == ()
+            continue
+        assert np.array_equal(sample.searches[0], plain[i].searches[0]), "the first crop is a drawn one"
+        first, second = sample.views[:2]
+        centre = first.frame_box((0.6, 0.5, 1 / 3, 1 / 3))
+        wanted = (centre[0] + 0.5 * centre[2], centre[1] + 0.5 * centre[3])
+        found = (second.x + 0.5 * second.width, second.y + 0.5 * second.height)
+        followed = np.allclose(found, wanted, atol=1.0)
+        # 0.1 of a crop to the right each time: only a target that would leave the crop makes it begin anew.
+        assert followed or not 0.04 < sample.boxes[0][0] - 0.1 < 0.96 or plain[i].views[1] == second
+        again = sampler.draw(4, i, sample.around)
+        assert np.array_equal(again.searches, sample.searches) and np.array_equal(again.boxes, sample.boxes)
+    kept = [np.array_equal(drawn[i].searches[1], plain[i].searches[1]) for i in loops]
+    assert sum(kept) < len(loops) / 2, "most second crops follow"
+
+
+def test_frames_of_a_looped_sample_are_in_a_row(tmp_path: Path) -> None:
+    """The bundled square moves 2 pixels a frame, so labels in frame pixels tell which frame is shown."""
+    write_clip(tmp_path / "one", frames=12)
+    recipe = replace(PLAIN, video=1.0, loop_share=1.0, searches=3)
+    sampler = Sampler(read_folders([tmp_path]), small_config(), recipe, FrameStore())
+    for i in range(10):
+        drawn = sampler.draw(0, i)
+        at = [view.frame_box(box.tolist())[0] for view, box in zip(drawn.views, drawn.boxes)]
+        assert at[1] - at[0] == pytest.approx(at[2] - at[1], abs=0.01) and round(at[1] - at[0]) in (2, 4, 6)
+
+
+def test_a_crop_is_no_longer_followed_once_the_target_has_left_it(tmp_path: Path) -> None:
+    sampler = Sampler(read_folders([write_data(tmp_path)]), small_config(), Recipe(), FrameStore())
+    box = (30.0, 20.0, 20.0, 20.0)
+    view = sampler._view_led((33.0, 20.0, 20.0, 20.0), box, False)
+    assert view is not None and (view.width, view.x) == (60, 13)
+    assert sampler._view_led((70.0, 20.0, 20.0, 20.0), box, False) is None
+    assert sampler._view_led((0.0, 0.0, 100.0, 100.0), box, False) is None
+
+
+def test_lost_frames_are_found_and_drawn(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    sampler = Sampler(read_folders([data]), small_config(), replace(PLAIN, video=0.0, hard=1.0), FrameStore())
+    assert not any(sampler.draw(0, i).around for i in range(3)), "nothing is known to be lost yet"
+    found = failures(lively_model(), sampler.clips, FrameStore(), 1)
+    assert found and {one.clip for one in found} <= {"left", "right"}
+    for one in found:
+        clip = next(c for c in sampler.clips if c.name == one.clip)
+        truth = clip.boxes[one.first]
+        assert one.first < one.at and (one.at > one.first + 1 or one.box == tuple(truth))
+    put_failures(tmp_path, 6, 0, found[::2])
+    put_failures(tmp_path, 6, 1, found[1::2])
+    sampler.failures = get_failures(tmp_path, 6)
+    assert sorted(sampler.failures, key=repr) == sorted(found, key=repr) and get_failures(tmp_path, 0) == ()
+    near = Failure("left", 0, 3, (25.0, 22.0, 20.0, 20.0))  # the square is at x 21 on frame 3
+    sampler.failures = [near]
+    drawn = sampler.draw(0, 1)
+    for box, view in zip(drawn.boxes, drawn.views):
+        assert view.frame_box(box.tolist()) == pytest.approx((21.0, 20.0, 20.0, 20.0), abs=0.01)
+        assert (view.x + 0.5 * view.width, view.width) == (pytest.approx(35.0, abs=4), pytest.approx(60, abs=10))
+
+
+class _Stop(Exception):
+    """Stands in for a crash."""
+
+
+@pytest.mark.parametrize("stage", ["float", pytest.param("integer", marks=pytest.mark.slow)])
+def test_a_run_that_follows_itself_resumes_to_the_same_network(tmp_path: Path, stage: str) -> None:
+    data, said = write_data(tmp_path / "data"), []
+    recipe = Recipe(
+        steps=6, templates_per_step=4, stage=stage, loop_share=0.4, hard=0.4, hard_every=2, half_precision=False
+    )
+    base = Request(small_config(), recipe, (data,), tmp_path / "whole", report_every=1, save_every=-1.0)
+    whole = load_checkpoint(run(base, lambda what, done, total: said.append(what)))[0].state_dict()
+    assert sum(text.startswith("lost on ") for text in said) == 2, "before steps 2 and 4; fresh weights know nothing"
+
+    def failing(what: str, done: int, total: int) -> None:
+        if done == 4:
+            raise _Stop
+
+    parts = replace(base, folder=tmp_path / "parts")
+    with pytest.raises(_Stop):
+        run(parts, failing)
+    assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 3
+    again = load_checkpoint(run(parts))[0].state_dict()
+    assert all(torch.equal(again[key], value) for key, value in whole.items())
+
+
+def test_a_loop_needs_two_crops() -> None:
+    with pytest.raises(InputError, match="loop_share needs searches of 2 or more"):
+        Recipe(loop_share=0.1, searches=1)

@@ -82,7 +82,7 @@ def test_a_teacher_of_the_same_crops_hands_on_its_own_maps(tmp_path: Path) -> No
     teacher, sampler = taught(tmp_path)
     drawn = [sampler.draw(0, i) for i in range(2)]
     truth = torch.from_numpy(np.concatenate([s.boxes for s in drawn]))
-    lesson = teacher.lesson(0, range(2), truth)
+    lesson = teacher.lesson(0, range(2), drawn, truth)
     t = normalised(torch.from_numpy(np.concatenate([s.templates for s in drawn])))
     s = normalised(torch.from_numpy(np.concatenate([s.searches for s in drawn])))
     with torch.no_grad():

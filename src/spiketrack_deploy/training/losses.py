@@ -79,6 +79,12 @@ def cell_boxes(maps: Maps) -> Tensor:
     return torch.stack([cx, cy, maps.size[:, 0], maps.size[:, 1]], -1)
 
 
+def best_boxes(maps: Maps, window: Tensor) -> Tensor:
+    """The box ``[N,4]`` of each sample's best cell, its score times ``window`` ``[P,P]``."""
+    best = (maps.score[:, 0] * window).flatten(1).argmax(1)
+    return cell_boxes(maps).flatten(1, 2)[torch.arange(len(best), device=best.device), best]
+
+
 @dataclass(frozen=True, slots=True)
 class BoxErrors:
     """Scalars: mean L1, 1 - GIoU, mean absolute log ratio of width and height."""

@@ -48,29 +48,50 @@ _EDGE = 0.04
 """A target's centre stays this share of the crop away from its border."""
 _TRIES = 30
 _LARGEST_SHARE = 0.36
+_ODD = 3.0
+"""A crop that is so many times too wide or narrow for its target is no longer followed."""
 _DARK, _SMALL = (0.1, 0.5), (6.0, 16.0)
 """Least and largest light of a dark sample, and pixels of a small target, each even in logarithms."""
+
+
+Around = tuple[Box | None, ...]
+"""By search crop the box, in frame pixels, that it is to lie around; None: drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """``templates`` ``[T,r,r,3]``, ``searches`` ``[K,r,r,3]`` uint8; ``boxes`` ``[K,4]`` centre and size in
-    fractions, 0 for a target that is not there."""
+    fractions, 0 for a target that is not there; ``views`` of the searches, and the boxes ``around`` which they were
+    told to lie."""
 
     templates: npt.NDArray[np.uint8]
     searches: npt.NDArray[np.uint8]
     boxes: npt.NDArray[np.float32]
+    views: tuple[View, ...] = ()
+    around: Around = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A frame of a clip on which a tracker that began at frame ``first`` was lost: frame ``at``, searched around
+    ``box``."""
+
+    clip: str
+    first: int
+    at: int
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """What one sample is made of: template and search frames with boxes; ``outline`` of the target where it is known;
-    ``backgrounds`` that it is to be pasted on."""
+    ``backgrounds`` that it is to be pasted on; ``around``: where the searches lie, for scenes that a tracker led to."""
 
     templates: tuple[tuple[Image, Box], ...]
     searches: tuple[tuple[Image, Box], ...]
     outline: tuple[Floats, ...] = ()
     backgrounds: tuple[Image, ...] = ()
+    around: Around | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,29 +132,68 @@ class Sampler:
             raise InputError(
                 f"no target of the training data is {least:g} pixels large or more; nothing can be trained"
             )
+        self.failures: Sequence[Failure] = ()
+        """What the share ``hard`` of the samples is drawn from."""
+        self._named = {clip.name: clip for clip in self._clips}
         self._clip_weights = _cumulative(self._clips)
         self._picture_weights = _cumulative(self._pictures)
         self._masked_weights = _cumulative(self._masked)
 
-    def draw(self, step: int, index: int) -> Sample:
-        """Sample ``index`` (over all workers) of optimiser step ``step``."""
+    @property
+    def clips(self) -> Sequence[VideoSequence]:
+        """Those that are drawn from."""
+        return self._clips
+
+    def looped(self, step: int, index: int) -> bool:
+        """Whether this sample is to follow the network."""
+        return self._led(step, index)[0] == "loop"
+
+    def _led(self, step: int, index: int) -> tuple[str, Generator]:
+        recipe, own = self._recipe, np.random.default_rng([self._recipe.seed, step, index, 2])
+        loop, hard = own.random() < recipe.loop_share, own.random() < recipe.hard
+        return "loop" if loop and self._clips else "hard" if hard and self.failures else "", own
+
+    def draw(self, step: int, index: int, around: Around = ()) -> Sample:
+        """Sample ``index`` (over all workers) of optimiser step ``step``; ``around`` for one that is looped."""
         rng = np.random.default_rng([self._recipe.seed, step, index])
-        # Levers draw from a stream of their own: what is off changes nothing of what is drawn.
-        own = np.random.default_rng([self._recipe.seed, step, index, 1])
-        scene, mood = self._scene(rng), self._mood(own)
+        # Levers draw from streams of their own: what is off changes nothing of what is drawn.
+        own, (led, leading) = np.random.default_rng([self._recipe.seed, step, index, 1]), self._led(step, index)
+        scene = self._scene(rng) if not led else self._led_scene(leading, around if led == "loop" else None)
+        mood = self._mood(own)
         noise = np.random.default_rng(mood.noise)
         grey = bool(rng.random() < self._recipe.grey)
         mirrored = bool(rng.random() < self._recipe.flip)
         templates = [self._template(frame, box, rng, grey, mirrored, mood) for frame, box in scene.templates]
-        searches, boxes = [], []
+        searches, boxes, views = [], [], []
         for k in range(self._recipe.searches):
             flip = bool(rng.random() < self._recipe.flip) if scene.backgrounds else mirrored
-            crop, box = self._search(scene, k, rng, own, flip, mood)
+            crop, box, view = self._search(scene, k, rng, own, flip, mood)
             crop = blurred(recolour(crop, rng, self._recipe, grey), rng, self._recipe)
             searches.append(darkened(crop, mood.light[1], noise))
             boxes.append(box)
-        shown = [darkened(crop, mood.light[0], noise) for crop in templates]
-        return Sample(np.stack(shown), np.stack(searches), np.array(boxes, dtype=np.float32))
+            views.append(view)
+        shown = np.stack([darkened(crop, mood.light[0], noise) for crop in templates])
+        return Sample(shown, np.stack(searches), np.array(boxes, dtype=np.float32), tuple(views), around)
+
+    def _led_scene(self, own: Generator, around: Around | None) -> _Scene:
+        """Frames of a clip in a row, their crops ``around`` boxes that are known; without, lost frames of one start."""
+        steps, searches = self._config.templates, self._recipe.searches
+        if around is None:
+            lost = self.failures[int(own.integers(len(self.failures)))]
+            same = [one for one in self.failures if (one.clip, one.first) == (lost.clip, lost.first)]
+            chosen = [lost, *(same[int(own.integers(len(same)))] for _ in range(searches - 1))]
+            clip = self._named[lost.clip]
+            template = self._clip_frame(clip, lost.first)
+            found = tuple(self._clip_frame(clip, one.at) for one in chosen)
+            return _Scene((template,) * steps, found, around=tuple(_near(one.box, own) for one in chosen))
+        at = _weighted(own, self._clip_weights)
+        clip, usable = self._clips[at], self._frames[at]
+        stride = int(own.integers(1, 4))
+        begin = int(own.integers(max(len(usable) - stride * (searches - 1), 1)))
+        row = [int(usable[min(begin + stride * k, len(usable) - 1)]) for k in range(searches)]
+        first = sorted(int(i) for i in own.choice(usable, steps, replace=len(usable) < steps))
+        shown = [self._clip_frame(clip, i) for i in (*first, *row)]
+        return _Scene(tuple(shown[:steps]), tuple(shown[steps:]), around=around)
 
     def _mood(self, own: Generator) -> _Mood:
         """Little light on searches, and on templates half of the time; a target of few pixels."""
@@ -206,13 +266,15 @@ class Sampler:
 
     def _search(
         self, scene: _Scene, k: int, rng: Generator, own: Generator, mirrored: bool, mood: _Mood
-    ) -> tuple[Image, Placed]:
-        recipe, (frame, box) = self._recipe, scene.searches[k]
-        turned, absent = own.random() < recipe.rotate, bool(own.random() < recipe.absent)
+    ) -> tuple[Image, Placed, View]:
+        recipe, (frame, box), free = self._recipe, scene.searches[k], scene.around is None
+        turned, absent = free and own.random() < recipe.rotate, free and bool(own.random() < recipe.absent)
         angle = math.radians(own.uniform(-1, 1) * recipe.rotate_degrees)
         turn = (angle, box[0] + 0.5 * box[2], box[1] + 0.5 * box[3]) if turned else None
         box = turned_box(box, scene.outline, angle) if turned else box
         seen = replace(self._search_view(box, rng, mirrored), turn=turn)
+        around = scene.around[k] if scene.around and k < len(scene.around) else None
+        seen = (around and self._view_led(around, box, mirrored)) or seen
         elsewhere = self._elsewhere(frame, seen, box, own) if absent and not scene.backgrounds else None
         seen = elsewhere or seen
         view, r, placed = enlarged(seen, self._search_wide), self._side, seen.place(box)
@@ -228,7 +290,14 @@ class Sampler:
             crop = covered(crop, self._backdrop(self._any_frame(rng), rng), shown)
         elif rng.random() < recipe.occlusion and not absent:
             crop = occluded(crop, self._backdrop(self._any_frame(rng), rng), shown, rng)
-        return coarsened(crop, mood.side, shown), (0.5, 0.5, 0.0, 0.0) if absent else placed
+        return coarsened(crop, mood.side, shown), (0.5, 0.5, 0.0, 0.0) if absent else placed, seen
+
+    def _view_led(self, around: Box, box: Box, mirrored: bool) -> View | None:
+        """The tracker's view around a box; None where the target is out of it, or far too small or large in it."""
+        view, factor = view_around(around, self._config.search_factor, mirrored), self._config.search_factor
+        cx, cy, w, h = view.place(box)
+        near = _EDGE < cx < 1 - _EDGE and _EDGE < cy < 1 - _EDGE
+        return view if near and 1 / _ODD < factor * math.sqrt(w * h) < _ODD else None
 
     def _elsewhere(self, frame: Image, view: View, box: Box, own: Generator) -> View | None:
         """The view somewhere else in its frame, clear of the target; None half of the time, or where there is no room
@@ -280,6 +349,14 @@ class Sampler:
         view = view_onto(box, beside, bool(rng.random() < 0.5))
         mask = cut_mask(target.outline, view, r) if target.outline else ellipse(beside, r)
         return laid_over(crop, cut(frame, view, r), mask if front is None else mask * (1 - front))
+
+
+def _near(box: Box, rng: Generator) -> Box:
+    """A box moved and scaled by a few hundredths of its size."""
+    x, y, w, h = box
+    side, (dx, dy, ds) = math.sqrt(max(w * h, 1.0)), rng.normal(0, 0.05, 3)
+    scale = math.exp(ds)
+    return x + dx * side - 0.5 * w * (scale - 1), y + dy * side - 0.5 * h * (scale - 1), w * scale, h * scale
 
 
 def _fills(frame: Image, box: Box) -> bool:

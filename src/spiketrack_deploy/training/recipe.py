@@ -34,12 +34,14 @@ class Recipe:
     ``video`` and ``paste`` are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss
     per 10^6 synaptic operations of a search frame; ``ema`` the decay of the averaged weights per step; ``exact``
     asks for a network that is its program to the last bit (integer stage, T = 1, dyadic pixels). ``time_rate``
-    multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Shares that
-    are off: ``rotate`` of search crops turned by up to ``rotate_degrees``, ``absent`` of them without their target;
-    ``dark`` of samples in little light, ``small`` of them as if the target had 6 to 16 pixels. ``teacher`` names a
-    trained tracker (a file, a folder or a bundled model) whose answers to the first ``teacher_share`` of a step's
-    templates join the loss with ``teacher_weight``, its memories with ``memory_weight`` times that. Lengths in target
-    sizes, scales as natural logarithms. Raises :class:`InputError` for an illegal value.
+    multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Shares that are
+    off: ``rotate`` of search crops turned by up to ``rotate_degrees``, ``absent`` of them without their target;
+    ``dark`` of samples in little light, ``small`` of them as if the target had 6 to 16 pixels, ``loop_share`` of them
+    frames in a row whose search crops lie where the network's own last answer put them, ``hard`` of them frames that
+    the network lost in a pass over the clips every ``hard_every`` steps. ``teacher`` names a trained tracker (a file,
+    a folder or a bundled model) whose answers to the first ``teacher_share`` of a step's templates join the loss with
+    ``teacher_weight``, its memories with ``memory_weight`` times that. Lengths in target sizes, scales as natural
+    logarithms. Raises :class:`InputError` for an illegal value.
     """
 
     stage: Literal["float", "integer"] = "float"
@@ -79,6 +81,9 @@ class Recipe:
     dark: Share = 0.0
     small: Share = 0.0
     absent: Share = 0.0
+    loop_share: Share = 0.0
+    hard: Share = 0.0
+    hard_every: Count = 2000
     l1_weight: Weight = 5.0
     giou_weight: Weight = 2.0
     log_size_weight: Weight = 1.0
@@ -99,6 +104,8 @@ class Recipe:
             raise InputError("recipe: exact needs the integer stage: only there the weights are the program's integers")
         if recipe.video + recipe.paste > 1:
             raise InputError("recipe: video and paste are shares of draws and must not exceed 1 together")
+        if recipe.loop_share and recipe.searches < 2:
+            raise InputError("recipe: loop_share needs searches of 2 or more: the second crop lies where the first led")
         if not recipe.teacher and (recipe.teacher_weight or recipe.memory_weight):
             raise InputError("recipe: distillation needs a teacher: name a trained tracker or its file as teacher")
         if recipe.teacher and not recipe.teacher_weight:

@@ -136,6 +136,7 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
             request.save_every,
             request.validate_every,
             request.report_every,
+            trained=request.start is not None,
         )
         stage = _stage(model, request.recipe, sampler)
         network = open_teacher(request.recipe, request.config)

@@ -29,7 +29,7 @@ from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.retriever import MemoryRetrieval
 from spiketrack_deploy.training.joint import branch_pass, float_maps, normalised
 from spiketrack_deploy.training.losses import box_errors, cell_boxes, overlap
-from spiketrack_deploy.training.pairs import Sampler
+from spiketrack_deploy.training.pairs import Failure, Sample, Sampler
 from spiketrack_deploy.training.recipe import Recipe
 
 
@@ -123,10 +123,15 @@ class Teacher:
 
         return watch
 
-    def lesson(self, step: int, indices: Sequence[int], truth: Tensor) -> Lesson:
-        """The answers to the samples ``indices`` of ``step``; ``truth`` ``[N,4]`` their boxes, on the device to use."""
+    def look(self, failures: Sequence[Failure]) -> None:
+        """Draw lost frames from the same ones as the student."""
+        self._sampler.failures = failures
+
+    def lesson(self, step: int, indices: Sequence[int], drawn: Sequence[Sample], truth: Tensor) -> Lesson:
+        """The answers to the samples ``indices`` of ``step``, which the student saw as ``drawn``; ``truth`` ``[N,4]``
+        their boxes, on the device to use."""
         began = time.monotonic()
-        samples = [self._sampler.draw(step, index) for index in indices]
+        samples = [self._sampler.draw(step, index, seen.around) for index, seen in zip(indices, drawn)]
         own, device, each = self.model.config, truth.device, self.recipe.searches
         templates = np.stack([s.templates for s in samples], 1)
         steps = [min(t, len(templates) - 1) for t in range(own.templates)]

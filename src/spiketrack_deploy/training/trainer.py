@@ -26,8 +26,10 @@ from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.head import Maps
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.tracking.crop import hann_window
+from spiketrack_deploy.training.drift import failures, get_failures, put_failures, rolled
 from spiketrack_deploy.training.joint import float_maps, init_weights
-from spiketrack_deploy.training.losses import Losses, tracking_loss
+from spiketrack_deploy.training.losses import Losses, best_boxes, tracking_loss
 from spiketrack_deploy.training.pairs import Sample, Sampler
 from spiketrack_deploy.training.penalty import SynopMeter
 from spiketrack_deploy.training.recipe import Recipe
@@ -48,7 +50,8 @@ COUNT_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker needs: network, recipe, run folder, and how often (seconds) to save and (steps) to report."""
+    """What a worker needs: network, recipe, run folder, how often (seconds) to save and (steps) to report, and whether
+    it begins from ``trained`` weights."""
 
     config: TrackerConfig
     recipe: Recipe
@@ -56,6 +59,7 @@ class Job:
     save_every: float = 90.0
     validate_every: float = 300.0
     report_every: int = 50
+    trained: bool = False
 
 
 class Averaged:
@@ -147,6 +151,7 @@ class Trainer:
         average = {k: v.to(self.device) for k, v in saved.average.items()} if saved else None
         self.average = Averaged(self.model, job.recipe.ema, average)
         self.meter = SynopMeter(stage.convolutions())
+        self._looked = -1
         self._signal = 0
         self._started = self._began = 0.0
         self._ended = False
@@ -226,7 +231,8 @@ class Trainer:
         recipe, crew = self.job.recipe, self.crew
         share = recipe.templates_per_step // crew.size
         first = crew.rank * share
-        samples = [self.sampler.draw(self.state.step, first + i) for i in range(share)]
+        self._look_back()
+        samples = self._samples(range(first, first + share))
         if self.state.step and self.state.step % REFRESH_STEPS == 0:
             self.stage.refresh([self.sampler.draw(self.state.step, i) for i in range(CALIBRATION_SAMPLES)])
         self.stage.prepare()
@@ -235,7 +241,7 @@ class Trainer:
             maps = self.stage.maps(*self._crops(samples), recipe.searches)
         boxes = torch.from_numpy(np.concatenate([s.boxes for s in samples])).to(self.device)
         losses = tracking_loss(float_maps(maps), boxes, recipe)
-        taught = self._taught(float_maps(maps), boxes, first, share)
+        taught = self._taught(float_maps(maps), boxes, first, samples)
         synops = self.meter.total()
         self.optimiser.zero_grad(set_to_none=True)
         penalty = 0.0 if synops is None else recipe.synop_penalty * synops / 1e6
@@ -253,13 +259,47 @@ class Trainer:
         self.average.update(self.model, self.state.step)
         self._record(losses, synops, taught)
 
-    def _taught(self, maps: Maps, boxes: Tensor, first: int, share: int) -> dict[str, Tensor]:
+    def _samples(self, indices: range) -> list[Sample]:
+        """The samples of this worker; some may follow the network as it is."""
+        if self.job.recipe.loop_share:
+            return rolled(self.sampler, self.state.step, indices, self._answer, self.job.config)
+        return [self.sampler.draw(self.state.step, index) for index in indices]
+
+    def _answer(self, templates: Tensor, searches: Tensor) -> Tensor:
+        """The present network's boxes ``[N,4]``, as it answers behind training."""
+        self.meter.active = False
+        if not self.stage.exact:
+            self.stage.module.eval()  # the stage prepares itself again before every step
+        half = self.job.recipe.half_precision and not self.stage.exact
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            maps = self.stage.maps(templates.to(self.device), searches.to(self.device), 1)
+        window = torch.from_numpy(hann_window(self.job.config.grid)).to(self.device)
+        return best_boxes(float_maps(maps), window).cpu()
+
+    def _look_back(self) -> None:
+        """Follow the clips with the averaged weights now and then, for samples of where they get lost."""
+        recipe, step, crew = self.job.recipe, self.state.step, self.crew
+        since = step - step % recipe.hard_every
+        if not recipe.hard or since == self._looked or (since == 0 and not self.job.trained):
+            return
+        self._looked, clips = since, self.sampler.clips
+        if step == since:
+            model = self.stage.deployed(self.average.state)
+            found = failures(model, clips[crew.rank :: crew.size], self.store, recipe.seed + step)
+            put_failures(self.job.folder, since, crew.rank, found)
+            crew.average((), 0.0)
+        lost = self.sampler.failures = get_failures(self.job.folder, since)
+        if self.teacher is not None:
+            self.teacher.look(lost)
+        self._say(f"lost on {len(lost):,} frames of {len({one.clip for one in lost})} clips, of {len(clips)}")
+
+    def _taught(self, maps: Maps, boxes: Tensor, first: int, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """The teacher's loss on the first templates of this worker, and how good the teacher was."""
         if self.teacher is None:
             return {}
-        count = max(round(self.job.recipe.teacher_share * share), 1)
+        count = max(round(self.job.recipe.teacher_share * len(samples)), 1)
         taught = boxes[: count * self.job.recipe.searches]
-        lesson = self.teacher.lesson(self.state.step, range(first, first + count), taught)
+        lesson = self.teacher.lesson(self.state.step, range(first, first + count), samples[:count], taught)
         return {"taught": self.teacher.loss(maps, lesson), "teacher_iou": lesson.trust.mean()}
 
     def _crops(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import Network, Tracker
 from spiketrack_deploy.tracking.rule import LoopRule
 from spiketrack_deploy.training.joint import branch_pass, normalised
-from spiketrack_deploy.training.losses import cell_boxes, overlap
+from spiketrack_deploy.training.losses import best_boxes, overlap
 from spiketrack_deploy.training.views import cut, jittered, view_around
 
 _PAIRS_PER_CLIP = 60
@@ -115,6 +115,4 @@ def _answers(model: SpikeTrack, templates: list[Image], searches: list[Image]) -
         )
         maps = branch_pass(model, t.unsqueeze(0).expand(model.config.templates, -1, -1, -1, -1), s, 1)
         window = torch.from_numpy(hann_window(model.config.grid)).to(device)
-        best = (maps.score[:, 0] * window).flatten(1).argmax(1)
-        boxes = cell_boxes(maps).flatten(1, 2)[torch.arange(len(best), device=device), best]
-    return boxes.cpu()
+        return best_boxes(maps, window).cpu()

@@ -54,6 +54,13 @@ class View:
         cx = (x + 0.5 * w - self.x) / self.width
         return 1 - cx if self.mirrored else cx, (y + 0.5 * h - self.y) / self.height, w / self.width, h / self.height
 
+    def frame_box(self, placed: Sequence[float]) -> Box:
+        """Inverse of :meth:`place`."""
+        cx, cy, w, h = placed
+        w, h = w * self.width, h * self.height
+        cx = self.x + (1 - cx if self.mirrored else cx) * self.width
+        return cx - 0.5 * w, self.y + cy * self.height - 0.5 * h, w, h
+
 
 def _rotation(angle: float) -> Floats:
     c, s = math.cos(angle), math.sin(angle)
