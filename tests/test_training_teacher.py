@@ -114,7 +114,7 @@ def test_response_by_hand() -> None:
     assert response(logits, wanted).item() == pytest.approx(kl * (p - 0.9) ** 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("stage", ["float", "integer"])
+@pytest.mark.parametrize("stage", ["float", pytest.param("integer", marks=pytest.mark.slow)])
 def test_a_run_with_a_teacher(tmp_path: Path, stage: str) -> None:
     teacher, said = tmp_path / "teacher.safetensors", []
     save_model(lively_model(), small_config(), teacher)
