@@ -19,7 +19,6 @@ from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config, save_m
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-from spiketrack_deploy.training import budget as counting
 from spiketrack_deploy.training.budget import Room, budget
 
 LOIHI2 = Room.of(resolve_target("loihi2"))
@@ -90,13 +89,3 @@ def test_a_board_offers_all_its_chips_and_a_tight_core_is_named() -> None:
     narrow = Room.of(Target("narrow", loihi2(neurons_per_core=5, neurons_per_core_compiler=5)))
     found = budget(config, replace(narrow, chips=10**6))
     assert found.over and found.cores < 10**6 * 120 and not found.fits(replace(narrow, chips=10**6))
-
-
-def test_the_search_returns_only_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = read_config(models_dir() / "spiketrack-nano" / "config.json")
-    monkeypatch.setattr(counting, "SIDES", (96,))
-    monkeypatch.setattr(counting, "WIDTHS", ((24, 48, 96), (64, 128, 256)))
-    monkeypatch.setattr(counting, "CONV_SETS", (("ConvBlock2_1.0",),))
-    monkeypatch.setattr(counting, "OPTIONAL_SETS", (("mrm.2",), ("mrm.2", "mrm.3")))
-    rows = counting.search(base, LOIHI2)
-    assert len(rows) == 2 and all(row.fits(LOIHI2) for row in rows) and rows[0].macs >= rows[1].macs

@@ -16,7 +16,8 @@ from _training import lively_model, small_config, write_clip, write_data, write_
 from click.testing import CliRunner
 
 from spiketrack_deploy.api.results import LoopResult, TrainResult
-from spiketrack_deploy.cli.train import budget, train
+from spiketrack_deploy.cli.budget import budget
+from spiketrack_deploy.cli.train import train
 from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model

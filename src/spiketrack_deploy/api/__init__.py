@@ -19,9 +19,10 @@ from spiketrack_deploy.api.bundles import (
     track,
     verify,
 )
-from spiketrack_deploy.api.chips import budget, compare_targets, map, target, targets
+from spiketrack_deploy.api.chips import compare_targets, map, target, targets
 from spiketrack_deploy.api.inspecting import inspect
 from spiketrack_deploy.api.lava import lava, netx, simulate_stock
+from spiketrack_deploy.api.layouts import budget, layouts
 from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import adapt, choose_loop, train
@@ -49,6 +50,7 @@ __all__ = [
     "is_evaluation",
     "is_network",
     "lava",
+    "layouts",
     "map",
     "netx",
     "require_engine",

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from spiketrack_deploy.api.bundles import Place
-from spiketrack_deploy.api.results import BudgetResult, DenseFitResult, MapResult, TargetsComparison, TargetsResult
+from spiketrack_deploy.api.results import DenseFitResult, MapResult, TargetsComparison, TargetsResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
-from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
@@ -229,34 +228,3 @@ def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[Lay
     source = find_source(subject)
     demand_program(source.path, "placing a program")
     return compile(source.path).program, {}
-
-
-def budget(
-    config: Place | None = None, *, target: str = "loihi2", search: bool = False, tell: Tell | None = None
-) -> BudgetResult:
-    """Count what the main phase of ``config`` needs of a chip or board, as :func:`map` splits it: neurons, words,
-    cores; and its MACs.
-
-    ``config``: a ``config.json``, the name of a bundled model (without one, the default model) or an official layout
-    such as ``s256_t1``. What has no weights yet is counted with drawn ones. ``search``: also the best fitting layouts
-    around it (minutes).
-    """
-    from spiketrack_deploy.api.training import find_config
-    from spiketrack_deploy.hardware.targets import resolve_target
-    from spiketrack_deploy.inputs.resources import find_model, model_names
-    from spiketrack_deploy.training import budget as counting
-
-    room = counting.Room.of(resolve_target(target))
-    name = str(DEFAULT_MODEL if config is None else config)
-    chosen = find_config(name)
-    rows = [counting.budget(chosen, room, find_model(name) if name in model_names() else None)]
-    if search:
-        rows += counting.search(chosen, room, lambda done: tell("layouts counted", done, 0) if tell else None)
-    return {
-        "target": room.name,
-        "chips": room.chips,
-        "cores": room.cores,
-        "slots": room.slots,
-        "words": None if room.limits.words is None else room.cores * room.limits.words,
-        "rows": [{**row.to_dict(), "fits": row.fits(room), "free": row.free(room)} for row in rows],
-    }

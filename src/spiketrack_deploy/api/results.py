@@ -329,6 +329,22 @@ class BudgetResult(TypedDict):
     rows: list[dict[str, Any]]
 
 
+class LayoutsResult(TypedDict):
+    """What a search met (``met``, briefly) within its ``bounds`` (nominal, nanojoules and seconds) and the verdicts of
+    the ``front``'s ``rows``, spread evenly over it, the configuration asked about first. ``assumed_rates``: share of
+    neurons that spike, by what they read."""
+
+    target: str
+    bounds: dict[str, float | None]
+    trials: int
+    seed: int
+    assumed_rates: dict[str, float]
+    rows: list[dict[str, Any]]
+    front: int
+    met: list[dict[str, Any]]
+    output: str | None
+
+
 class EvaluateResult(TypedDict):
     """``results.json`` (means with 95 % intervals, by attribute, by sequence; shares 0..1), ``speed`` apart, and the
     ``exit_code`` that the command would end with: not 0 where sequences failed."""

@@ -14,11 +14,12 @@ from spiketrack_deploy import __version__, api
 from spiketrack_deploy.cli import dense, networks, options, printing
 from spiketrack_deploy.cli.adapt import adapt
 from spiketrack_deploy.cli.audit import audit
+from spiketrack_deploy.cli.budget import budget
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
 from spiketrack_deploy.cli.lava import lava, netx, stock_summary
 from spiketrack_deploy.cli.map import map_command
-from spiketrack_deploy.cli.train import budget, train
+from spiketrack_deploy.cli.train import train
 
 _WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

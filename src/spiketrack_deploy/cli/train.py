@@ -1,11 +1,11 @@
-"""``spiketrack train`` and ``spiketrack budget``: parse, call the verbs, print.
+"""``spiketrack train``: parse, call the verb, print.
 
-This module decides names, options, help texts and how a budget looks. It must not compute anything.
+This module decides names, options and help texts. It must not compute anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,57 +134,3 @@ def loop_summary(result: Result) -> None:
 def train_summary(result: Result) -> None:
     """The file that was wanted."""
     print(f"wrote {result['model']}")
-
-
-@click.command(context_settings=_WIDE)
-@click.argument("config", required=False)
-@click.option(
-    "--search",
-    "searching",
-    is_flag=True,
-    help="Count the space of layouts around CONFIG and show the best that fit (minutes).",
-)
-@click.option(
-    "--target",
-    default="loihi2",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="One chip of a family, or a board (spiketrack targets lists both).",
-)
-@options.output
-def budget(config: str | None, searching: bool, target: str, as_json: bool, quiet: bool) -> None:
-    """Count what CONFIG needs of a chip or board, as `spiketrack map` would: neurons, words, cores; and its MACs."""
-    with printing.progress(quiet or as_json or not searching) as tell:
-        result = api.budget(config, target=target, search=searching, tell=tell)
-    printing.show(result, budget_summary, as_json, quiet)
-
-
-_BUDGET_HEAD = (
-    "configuration", "neurons k", "relays k", "matrix k", "free %", "words k one copy / with copies", "cores (alone)",
-    "MMAC", "parameters k",
-)  # fmt: skip
-
-
-def budget_summary(result: Result) -> None:
-    """The trade-off as a Markdown table, and the configuration asked for against the target."""
-    head = [*_BUDGET_HEAD, f"fits {result['target']}"]
-    lines: list[Sequence[str]] = [head, ["---"] * len(head)]
-    for row in result["rows"]:
-        cells = [row["name"], *(f"{row[key] / 1e3:.0f}" for key in ("neurons", "relays", "matrix"))]
-        cells += [f"{100 * row['free']:.0f}", f"{row['words'] / 1e3:.0f} / {row['words_with_copies'] / 1e3:.0f}"]
-        cells += [
-            f"{row['cores']} ({row['cores_alone']})",
-            f"{row['macs'] / 1e6:.1f}",
-            f"{row['parameters'] / 1e3:.0f}",
-        ]
-        lines.append([*cells, "yes" if row["fits"] else "no"])
-    print("\n".join("| " + " | ".join(line) + " |" for line in lines))
-    own = result["rows"][0]
-    words = "" if result["words"] is None else f" of {result['words']:,}"
-    print(
-        f"{own['name']}: {own['slots']:,} of {result['slots']:,} slots, "
-        f"{own['cores']} of {result['cores']} cores with neighbours sharing cores ({own['cores_alone']} without), "
-        f"{own['words_with_copies']:,}{words} words"
-    )
-    if own["over"]:
-        print(f"a single row exceeds a core of {result['target']}: {', '.join(own['over'][:3])}")

@@ -6,7 +6,8 @@ not know cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,15 @@ import numpy as np
 from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.mapping.fanin import fan_in
-from spiketrack_deploy.mapping.types import FloatArray, IntArray, PopulationGraph, Synapses
+from spiketrack_deploy.mapping.types import FloatArray, IntArray, Population, PopulationGraph, Synapses
 from spiketrack_deploy.program.types import Arrays
 
 ASSUMED_DENSITY = 0.5
 """Share of neurons that spike in a run where nothing was measured: in the middle of the 0.23 to 0.91 that published
 energies imply (docs/loihi.md, "What a chip counts"); a figure made with it is labelled as assumed."""
+
+Density = float | Callable[[Population], float]
+"""An assumed share of neurons that spike in a run: one for all, or one for each population."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +45,41 @@ class Activity:
     spiking: Mapping[str, float]
 
 
-def assumed(network: PopulationGraph, arrays: Arrays, density: float = ASSUMED_DENSITY) -> Activity:
+def assumed(network: PopulationGraph, arrays: Arrays, density: Density = ASSUMED_DENSITY) -> Activity:
     """Every NI-LIF, and every input of spikes, spikes with probability ``density``; every stream value and pixel is
     non-zero. InputError: not within 0..1."""
-    if not 0 <= density <= 1:
+    if not callable(density) and not 0 <= density <= 1:
         raise InputError(f"the assumed spike density is {density}, must be between 0 and 1.")
+    of = density if callable(density) else (lambda population: density)
     share = tuple(fan_in(network, s, arrays) for s in network.synapses)
     rate = np.ones(len(network.synapses))
     synops = np.zeros(len(network.synapses))
     for index, s in enumerate(network.synapses):
         source, target = network.populations[s.source], network.populations[s.target]
         if source.kind in ("neurons", "entry", "input") and s.form != "identity":
-            rate[index] = density
+            rate[index] = of(source)
         synops[index] = rate[index] * share[index].sum()
         if s.form == "product":  # two bundles share the operation: half of its visits each
-            pairs = (
-                density**2 * source.height * source.width
-                if target.kind == "memory"
-                else density * _depth(network, s.op)
-            )
-            synops[index] = pairs * target.slots / 2
+            meeting = math.prod(of(p) for p in _multiplied(network, s.op))
+            pairs = source.height * source.width if target.kind == "memory" else _depth(network, s.op)
+            synops[index] = meeting * pairs * target.slots / 2
         elif s.form == "host":
             rate[index] = 0.0
     extra = _extra(network, rate)
-    origin = f"assumed: {density:g} of the neurons spike in a frame"
+    how = "a share by kind of layer" if callable(density) else f"{density:g}"
+    origin = f"assumed: {how} of the neurons spike in a frame"
     spiking: dict[str, float] = {}
     for p in network.populations:
         if p.kind == "neurons":
-            spiking[p.op] = spiking.get(p.op, 0.0) + density * p.slots
+            spiking[p.op] = spiking.get(p.op, 0.0) + of(p) * p.slots
     return Activity(rate, synops, share, False, origin, extra, spiking)
+
+
+def _multiplied(network: PopulationGraph, op: str) -> list[Population]:
+    """Populations of spikes that one step of a product multiplies."""
+    sources = [network.populations[s.source] for s in network.synapses if s.op == op and s.form == "product"]
+    step = sources[0].step if sources else 0
+    return [p for p in sources if p.kind in ("neurons", "entry", "input") and p.step == step]
 
 
 def measured(

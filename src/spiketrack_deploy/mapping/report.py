@@ -19,7 +19,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.hardware.vocabulary import PRICES
-from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, assumed, measured
+from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, Density, assumed, measured
 from spiketrack_deploy.mapping.closed_loop import ClosedLoop, Interleaved, closed_loop, interleaved
 from spiketrack_deploy.mapping.cost import mapped_run, mean_value, unpriced_of
 from spiketrack_deploy.mapping.entry import CHIP, HOST, spikes_enter
@@ -174,7 +174,7 @@ def map_phase(
     target: Target,
     *,
     counts: Sequence[LayerCounts] | None = None,
-    density: float | None = None,
+    density: Density | None = None,
     rule: str | None = None,
     rounds: int = ROUNDS,
     balance: float | None = None,

@@ -34,6 +34,7 @@ from spiketrack_deploy.energy.pricing import Unpriced
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.activity import Density
 from spiketrack_deploy.mapping.changes import Change, changes
 from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER
 from spiketrack_deploy.mapping.entry import HOST as BY_HOST
@@ -283,7 +284,7 @@ def map_network(
     target: Target,
     *,
     counts: Mapping[str, Sequence[LayerCounts]] | None = None,
-    density: float | None = None,
+    density: Density | None = None,
     rule: str | None = None,
     balance: float | None = None,
     sharing: str | None = None,

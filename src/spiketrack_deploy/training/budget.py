@@ -1,6 +1,6 @@
 """What a configuration needs of a target, before anything is trained: neurons, relays, words, cores, MACs.
 
-This module decides what is stated and which layouts a search tries. Cores are the mapper's: the configuration is
+This module decides what is stated. Cores are the mapper's: the configuration is
 compiled, with drawn weights where there are none yet, and its main phase is split by ``mapping.split`` within the
 limits that ``spiketrack map`` uses. Weights decide one thing alone: whether a stream is rounded behind an upsampling,
 which takes a population of its own. This module must not know where a core lies.
@@ -15,9 +15,7 @@ which takes a population of its own. This module must not know where a core lies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +30,9 @@ from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.split import split
 from spiketrack_deploy.mapping.types import CoreLimits, PopulationGraph
-from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, REQUIRED_STAGES, TrackerConfig
+from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.draw import draw_state
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
-
-FREE_SHARE = 0.15
-"""Share of the slots that a layout of the search keeps free: a vendor's compiler splits less densely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ def budget(config: TrackerConfig, room: Room, weights: Path | None = None) -> Bu
         cores=parts.cores,
         cores_alone=split(graph, replace(room.limits, groups=1)).cores,
         macs=sum(int(layer["dense_macs"]) for layer in shape_counts(program, phase)),
-        parameters=_parameters(config),
+        parameters=parameters(config),
         over=tuple(dict.fromkeys(graph.populations[o.population].name for o in parts.overflows)),
     )
 
@@ -129,7 +124,8 @@ def drawn(config: TrackerConfig) -> SpikeTrackSource:
     return SpikeTrackSource(model.eval())
 
 
-def _parameters(config: TrackerConfig) -> int:
+def parameters(config: TrackerConfig) -> int:
+    """Weights of a network of this configuration."""
     with torch.device("meta"):
         return sum(p.numel() for p in SpikeTrack(config).parameters())
 
@@ -143,65 +139,3 @@ def _words(graph: PopulationGraph, limits: CoreLimits) -> int:
         for target in [graph.populations[s.target]]
         if target.on_chip
     )
-
-
-OPTIONAL_SETS: tuple[tuple[str, ...], ...] = (
-    ("mrm.2",),
-    ("mrm.3",),
-    ("mrm.2", "mrm.3"),
-    ("block3.0", "mrm.3"),
-    ("mrm.2", "block3.0", "mrm.3"),
-    ("mrm.2", "block3.0", "mrm.3", "block3.3"),
-)
-CONV_SETS: tuple[tuple[str, ...], ...] = (
-    ("ConvBlock2_1.0",),
-    ("ConvBlock1_2.0", "ConvBlock2_1.0"),
-    ("ConvBlock2_1.0", "ConvBlock2_2.0"),
-    ("ConvBlock1_2.0", "ConvBlock2_1.0", "ConvBlock2_2.0"),
-)
-WIDTHS: tuple[tuple[int, int, int], ...] = (
-    (16, 32, 64),
-    (24, 48, 64),
-    (24, 48, 96),
-    (32, 64, 96),
-    (24, 64, 96),
-    (32, 64, 128),
-)
-SIDES = (96, 112, 128)
-
-
-def candidates(base: TrackerConfig) -> Iterator[TrackerConfig]:
-    """The searched space: sides, widths d0 d1 d2, conv blocks, retrievers and transformer blocks, expansions of 2
-    and 4."""
-    for side, widths, convs, late, expansion in product(SIDES, WIDTHS, CONV_SETS, OPTIONAL_SETS, (2, 4)):
-        wanted = {*REQUIRED_STAGES, *convs, *late}
-        walk = tuple(stage for stage in OFFICIAL_WALK if stage in wanted)
-        name = f"{side}_{'-'.join(map(str, widths))}_{'+'.join(convs)}_{'+'.join(late)}_e{expansion}"
-        yield replace(
-            base,
-            name=name[:100],
-            dims=(*widths, base.dims[3]),
-            resolution=side,
-            walk=walk,
-            head_width=min(base.head_width, widths[2]),
-            conv_expansion=expansion,
-            mlp_expansion=expansion,
-        )
-
-
-def search(base: TrackerConfig, room: Room, told: Callable[[int], None] = lambda done: None) -> list[Budget]:
-    """Of every side and set of retrievers and blocks the fitting candidate with most multiply-accumulates, most first.
-
-    Fitting: the target holds all of it, and neurons alone leave :data:`FREE_SHARE` of its slots free. ``told`` gets the
-    number of candidates counted so far.
-    """
-    best: dict[tuple[int, tuple[str, ...]], Budget] = {}
-    for done, candidate in enumerate(candidates(base), start=1):
-        found = budget(candidate, room)
-        told(done)
-        if not found.fits(room) or found.neurons > (1 - FREE_SHARE) * room.slots:
-            continue
-        kind = candidate.resolution, tuple(s for s in candidate.walk if s.startswith(("mrm.", "block")))
-        if kind not in best or found.macs > best[kind].macs:
-            best[kind] = found
-    return sorted(best.values(), key=lambda b: -b.macs)

@@ -1,0 +1,116 @@
+"""Sizing trackers before they are trained: what a configuration needs, and which others a chip can afford.
+
+This module decides what such a question returns and which files answer it. It must not count; heavy parts are imported
+when the verb runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from spiketrack_deploy.api.bundles import Place
+from spiketrack_deploy.api.results import BudgetResult, LayoutsResult
+from spiketrack_deploy.api.training import find_config
+from spiketrack_deploy.inputs.progress import Tell
+from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
+
+
+def budget(config: Place | None = None, *, target: str = "loihi2") -> BudgetResult:
+    """Count what the main phase of ``config`` needs of a chip or board, as :func:`map` splits it: neurons, words,
+    cores; and its MACs.
+
+    ``config``: a ``config.json``, the name of a bundled model (without one, the default model) or an official layout
+    such as ``s256_t1``. What has no weights yet is counted with drawn ones.
+    """
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.inputs.resources import find_model, model_names
+    from spiketrack_deploy.training import budget as counting
+
+    room = counting.Room.of(resolve_target(target))
+    name = str(DEFAULT_MODEL if config is None else config)
+    row = counting.budget(find_config(name), room, find_model(name) if name in model_names() else None)
+    return {
+        "target": room.name,
+        "chips": room.chips,
+        "cores": room.cores,
+        "slots": room.slots,
+        "words": None if room.limits.words is None else room.cores * room.limits.words,
+        "rows": [{**row.to_dict(), "fits": row.fits(room), "free": row.free(room)}],
+    }
+
+
+def layouts(
+    config: Place | None = None,
+    *,
+    target: str = "loihi2",
+    chips: int | None = None,
+    on_chip_s: float | None = None,
+    latency_s: float | None = None,
+    energy_nj: float | None = None,
+    slots_levels: int | None = None,
+    first_layer: str | None = None,
+    trials: int = 2000,
+    seed: int = 1,
+    out: Place | None = None,
+    tell: Tell | None = None,
+) -> LayoutsResult:
+    """Search the layouts around ``config`` that keep the bounds, and give a verdict of those that no other beats.
+
+    Bounds (None: none): ``chips`` by the vendor's split rule; nominal seconds of a frame on the chips
+    (``on_chip_s``) and with the image's way (``latency_s``); nominal nanojoules of a frame; slots times levels.
+    ``first_layer``: who runs what reads the picture, the ``chip`` or the ``host``; None: whatever is better.
+    ``trials`` layouts are judged from ``seed`` on. ``out``: a folder for ``search.json``, ``search.png`` and the
+    configurations of the rows, ready to be trained. InputError (3): ``config`` has several templates or stages that
+    the search cannot outline.
+    """
+    from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.mapping.entry import FIRST_LAYER
+    from spiketrack_deploy.training.search import RATES, Bounds, known, meets, search, spread, verdict
+
+    aim = resolve_target(target)
+    bounds = Bounds(chips, on_chip_s, latency_s, energy_nj, slots_levels)
+    base = find_config(config)
+
+    def told(what: str, total: int, done: int) -> None:
+        if tell:
+            tell(what, done, total)
+
+    readers = FIRST_LAYER if first_layer is None else (first_layer,)
+    met, front = search(
+        base, aim, bounds, trials=trials, seed=seed, readers=readers, told=lambda n: told("layouts judged", trials, n)
+    )
+    shown = [(base, readers[0]), *((one.config, one.reader) for one in spread(front) if one.config != base)]
+    rows = []
+    for done, (one, reader) in enumerate(shown):
+        told("verdicts", len(shown), done)
+        row = verdict(one, aim, reader)
+        rows.append({**row, "meets": meets(row, bounds)})
+    result: LayoutsResult = {
+        "target": aim.name,
+        "bounds": asdict(bounds),
+        "trials": trials,
+        "seed": seed,
+        "assumed_rates": dict(RATES),
+        "rows": rows,
+        "front": len(front),
+        "met": [known(layout) for layout in met],
+        "output": None if out is None else os.fspath(out),
+    }
+    if out is not None:
+        _write(result, Path(out))
+    return result
+
+
+def _write(result: LayoutsResult, folder: Path) -> None:
+    from spiketrack_deploy.inputs.whole_folder import whole_folder
+    from spiketrack_deploy.report.layouts_picture import draw_layouts
+
+    with whole_folder(folder) as part:
+        (part / "search.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for number, row in enumerate(result["rows"]):
+            text = json.dumps(row["config"], indent=1) + "\n"
+            (part / f"config-{number}.json").write_text(text, encoding="utf-8")
+        draw_layouts(result["met"], result["rows"], part / "search.png")
