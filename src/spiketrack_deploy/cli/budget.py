@@ -106,8 +106,8 @@ def budget_summary(result: Result) -> None:
 
 
 _LAYOUTS_HEAD = (
-    "layout", "first layer", "MMAC", "parameters k", "slots x levels M", "cores", "chips", "on the chips ms", "with the way in ms",
-    "mJ a frame", "of it dynamic", "within bounds",
+    "layout", "first layer", "MMAC", "parameters k", "slots x levels M", "cores", "chips", "on the chips ms",
+    "with the way in ms", "mJ a frame", "of it dynamic", "within bounds",
 )  # fmt: skip
 
 
