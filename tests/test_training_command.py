@@ -169,6 +169,19 @@ def test_folders_of_data_have_shares_of_draws(tmp_path: Path, config: Path) -> N
         call(train, config, "--data", f"{tmp_path / 'nothing'}=2", "-o", tmp_path / "none")
 
 
+def test_a_run_of_another_recipe_is_left_as_it_is(tmp_path: Path, config: Path) -> None:
+    data, run = write_data(tmp_path / "data"), tmp_path / "run"
+    common = (train, config, "--data", data, "-o", run, "--set", "templates_per_step=2")
+    call(*common, "--steps", 1)
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    for entry in ("rotate=0.5", "seed=9", "learning_rate=0.1", "hard=0.1"):
+        with pytest.raises(InputError, match=rf"belongs to another run: its recipe\.{entry.split('=')[0]} is"):
+            call(*common, "--steps", 2, "--set", entry)
+    with pytest.raises(InputError, match="an exact network needs a dyadic normalisation of pixels"):
+        call(*common, "--stage", "integer", "--set", "exact=true")
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
 def test_budget_prints_counts(config: Path) -> None:
     found = json.loads(call(budget, config, "--json").stdout)
     (row,) = found["rows"]
