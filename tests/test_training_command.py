@@ -45,9 +45,13 @@ def test_float_then_integer_training(tmp_path: Path, config: Path) -> None:
     found = json.loads(result.stdout)
     assert set(found) == set(TrainResult.__annotations__)
     assert found["last"]["validation"]["pair_iou"] > 0 and (tmp_path / "float" / "curves.png").stat().st_size > 5000
-    start = ("--stage", "integer", "--start", found["model"], "--synop-penalty", 0.01)
+    start = ("--stage", "integer", "--start", found["model"], "--energy-penalty", 0.5)
     result = call(train, config, "-o", tmp_path / "integer", *common, *start)
     assert "validation: pair IoU" in result.stderr and "wrote" in result.stdout
+    history = json.loads((tmp_path / "integer" / "history.json").read_text())
+    assert all(row["spikes_mj"] > 0 for row in history if "total" in row), "what the spikes of a frame cost"
+    with pytest.raises(UsageError, match="there is no target 'loihi9'"):
+        call(train, config, "-o", tmp_path / "none", *common, "--energy-penalty", 1, "--set", "energy_target=loihi9")
     model, stored = load_checkpoint(tmp_path / "integer" / "model.safetensors")
     assert stored == small_config() and not model.training
 

@@ -221,6 +221,8 @@ def test_recipe_refuses_what_it_does_not_know() -> None:
 @pytest.mark.parametrize(
     ("entries", "says"),
     [
+        ({"synop_penalty": 0.06}, "synop_penalty became energy_penalty, the loss per millijoule"),
+        ({"energy_target": ""}, "energy_target"),
         ({"stage": "penalty"}, "stage should be 'float' or 'integer', not 'penalty'"),
         ({"stage": ["float"]}, "stage should be .*, not a list"),
         ({"steps": 0}, "steps should be greater than or equal to 1, not 0"),

@@ -9,14 +9,20 @@ import pytest
 import torch
 from _training import lively_model, materialised, sample, small_config
 
+from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.frontends.compile import compile
+from spiketrack_deploy.hardware.targets import resolve_target
+from spiketrack_deploy.mapping.report import map_phase
 from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
+from spiketrack_deploy.training.budget import drawn
 from spiketrack_deploy.training.integer_model import IntegerModel, rounded
 from spiketrack_deploy.training.joint import branch_pass, normalised
 from spiketrack_deploy.training.pairs import Sample
-from spiketrack_deploy.training.penalty import SynopMeter
+from spiketrack_deploy.training.penalty import SpikeMeter
+from spiketrack_deploy.training.prices import prices_of, spike_prices
 from spiketrack_deploy.training.stages import IntegerStage
 from spiketrack_deploy.training.surrogate import learn
 from spiketrack_deploy.training.trainer import new_model
@@ -112,30 +118,80 @@ def test_every_master_receives_a_gradient(trained: IntegerModel) -> None:
 def test_the_meter_counts_what_the_program_counts(trained: IntegerModel) -> None:
     program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
     net, shown = materialised(trained), sample(40)
-    meter = SynopMeter({p: m for p, m in net.named_modules() if isinstance(m, (torch.nn.Conv1d, torch.nn.Conv2d))})
+    meter = SpikeMeter(convolutions(net))
     _, _, expected = program_spikes(program, shown)
     with torch.no_grad():
         memories = net.template_branch(pixels(shown.templates).unsqueeze(0))
         meter.total()  # the template's own operations are not the search frame's
         net.search_branch(pixels(shown.searches[:1]).unsqueeze(0), memories)
-    total = meter.total()
-    assert total is not None and total.item() == expected > 0
+    spent = meter.total()
+    assert spent is not None and spent.synops.item() == expected > 0 and spent.energy is None
+
+
+def convolutions(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    return {p: m for p, m in net.named_modules() if isinstance(m, (torch.nn.Conv1d, torch.nn.Conv2d))}
+
+
+@pytest.mark.parametrize(("target", "first_layer"), [("loihi2", "chip"), ("loihi2", "host"), ("oheo_gulch", "chip")])
+def test_the_penalty_is_the_difference_in_the_verdict_s_energy(
+    trained: IntegerModel, target: str, first_layer: str
+) -> None:
+    """Two frames of a network on the same cores: what their spikes cost, by the bill and by the meter."""
+    program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
+    net, aim = materialised(trained), resolve_target(target)
+    report = map_phase(program, "search", aim, first_layer=first_layer)
+    prices = prices_of(report)
+    assert prices == spike_prices(program, aim, first_layer) and prices.synop == pytest.approx(0.025)
+    meter = SpikeMeter(convolutions(net), prices)
+    billed, metered, layers = [], [], {}
+    for seed in (40, 41):
+        shown, counts = sample(seed), []
+        template = run_phase(program, "template", {"image": shown.templates.transpose(0, 3, 1, 2)})
+        images = {"image": shown.searches[:1].transpose(0, 3, 1, 2), **template.outputs}
+        for op, found in zip(program.phases["search"].ops, run_phase(program, "search", images).counts.values()):
+            # Only what convolutions read of spikes is weighed: everything else is that of the first frame.
+            counts.append(LayerCounts(op.name, op.kind, op.block, found.to_dict()))
+            layers.setdefault(op.name, counts[-1])
+        mixed = [one if one.kind in ("conv", "head_out") else layers[one.name] for one in counts]
+        billed.append(report.rerun(program.arrays, mixed).dynamic(aim.profile).nominal)
+        with torch.no_grad():
+            memories = net.template_branch(pixels(shown.templates).unsqueeze(0))
+            meter.total()  # the template's own
+            net.search_branch(pixels(shown.searches[:1]).unsqueeze(0), memories)
+        spent = meter.total()
+        assert spent is not None and spent.energy is not None
+        metered.append(spent.energy.item())
+    assert abs(billed[1] - billed[0]) > 1.0
+    assert metered[1] - metered[0] == pytest.approx(billed[1] - billed[0], rel=1e-3, abs=1e-2)
+
+
+def test_spikes_that_enter_from_a_host_cost_the_time_they_take() -> None:
+    """As long as a frame takes longer than its period; below it another spike costs nothing there."""
+    aim = resolve_target("loihi2")
+    for side, waits in ((256, True), (32, False)):
+        config = small_config(resolution=side)
+        program = compile(drawn(config)).program
+        chip, host = (spike_prices(program, aim, reader).spike for reader in ("chip", "host"))
+        added = host["encoder.downsample1_2.encode_conv"]
+        chips = map_phase(program, "search", aim, first_layer="host").mapping.chips
+        assert added == pytest.approx(chips * 0.26 * 1.65e-6 * 1e9 if waits else 0.0)
+        assert chip["encoder.downsample1_2.encode_conv"] > 0 and len(chip) == len(host)
 
 
 def test_penalty_reduces_synops() -> None:
     stage = IntegerStage(lively_model(), [sample(3)])
-    meter = SynopMeter(stage.convolutions())
+    meter = SpikeMeter(stage.convolutions())
     optimiser = torch.optim.Adam(stage.module.parameters(), lr=3e-3)
     shown = sample(5)
     crops = torch.from_numpy(shown.templates)[None], torch.from_numpy(shown.searches)
     counts = []
     for _ in range(12):
         stage.maps(*crops, 2)
-        total = meter.total()
-        assert total is not None
-        counts.append(float(total.detach()))
+        spent = meter.total()
+        assert spent is not None
+        counts.append(float(spent.synops.detach()))
         optimiser.zero_grad()
-        (total / counts[0]).backward()
+        (spent.synops / counts[0]).backward()
         optimiser.step()
     assert counts[-1] < 0.9 * counts[0], f"synops went from {counts[0]:.0f} to {counts[-1]:.0f}"
 

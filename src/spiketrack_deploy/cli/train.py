@@ -68,7 +68,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--workers", type=options.THREADS, help="Processes that share a step.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and samples.")
 @click.option(
-    "--synop-penalty", type=click.FloatRange(min=0), help="Loss per million synaptic operations of a search frame."
+    "--energy-penalty",
+    type=click.FloatRange(min=0),
+    help="Loss per mJ that the spikes of a search frame cost on the recipe's energy_target (loihi2).",
 )
 @click.option(
     "--hold-out",

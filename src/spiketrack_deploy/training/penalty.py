@@ -1,13 +1,15 @@
-"""Synaptic operations of a search frame, counted while training and made differentiable.
+"""What the spikes of a search frame cost, counted while training and made differentiable.
 
 This module decides what is counted: every non-zero spike that a search-branch convolution reads, times its real fan-out
-(non-zero weights only; borders, stride and groups respected), as ``program.counts`` counts synops. Products with
-memories are left out (about 1 %). It must not know losses.
+(non-zero weights only; borders, stride and groups respected), as ``program.counts`` counts synops; and the energy of
+both where there are prices (:class:`SpikePrices`). Products with memories are left out (about 1 %). It must not know
+losses, nor where a price comes from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,23 +17,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spiketrack_deploy.trackers.spiketrack.neuron import LEVELS
+from spiketrack_deploy.training.units import operation_of
 
 _FIRST = "downsample1_1"
 _WRITES = ("retriever.k_conv", "retriever.v_conv")
 
 
-class SynopMeter:
-    """Watches convolutions while ``active``; :meth:`total` is the mean number of synops of a search frame in the
-    last pass."""
+@dataclass(frozen=True, slots=True)
+class SpikePrices:
+    """Nanojoules that one synaptic operation, and one spike on its way to the cores of an operation, add to a frame:
+    ``spike`` by operation of the program."""
 
-    def __init__(self, convolutions: Mapping[str, nn.Module]) -> None:
+    synop: float
+    spike: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Means of a search frame, differentiable: synaptic operations; nanojoules of them and of the spikes on their way
+    (``None`` without prices)."""
+
+    synops: Tensor
+    energy: Tensor | None
+
+
+class SpikeMeter:
+    """Watches convolutions while ``active``; :meth:`total` is what a search frame of the last pass spent."""
+
+    def __init__(self, convolutions: Mapping[str, nn.Module], prices: SpikePrices | None = None) -> None:
         self.active = True
-        self._parts: dict[str, Tensor] = {}
+        self.prices = prices
+        self._synops: list[Tensor] = []
+        self._energy: list[Tensor] = []
         counted = {p: c for p, c in convolutions.items() if _FIRST not in p and not any(w in p for w in _WRITES)}
         for path, conv in counted.items():
-            conv.register_forward_pre_hook(self._hook(path))
+            conv.register_forward_pre_hook(self._hook(prices.spike.get(operation_of(path)[0], 0.0) if prices else 0.0))
 
-    def _hook(self, path: str) -> Any:
+    def _hook(self, spike: float) -> Any:
         def watch(conv: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             if not self.active:
                 return
@@ -39,20 +61,21 @@ class SynopMeter:
             fan = fan_out(cast(nn.Conv2d, conv), tuple(spikes.shape[1:]))
             # One event per non-zero spike; the gradient reaches neurons at level 0 and 1, which can fall silent or
             # stay so.
-            events = (spikes.float() * LEVELS).clamp(max=1)
-            mean = (events.mean(0) * fan).sum()
-            # A convolution of several calls in one pass (responders per step, branches apart) adds up.
-            self._parts[path] = self._parts[path] + mean if path in self._parts else mean
+            events = (spikes.float() * LEVELS).clamp(max=1).mean(0)
+            synops = (events * fan).sum()
+            self._synops.append(synops)
+            if self.prices is not None:
+                self._energy.append(self.prices.synop * synops + spike * events.sum())
 
         return watch
 
-    def total(self) -> Tensor | None:
-        """Synops per search frame of the pass since the last call, differentiable; forgets them. None if inactive."""
-        if not self._parts:
+    def total(self) -> Spent | None:
+        """What a search frame of the pass since the last call spent; forgets it. None if inactive."""
+        if not self._synops:
             return None
-        out = torch.stack(list(self._parts.values())).sum()
-        self._parts = {}
-        return out
+        synops, energy = torch.stack(self._synops).sum(), torch.stack(self._energy).sum() if self._energy else None
+        self._synops, self._energy = [], []
+        return Spent(synops, energy)
 
 
 def fan_out(conv: nn.Conv2d | nn.Conv1d, shape: tuple[int, ...]) -> Tensor:

@@ -31,8 +31,9 @@ class Recipe:
     arithmetic). ``steps`` optimiser steps of ``templates_per_step`` templates with ``searches`` search crops each, over
     all workers. ``minutes`` above 0 replaces the step count by a budget of training time: the schedule then follows the
     clock and two runs differ; with 0 a run is a function of recipe, configuration, data, seed and worker count.
-    ``video`` and ``paste`` are shares of draws (the rest are two views of one picture). ``synop_penalty`` is the loss
-    per 10^6 synaptic operations of a search frame; ``ema`` the decay of the averaged weights per step; ``exact``
+    ``video`` and ``paste`` are shares of draws (the rest are two views of one picture). ``energy_penalty`` is the
+    loss per millijoule that the spikes of a search frame cost on ``energy_target`` (``training.prices``), the first
+    layer on the chip or the host (``first_layer``); ``ema`` the decay of the averaged weights per step; ``exact``
     asks for a network that is its program to the last bit (integer stage, T = 1, dyadic pixels). ``time_rate``
     multiplies the learning rate of gates and membrane decays, which see weak gradients (T > 1 only). Shares that are
     off: ``rotate`` of search crops turned by up to ``rotate_degrees``, ``absent`` of them without their target;
@@ -58,7 +59,9 @@ class Recipe:
     clip: Positive = 2.0
     ema: Share = 0.998
     half_precision: bool = True
-    synop_penalty: Weight = 0.0
+    energy_penalty: Weight = 0.0
+    energy_target: Annotated[str, Field(min_length=1, max_length=4096)] = "loihi2"
+    first_layer: Literal["chip", "host"] = "chip"
     exact: bool = False
     video: Share = 0.4
     paste: Share = 0.15
@@ -116,11 +119,18 @@ class Recipe:
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """Strict: unknown keys and wrong types raise :class:`InputError`; absent keys take the default.
 
-        Recipes and runs of earlier versions call the stage ``phase``.
+        Recipes and runs of earlier versions call the stage ``phase`` and may weigh synaptic operations with 0.
         """
         values = dict(data)
         if "stage" not in values and "phase" in values:
             values["stage"] = values.pop("phase")
+        if values.get("synop_penalty") == 0:
+            del values["synop_penalty"]
+        if "synop_penalty" in values:
+            raise InputError(
+                "recipe: synop_penalty became energy_penalty, the loss per millijoule of a frame's spikes; 0.06 per "
+                "million synaptic operations was about 2.4 on loihi2"
+            )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

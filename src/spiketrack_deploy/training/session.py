@@ -15,13 +15,18 @@ import torch
 from spiketrack_deploy.datasets.catalogue import FrameStore
 from spiketrack_deploy.datasets.layouts import read_folders
 from spiketrack_deploy.errors import InputError
+from spiketrack_deploy.frontends.compile import compile
+from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint, save_model
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.tracking.pixels import require_dyadic
+from spiketrack_deploy.training.budget import drawn
 from spiketrack_deploy.training.grow import grown, renormalised
 from spiketrack_deploy.training.pairs import Sampler
+from spiketrack_deploy.training.penalty import SpikePrices
+from spiketrack_deploy.training.prices import spike_prices
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import data_digest, open_run, settings
 from spiketrack_deploy.training.stages import FloatStage, IntegerStage, Stage
@@ -72,6 +77,7 @@ def train(request: Request, tell: Tell = _silent) -> Path:
         if request.config.templates > 1:
             raise InputError("recipe: exact is for one template (T = 1): membranes of several keep real decays")
     open_teacher(request.recipe, request.config)  # refuses before anything is made
+    _prices(request.config, request.recipe)
     return Path(
         lead(request.recipe.workers, _work, (request, tell if request.recipe.workers == 1 else _LeaderOnly(tell)))
     )
@@ -143,13 +149,21 @@ def _work(crew: Crew, request: Request, tell: Tell) -> str:
         scenes = (request.config, request.recipe, catalogue, store)
         teacher = None if network is None else Teacher(network, stage.module, *scenes)
         tell = tell if crew.leads else _silent
-        trained = Trainer(job, crew, stage, sampler, held_out, store, saved, tell, teacher).run()
+        prices = _prices(request.config, request.recipe)
+        trained = Trainer(job, crew, stage, sampler, held_out, store, saved, tell, teacher, prices).run()
     finally:
         store.close()
     out = request.folder / MODEL_FILE
     if crew.leads:
         save_model(trained, request.config, out, compact=request.recipe.stage == "integer")
     return str(out)
+
+
+def _prices(config: TrackerConfig, recipe: Recipe) -> SpikePrices | None:
+    """What a spike costs on the recipe's target, where the recipe weighs it."""
+    if not recipe.energy_penalty:
+        return None
+    return spike_prices(compile(drawn(config)).program, resolve_target(recipe.energy_target), recipe.first_layer)
 
 
 def _tell_skipped(sentences: Sequence[str], tell: Tell) -> None:

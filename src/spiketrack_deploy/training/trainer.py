@@ -31,7 +31,7 @@ from spiketrack_deploy.training.drift import failures, get_failures, put_failure
 from spiketrack_deploy.training.joint import float_maps, init_weights
 from spiketrack_deploy.training.losses import Losses, best_boxes, tracking_loss
 from spiketrack_deploy.training.pairs import Sample, Sampler
-from spiketrack_deploy.training.penalty import SynopMeter
+from spiketrack_deploy.training.penalty import Spent, SpikeMeter, SpikePrices
 from spiketrack_deploy.training.recipe import Recipe
 from spiketrack_deploy.training.runs import RunState, save_run
 from spiketrack_deploy.training.stages import Stage
@@ -138,6 +138,7 @@ class Trainer:
         saved: RunState | None,
         tell: Tell,
         teacher: Teacher | None = None,
+        prices: SpikePrices | None = None,
     ) -> None:
         self.job, self.crew, self.stage, self.sampler, self.held_out = job, crew, stage, sampler, held_out
         self.store, self.tell, self.teacher = store, tell, teacher
@@ -150,7 +151,7 @@ class Trainer:
             self.optimiser.load_state_dict(saved.optimiser)
         average = {k: v.to(self.device) for k, v in saved.average.items()} if saved else None
         self.average = Averaged(self.model, job.recipe.ema, average)
-        self.meter = SynopMeter(stage.convolutions())
+        self.meter = SpikeMeter(stage.convolutions(), prices)
         self._looked = -1
         self._signal = 0
         self._started = self._began = 0.0
@@ -236,15 +237,15 @@ class Trainer:
         if self.state.step and self.state.step % REFRESH_STEPS == 0:
             self.stage.refresh([self.sampler.draw(self.state.step, i) for i in range(CALIBRATION_SAMPLES)])
         self.stage.prepare()
-        self.meter.active = recipe.synop_penalty > 0 or self.state.step % COUNT_STEPS == 0
+        self.meter.active = recipe.energy_penalty > 0 or self.state.step % COUNT_STEPS == 0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half_precision and not self.stage.exact):
             maps = self.stage.maps(*self._crops(samples), recipe.searches)
         boxes = torch.from_numpy(np.concatenate([s.boxes for s in samples])).to(self.device)
         losses = tracking_loss(float_maps(maps), boxes, recipe)
         taught = self._taught(float_maps(maps), boxes, first, samples)
-        synops = self.meter.total()
+        spent = self.meter.total()
         self.optimiser.zero_grad(set_to_none=True)
-        penalty = 0.0 if synops is None else recipe.synop_penalty * synops / 1e6
+        penalty = 0.0 if spent is None or spent.energy is None else recipe.energy_penalty * spent.energy / 1e6
         lesson = recipe.teacher_weight * taught["taught"] if taught else 0.0
         (losses.total + penalty + lesson).backward()
         parameters = list(self.model.parameters())
@@ -257,7 +258,7 @@ class Trainer:
         self.optimiser.step()
         self.state.step += 1
         self.average.update(self.model, self.state.step)
-        self._record(losses, synops, taught)
+        self._record(losses, spent, taught)
 
     def _samples(self, indices: range) -> list[Sample]:
         """The samples of this worker; some may follow the network as it is."""
@@ -308,10 +309,12 @@ class Trainer:
         searches = torch.from_numpy(np.concatenate([s.searches for s in samples]))
         return templates.to(self.device), searches.to(self.device)
 
-    def _record(self, losses: Losses, synops: Tensor | None, taught: Mapping[str, Tensor]) -> None:
+    def _record(self, losses: Losses, spent: Spent | None, taught: Mapping[str, Tensor]) -> None:
         values: dict[str, Tensor] = {name: getattr(losses, name) for name in Losses.__slots__} | dict(taught)
-        if synops is not None:
-            values["synops_m"] = synops / 1e6
+        if spent is not None:
+            values["synops_m"] = spent.synops / 1e6
+            if spent.energy is not None:
+                values["spikes_mj"] = spent.energy / 1e6
         for name, value in values.items():
             total, count = self.state.sums.get(name, (0.0, 0))
             self.state.sums[name] = (total + float(value.detach()), count + 1)
