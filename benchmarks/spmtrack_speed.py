@@ -51,7 +51,7 @@ class Straight(SpmNetwork):
                 mlp, y = block.mlp, block.norm2(x)
                 inner = activation(layer(getattr(mlp, mlp.first), y), mlp.gated)
                 x = x + block.ls2(layer(getattr(mlp, mlp.second), inner))
-            return box_maps(model.decode(model.norm(x)))
+            return box_maps(model.decode(model.norm(x)))[0]
 
 
 def layer(module: Any, x: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from _cli import contents
 from _evaluation import dataset
 
@@ -157,6 +158,46 @@ def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
     assert found["trackers"][f"{MODEL}@float"]["energy"] is None, "no chip of spikes runs it"
 
 
+def test_sequences_stepped_together_score_as_each_by_itself(tmp_path: Path, say: Say) -> None:
+    """Four sequences of two lengths in passes of two, in bfloat16 too; one ends in a damaged frame and stays alone."""
+    data = dataset(tmp_path / "data", ("a", "b"), frames=4)
+    dataset(data, ("c", "d"), frames=6)
+    (data / "c" / "img" / "5.png").write_bytes(b"nothing")
+    line = ("evaluate", "--compare", MODEL, f"{MODEL}@bf16", "static", data)
+    code, alone, _ = say(*line, "-o", tmp_path / "alone")
+    assert code == 3, "a frame is damaged"
+    code, together, _ = say(*line, "--batch", 2, "-o", tmp_path / "together")
+    assert code == 3
+    for label, tracker in alone["trackers"].items():
+        assert sorted(tracker["sequences"]) == ["a", "b", "d"]
+        assert together["trackers"][label]["failed"] == tracker["failed"]
+        assert together["trackers"][label]["energy"] == tracker["energy"]
+        aucs = [one["trackers"][label]["mean"]["auc"]["mean"] for one in (alone, together)]
+        assert aucs[0] == pytest.approx(aucs[1], abs=0.02)
+    assert together["speed"][f"{MODEL}@bf16"]["fps_mean"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("model", [MODEL, "spiketrack-nano"])
+def test_a_gpu_that_is_not_there_is_one_sentence(model: str, tmp_path: Path, say: Say) -> None:
+    out, data = tmp_path / "out", dataset(tmp_path / "data")
+    for line in (("track", model), ("evaluate", model, data)):
+        code, _, said = say(*line, "--device", "cuda", "-o", out)
+        assert (code, said.count("\n"), out.exists()) == (6, 1, False), said
+        assert "--device cuda: PyTorch finds no GPU here; leave it out, or say auto" in said
+    code, found, _ = say("track", model, "--device", "auto", "--max-frames", 3, "-o", out)
+    assert (code, found["engine"]) == (0, "float")
+
+
+def test_track_a_model_in_other_precisions(tmp_path: Path, say: Say) -> None:
+    boxes = {}
+    for engine in ("float", "bf16", "int8"):
+        code, found, _ = say("track", MODEL, "--engine", engine, "--max-frames", 3, "-o", tmp_path / engine)
+        assert (code, found["engine"], found["frames"]) == (0, engine, 3)
+        boxes[engine] = tuple(found["last_box"])
+    assert len(set(boxes.values())) == 3, "the same computation under three names"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -166,6 +207,15 @@ def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
         (("export", MODEL, "--target", "cpu", "--profile", "loihi2"), 2, "loihi2 prices no multiply-accumulate"),
         (("targets", "compare", MODEL), 2, "is a dense tracker without an integer program"),
         (("evaluate", "spiketrack-nano@int8", "DATA"), 2, "is a spiking tracker"),
+        (("track", "spiketrack-nano", "--engine", "bf16"), 2, "is a spiking tracker"),
+        (("evaluate", f"{MODEL}@int8", "DATA", "--device", "cuda"), 2, "int8 layers run on a processor"),
+        (
+            ("evaluate", MODEL, "DATA", "--batch", "2", "--jobs", "2"),
+            2,
+            "--batch steps sequences together in one process",
+        ),
+        (("track", "BUNDLE", "--device", "cuda"), 2, "is for a model's float tracker"),
+        (("track", "BUNDLE", "--engine", "bf16"), 2, "its step runs in ONNX Runtime"),
         (("simulate", "BUNDLE", "--engine", "sim"), 2, "its step runs in ONNX Runtime: drop --engine, or say onnx"),
         (("simulate", "BUNDLE", "--engine", "lava", "--granularity", "stock"), 3, "without an integer program"),
         (("track", "BUNDLE", "--engine", "lava"), 2, "there is nothing for the lava engine"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from spiketrack_deploy.bundle.dense_parity import Beside
 from spiketrack_deploy.errors import EngineError, InputError
 from spiketrack_deploy.program.dense import by_part, total_macs
 from spiketrack_deploy.trackers.published import spmtrack_macs
@@ -17,7 +19,7 @@ from spiketrack_deploy.trackers.spmtrack import onnx_export
 from spiketrack_deploy.trackers.spmtrack.checkpoint import draw_backbone, on_meta
 from spiketrack_deploy.trackers.spmtrack.config import OFFICIAL_CONFIGS, SpmConfig
 from spiketrack_deploy.trackers.spmtrack.counts import frame_layers, usage, watch_experts
-from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork
+from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork, bf16_product
 from spiketrack_deploy.trackers.spmtrack.int8 import Int8Product, Ranges
 from spiketrack_deploy.trackers.spmtrack.model import SpmTrack
 from spiketrack_deploy.trackers.spmtrack.onnx_export import export_onnx
@@ -88,6 +90,49 @@ def test_the_fast_form_and_onnx_give_the_literal_maps(config: SpmConfig, tmp_pat
         assert maps < 1e-4
         assert boxes < 0.1
     assert np.ptp(literal[0][1].score) > 0.05, "the maps are flat, nothing was compared"
+
+
+@pytest.mark.parametrize("config", [GELU, GATED, ONE], ids=lambda c: c.name)
+def test_a_batch_of_crops_is_each_crop_by_itself(config: SpmConfig) -> None:
+    """Three targets of one clip, at different frames: other crops, references and states."""
+    network, clip = FastNetwork(drawn(config)), frames(9)
+    trackers = [ReferenceTracker(network) for _ in range(3)]
+    for index, tracker in enumerate(trackers):
+        tracker.init(clip[index], (40 + 2 * index, 30, 24, 20))
+        for frame in clip[index + 1 : 2 * index + 2]:
+            tracker.track(frame)
+    asked = [tracker.ask(clip[8]) for tracker in trackers]
+    together, alone = network.search_many(asked), [network.search(*one) for one in asked]
+    assert len(together) == 3
+    for many, one in zip(together, alone):
+        assert many.score == pytest.approx(one.score, abs=1e-5)
+        assert many.boxes == pytest.approx(one.boxes, abs=1e-5)
+        assert torch.allclose(many.state, one.state, atol=1e-5)
+    assert np.abs(together[0].score - together[1].score).max() > 1e-3, "the crops are the same"
+    steps = [tracker.take(maps) for tracker, maps in zip(trackers, together)]
+    assert [step.frame for step in steps] == [2, 3, 4]
+    with pytest.raises(InputError, match="call ask"):
+        trackers[0].take(together[0])
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+@pytest.mark.parametrize("config", [GELU, GATED, ONE], ids=lambda c: c.name)
+def test_products_in_bfloat16_follow_the_float_ones(config: SpmConfig, device: str) -> None:
+    model = drawn(config)
+    literal = SpmNetwork(copy.deepcopy(model), torch.float32)
+    half = FastNetwork(copy.deepcopy(model), bf16_product, device)
+    pair = Beside(literal, half)
+    for _, maps in followed(pair, 8):
+        assert maps.score.dtype == np.float64
+    found = pair.found()
+    assert 1e-5 < found["same_crops_score"] < 0.05, "bfloat16 has eight bits, and was used"
+    assert found["same_crops_overlap"] > 0.95
+    if device == "cuda":
+        maps, boxes = furthest(followed(literal, 8), followed(FastNetwork(model, device=device), 8))
+        assert maps < 1e-3
+        assert boxes < 0.1
 
 
 def test_onnx_states_its_opset_and_configuration(tmp_path: Path) -> None:

@@ -158,28 +158,38 @@ def track(
     max_frames: int | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     out: Place | None = None,
     force: bool = False,
     tell: Tell | None = None,
 ) -> TrackResult:
-    """Boxes of a clip as ``boxes.csv`` and ``tracked.mp4``, by the float tracker (a model) or a program (a bundle)."""
+    """Boxes of a clip as ``boxes.csv`` and ``tracked.mp4``, by the float tracker (a model) or a program (a bundle).
+    ``engine`` of a model: float, or of a dense tracker bf16, int8; ``device`` of a model: cpu, cuda, auto."""
     from spiketrack_deploy.inputs.sources import find_frames, find_source, is_bundle
+    from spiketrack_deploy.trackers.opening import CPU, FLOAT, FLOATS, demand_engine, find_device
 
     clip = find_frames(as_path(video), None, init)
     packed = is_bundle(Path(model))
     source = None if packed else find_source(str(model))
-    if source is not None and engine is not None:
+    if source is not None and engine not in (None, *FLOATS):
         raise UsageError(
             f"--engine {engine} runs a bundle, but {model} is a model: drop the option, or export it first"
         )
+    if source is not None:
+        demand_engine(source.path, engine or FLOAT)
+        device = find_device(device, engine or FLOAT)
+    elif device != CPU:
+        raise UsageError(f"--device {device} is for a model's float tracker, but {model} is a bundle: drop the option")
     dense = packed and layout.is_dense_bundle(Path(model))
     if dense:
         demand_onnx(Path(model), engine)
-    engine = engine or (ONNX if dense else "sim" if packed else None)
+    elif packed and engine in FLOATS:
+        raise UsageError(f"{model}: a bundle holds a program; give the model it was made from to --engine {engine}")
+    engine = engine or (ONNX if dense else "sim" if packed else FLOAT)
     name = Path(model).resolve().name if source is None else source.name
     target = as_path(out) or Path("export") / f"{name}-{clip.path.stem}-track"
     layout.check_output(target, force, layout.BOXES)
-    require_engine(engine or "sim")
+    require_engine(engine)
 
     from spiketrack_deploy.bundle.export import write_boxes, write_overlay
     from spiketrack_deploy.tracking.runs import follow, open_clip
@@ -188,21 +198,21 @@ def track(
     remark = None if source is None else source.remark
     with layout.staging(target, force, layout.BOXES) as folder:
         if source is None:
-            steps, costs, remark = _track_bundle(Path(model), frames, clip, engine or "sim", threads, tell)
+            steps, costs, remark = _track_bundle(Path(model), frames, clip, engine, threads, tell)
         else:
             from spiketrack_deploy.engines.sim_threads import FLOAT_THREADS
             from spiketrack_deploy.engines.sim_threads import threads as torch_threads
             from spiketrack_deploy.trackers.opening import open_float
 
             with torch_threads(threads or FLOAT_THREADS):
-                network = open_float(source.path, engine or "float", exact=True).network
-                steps, costs = follow(network, frames, clip.init, "float tracker", tell), None
+                network = open_float(source.path, engine, exact=True, device=device).network
+                steps, costs = follow(network, frames, clip.init, f"{engine} tracker", tell), None
         write_boxes(folder / layout.BOXES, clip, steps, costs)
         write_overlay(folder / layout.VIDEO, frames, clip, steps, costs, remark)
     last = steps[-1]
     return {
         "output": str(target),
-        "engine": engine or "float",
+        "engine": engine,
         "frames": len(steps) + 1,
         "last_box": list(last.box),
         "mean_confidence": sum(s.confidence for s in steps) / len(steps),

@@ -25,6 +25,8 @@ def evaluate(
     jobs: int = 1,
     threads: int = 1,
     dask: str | None = None,
+    batch: int = 1,
+    device: str = "cpu",
     out: Place | None = None,
     force: bool = False,
     tell: Tell | None = None,
@@ -33,8 +35,11 @@ def evaluate(
 
     ``trackers``: models, bundles and baselines (``kcf``, ``csrt``, ``static``), each with an optional ``@engine``, and
     folders of earlier evaluations. ``dataset`` may be None where all are such folders.
-    ``out``: a folder, gone on with where it holds the same evaluation already. Sequences that cannot be used are in the
-    result with reasons; UsageError (2), InputError (3), EngineError (6) where nothing could be run.
+    ``batch``: sequences of a dense tracker that are stepped together; ``device`` of float trackers: cpu, cuda, or auto
+    for a GPU where there is one. ``out``: a folder, gone on with where it holds the same evaluation already.
+
+    Sequences that cannot be used are in the result with reasons; UsageError (2), InputError (3), EngineError (6) where
+    nothing could be run.
     """
     from spiketrack_deploy.evaluation.evaluate import EvaluationRequest
     from spiketrack_deploy.evaluation.evaluate import evaluate as run
@@ -49,6 +54,8 @@ def evaluate(
         jobs=jobs,
         threads=threads,
         dask=dask,
+        batch=batch,
+        device=device,
         out=as_path(out),
         force=force,
     )

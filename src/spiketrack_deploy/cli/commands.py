@@ -83,7 +83,13 @@ group.add_command(export_command)
 @click.argument("video", type=click.Path(path_type=Path), required=False)
 @click.option("--init", type=options.Box(), help="Box of the target in the first frame, in pixels.")
 @click.option("--max-frames", type=click.IntRange(min=2), help="Stop after so many frames, the first one included.")
-@options.engine(None, "Who runs a bundle's program (default sim; of a dense tracker onnx); a model runs in float.")
+@options.engine(
+    None,
+    "Who runs a bundle's program (default sim; of a dense tracker onnx). Of a model float, or for a dense tracker bf16 "
+    "(products in bfloat16), int8 (linear layers).",
+    ("float", "bf16", "int8"),
+)
+@options.device
 @options.destination
 @options.output
 def track(model: str, video: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:

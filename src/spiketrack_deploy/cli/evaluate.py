@@ -54,7 +54,8 @@ Examples:
     "engines",
     multiple=True,
     metavar="NAME",
-    help="float, sim, lava, reference or onnx; repeat for several. Default: float for a model, sim for a bundle.",
+    help="float, bf16, int8 (dense trackers), sim, lava, reference or onnx; repeat for several. Default: float for a "
+    "model, sim for a bundle.",
 )
 @click.option(
     "--baselines",
@@ -87,6 +88,14 @@ Examples:
     metavar="ADDRESS",
     help="Run on the Dask cluster with this scheduler (tcp://host:8786). Workers must see the same paths.",
 )
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Sequences of a dense tracker that one pass of its network serves; the same up to rounding.",
+)
+@options.device
 @options.destination
 @options.output
 def evaluate(

@@ -140,17 +140,25 @@ def frames(function: Function) -> Function:
     return function
 
 
-def engine(default: str | None = "sim", who: str = "Who runs the program.") -> Callable[[Function], Function]:
-    """``--engine`` and ``--threads``."""
+def engine(
+    default: str | None = "sim", who: str = "Who runs the program.", more: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
+    """``--engine`` (one of :data:`ENGINES` and ``more``) and ``--threads``."""
 
     def decorate(function: Function) -> Function:
         threads = "Threads of the sim engine and of the float tracker; integers do not change."
         function = click.option("--threads", type=THREADS, help=threads)(function)
-        return click.option("--engine", type=click.Choice(ENGINES), default=default, show_default=True, help=who)(
-            function
-        )
+        choice = click.Choice((*ENGINES, *more))
+        return click.option("--engine", type=choice, default=default, show_default=True, help=who)(function)
 
     return decorate
+
+
+def device(function: Function) -> Function:
+    """``--device`` of float trackers."""
+    words = "Where a float tracker computes; auto: a GPU where there is one. Programs run on the processor."
+    choice = click.Choice(["cpu", "cuda", "auto"])
+    return click.option("--device", type=choice, default="cpu", show_default=True, help=words)(function)
 
 
 def granularity(function: Function) -> Function:

@@ -22,6 +22,7 @@ from spiketrack_deploy.evaluation.run import EXIT_BUG, Failure, Record, Task
 from spiketrack_deploy.evaluation.strips import draw_strips
 from spiketrack_deploy.evaluation.subjects import FLOAT, FRAME, PROGRAM_KIND, Subject, safe_label
 from spiketrack_deploy.evaluation.summary import Findings, speed, summarise, with_differences
+from spiketrack_deploy.evaluation.together import run_together
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
@@ -37,7 +38,9 @@ class EvaluationRequest:
     ``trackers``: models, bundles, baselines (``kcf``, ``csrt``, ``static``), each with an optional ``@engine``, and
     folders of earlier evaluations; ``engines``: for those without ``@``. ``dataset`` may be None where all are earlier
     evaluations. ``sequences``: only these; ``max_frames``: of each. ``jobs`` processes with ``threads`` threads each,
-    or a Dask cluster at ``dask``. ``out``: a folder, gone on with where it holds the same evaluation already.
+    or a Dask cluster at ``dask``, or up to ``batch`` sequences of a dense tracker in one pass of this process.
+    ``device`` of float trackers: cpu, cuda, or auto for a GPU where there is one. ``out``: a folder, gone on with where
+    it holds the same evaluation already.
     """
 
     trackers: tuple[str, ...]
@@ -49,6 +52,8 @@ class EvaluationRequest:
     jobs: int = 1
     threads: int = 1
     dask: str | None = None
+    batch: int = 1
+    device: str = "cpu"
     out: Path | None = None
     force: bool = False
 
@@ -69,12 +74,14 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
         return _finish(results, times, _free(_output(request, "compare"), request.force), [])
     if request.dask is not None and request.jobs > 1:
         raise UsageError("--dask and --jobs were both given; on a cluster the number of its workers counts")
+    if request.batch > 1 and (request.jobs > 1 or request.dask is not None):
+        raise UsageError("--batch steps sequences together in one process; leave --jobs and --dask out")
     dataset = _dataset(request, request.dataset)
     if request.dask is not None:
         check_cluster(request.dask)
     first = safe_label(Path(fresh[0]).name) if len(fresh) == 1 else "compare"
     folder = store.RunFolder(_output(request, f"evaluate-{safe_label(dataset.name)}-{first}"))
-    resolver = Resolver(request.engines, request.threads, folder, tell)
+    resolver = Resolver(request.engines, request.threads, folder, tell, request.device)
     subjects = resolve(fresh, resolver, lambda: folder.open(dataset, request.force))
     ledger = _Ledger(folder, subjects, dataset, tell)
     if ledger.tasks:
@@ -152,6 +159,8 @@ class _Ledger:
 def _dispatch(request: EvaluationRequest, tasks: Sequence[Task], done: Done) -> None:
     if request.dask is not None:
         run_cluster(tasks, request.dask, done)
+    elif request.batch > 1:
+        run_together(tasks, request.batch, done)
     elif request.jobs > 1:
         run_processes(tasks, request.jobs, done)
     else:

@@ -31,12 +31,11 @@ from spiketrack_deploy.inputs.sources import (
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
 from spiketrack_deploy.program.store import content_hash, load_program, save_program
+from spiketrack_deploy.trackers.opening import CPU, FLOATS, demand_engine, find_device
 from spiketrack_deploy.trackers.settings import tracker_config
 
-INT8 = "int8"
-"""A dense tracker's linear layers in int8, the rest in float."""
 ONNX = "onnx"
-ENGINES = (FLOAT, INT8, "sim", "lava", "reference", ONNX)
+ENGINES = (*FLOATS, "sim", "lava", "reference", ONNX)
 
 Later = Callable[[], Subject]
 """A subject once the run folder is claimed: lowering a model writes its program there."""
@@ -45,12 +44,13 @@ Later = Callable[[], Subject]
 @dataclass(frozen=True, slots=True)
 class Resolver:
     """What all names of one command have in common. ``engines``: for names without ``@engine``; none means the float
-    tracker for a model and the simulator for a bundle."""
+    tracker for a model and the simulator for a bundle. ``device``: cpu, cuda or auto, of float trackers."""
 
     engines: tuple[str, ...]
     threads: int
     folder: RunFolder
     tell: Tell | None
+    device: str = "cpu"
 
     def plans(self, name: str) -> list[Later]:
         """One or several subjects of ``name``; UsageError, InputError or EngineError where it names nothing usable."""
@@ -66,13 +66,11 @@ class Resolver:
                 return self._dense_bundle(Path(bare), asked)
             return self._bundle(Path(bare), asked or ("sim",))
         source = find_source(bare)
-
-        from spiketrack_deploy.trackers.opening import demand_engine
-
-        floats = (FLOAT, INT8)
-        for one in asked:
+        for one in asked or (FLOAT,):
             demand_engine(source.path, one)
-        return [partial(self._float if one in floats else self._lowered, source, one) for one in asked or (FLOAT,)]
+            if one in FLOATS:
+                find_device(self.device, one)
+        return [partial(self._float if one in FLOATS else self._lowered, source, one) for one in asked or (FLOAT,)]
 
     def _dense_bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
         """Its exported step, in ONNX Runtime."""
@@ -84,7 +82,7 @@ class Resolver:
         return [partial(Subject, label, FLOAT, str(step.resolve()), ONNX, self.threads, identity)]
 
     def _bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
-        if FLOAT in engines or INT8 in engines:
+        if set(FLOATS) & set(engines):
             raise UsageError(f"{path}: a bundle holds a program; give the model it was made from to the float engine")
         program = load_program(program_folder(path))
         identity = {"program": content_hash(program)}
@@ -101,8 +99,10 @@ class Resolver:
         from spiketrack_deploy.trackers.opening import check
 
         check(source.path, engine)  # a bad checkpoint is one clear error now, not one for every sequence
-        identity = {"model": _model_digest(source)}
-        return Subject(_label(source.name, engine), FLOAT, str(source.absolute), engine, self.threads, identity)
+        device = find_device(self.device, engine)
+        identity = {"model": _model_digest(source)} | ({"device": device} if device != CPU else {})
+        label = _label(source.name, engine)
+        return Subject(label, FLOAT, str(source.absolute), engine, self.threads, identity, device)
 
     def _lowered(self, source: ModelSource, engine: str) -> Subject:
         """The program lies in the run folder: every engine, every worker and every later run uses this very one."""

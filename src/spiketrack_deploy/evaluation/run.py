@@ -21,6 +21,7 @@ from spiketrack_deploy.errors import EngineError, InputError, SpiketrackError
 from spiketrack_deploy.evaluation.subjects import Subject, Workshop, thread_workshop
 from spiketrack_deploy.evaluation.tally import Tally
 from spiketrack_deploy.tracking.boxes import Boxes
+from spiketrack_deploy.tracking.loop import TrackedFrame
 
 EXIT_BUG = 1
 
@@ -81,24 +82,40 @@ class Failure:
     exit_code: int
 
 
+class Book:
+    """A sequence's record while its frames go by."""
+
+    def __init__(self, sequence: VideoSequence, seconds: float) -> None:
+        self._name, self._boxes, self._seconds = sequence.name, [sequence.boxes[0].tolist()], [seconds]
+        self._confidence: list[float] = []
+        self._crop = self._network = 0.0
+
+    def add(self, tracked: TrackedFrame, crop: float, network: float, total: float) -> None:
+        """One tracked frame and its seconds."""
+        self._boxes.append(list(tracked.box))
+        self._seconds.append(total)
+        self._crop += crop
+        self._network += network
+        if not math.isnan(tracked.confidence):
+            self._confidence.append(tracked.confidence)
+
+    def record(self, tally: Tally | None) -> Record:
+        """All of it."""
+        confidence = self._confidence or None
+        return Record(self._name, self._boxes, confidence, self._seconds, self._crop, self._network, tally)
+
+
 def track_sequence(task: Task, workshop: Workshop) -> Record:
     """One pass: start on the first frame's true box, then follow. Raises what the tracker or a frame raises."""
     sequence = task.sequence
     tracker = workshop.tracker(task.subject)
     x, y, w, h = sequence.boxes[0].tolist()
-    boxes, seconds, confidence = [[x, y, w, h]], [], []
-    crop_s = network_s = 0.0
     with open_tree(sequence.root, listed=False) as tree:
-        seconds.append(tracker.start(tree.image(sequence.frames[0]), (x, y, w, h)))
+        book = Book(sequence, tracker.start(tree.image(sequence.frames[0]), (x, y, w, h)))
         for name in sequence.frames[1:]:
             tracked, took = tracker.update(tree.image(name))
-            boxes.append(list(tracked.box))
-            seconds.append(took.total)
-            crop_s += took.crop
-            network_s += took.network
-            if not math.isnan(tracked.confidence):
-                confidence.append(tracked.confidence)
-    return Record(sequence.name, boxes, confidence or None, seconds, crop_s, network_s, tracker.tally)
+            book.add(tracked, took.crop, took.network, took.total)
+    return book.record(tracker.tally)
 
 
 def attempt(task: Task, workshop: Workshop | None = None) -> Record | Failure:
@@ -106,14 +123,17 @@ def attempt(task: Task, workshop: Workshop | None = None) -> Record | Failure:
     shop = workshop or thread_workshop()
     try:
         return track_sequence(task, shop)
-    except SpiketrackError as error:
-        shop.close()
-        return Failure(task.sequence.name, str(error), error.exit_code)
-    except MemoryError:
-        shop.close()
-        return Failure(task.sequence.name, "out of memory; use fewer --jobs", EngineError.exit_code)
     except Exception as error:  # noqa: BLE001 - one sequence, whatever breaks it, must not end a run of hours
         shop.close()
-        if os.environ.get("SPIKETRACK_DEBUG"):
-            traceback.print_exc()
-        return Failure(task.sequence.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", EXIT_BUG)
+        return failed(task, error)
+
+
+def failed(task: Task, error: Exception) -> Failure:
+    """What is kept of a sequence that ``error`` ended."""
+    if isinstance(error, SpiketrackError):
+        return Failure(task.sequence.name, str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        return Failure(task.sequence.name, "out of memory; use fewer --jobs", EngineError.exit_code)
+    if os.environ.get("SPIKETRACK_DEBUG"):
+        traceback.print_exception(error)
+    return Failure(task.sequence.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", EXIT_BUG)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
@@ -22,6 +22,9 @@ from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
 from spiketrack_deploy.tracking.loop import TrackedFrame, tracker_over
 
+if TYPE_CHECKING:
+    from spiketrack_deploy.trackers.opening import Opened
+
 BASELINE, FLOAT, PROGRAM_KIND = "baseline", "float", "program"
 FRAME = "frame"
 """The one phase of a network that is no program and costs the same in every frame."""
@@ -30,7 +33,8 @@ FRAME = "frame"
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One row of the table. ``kind``: baseline, float, program. ``source``: a baseline's name, a checkpoint file, a
-    program folder. ``identity``: what the results belong to; a run folder never mixes two identities."""
+    program folder. ``identity``: what the results belong to; a run folder never mixes two identities. ``device``: where
+    a float tracker computes, cpu or cuda."""
 
     label: str
     kind: str
@@ -38,6 +42,7 @@ class Subject:
     engine: str
     threads: int
     identity: Mapping[str, str] = field(hash=False)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +184,19 @@ def build(subject: Subject) -> SequenceTracker:
     return _float_tracker(subject) if subject.kind == FLOAT else _program_tracker(subject)
 
 
-def _float_tracker(subject: Subject) -> SequenceTracker:
+def open_network(subject: Subject) -> Opened | None:
+    """The network of a float tracker, which several sequences may share; None for anything else."""
+    if subject.kind != FLOAT:
+        return None
     from spiketrack_deploy.trackers.opening import open_float, set_threads
 
     set_threads(subject.threads)
-    opened = open_float(Path(subject.source), subject.engine)
+    return open_float(Path(subject.source), subject.engine, device=subject.device)
+
+
+def _float_tracker(subject: Subject) -> SequenceTracker:
+    opened = open_network(subject)
+    assert opened is not None
     return SpikeTracker(opened.network, frame=opened.counts)
 
 

@@ -48,7 +48,7 @@ class ModelSource:
         """What must stand beside every result of this model."""
         if not self.untrained:
             return None
-        return "untrained weights: its boxes mean nothing, and trained ones would spike differently"
+        return "untrained weights: its boxes and its activity mean nothing"
 
     @property
     def weights(self) -> str:

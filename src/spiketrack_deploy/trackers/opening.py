@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spiketrack_deploy.errors import InputError, UsageError
+from spiketrack_deploy.errors import EngineError, InputError, UsageError
 from spiketrack_deploy.inputs.sources import find_frames, model_files
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.program.dense import DenseLayer
@@ -22,7 +22,12 @@ from spiketrack_deploy.trackers.kinds import DINOV2, SPMTRACK, kind_of
 if TYPE_CHECKING:
     from spiketrack_deploy.trackers.spmtrack.model import SpmTrack
 
-FLOAT, INT8 = "float", "int8"
+FLOAT, BF16, INT8 = "float", "bf16", "int8"
+FLOATS = (FLOAT, BF16, INT8)
+"""How a checkpoint's network is computed: in its float precision; a dense tracker's products in bfloat16; its linear
+layers in int8."""
+CPU, CUDA, AUTO = "cpu", "cuda", "auto"
+DEVICES = (CPU, CUDA, AUTO)
 STEP = ".onnx"
 """An exported step of a dense tracker."""
 CALIBRATION_FRAMES = 12
@@ -65,37 +70,58 @@ def demand_program(path: Path, engine: str) -> None:
 
 def demand_engine(path: Path, engine: str) -> None:
     """UsageError where the tracker of ``path`` and an engine do not go together."""
-    if engine not in (FLOAT, INT8):
+    if engine not in FLOATS:
         demand_program(path, f"the {engine} engine")
-    elif engine == INT8 and not is_dense(path):
+    elif engine != FLOAT and not is_dense(path):
         raise UsageError(f"{path}: is a spiking tracker; its integers are an engine's: choose sim instead of {engine}")
 
 
 def demand_float(path: Path, engine: str) -> None:
     """UsageError where a dense tracker is asked to run on anything else."""
-    if engine not in (FLOAT, INT8):
+    if engine not in FLOATS:
         raise UsageError(
             f"{path}: is a dense tracker without an integer program, so there is nothing for {engine}; "
-            f"track, evaluate (@{FLOAT}, @{INT8}), map, inspect, audit and an export to cpu take it"
+            f"track, evaluate (@{FLOAT}, @{BF16}, @{INT8}), map, inspect, audit and an export to cpu take it"
         )
 
 
-def open_float(path: Path, engine: str = FLOAT, exact: bool = False) -> Opened:
+def find_device(asked: str, engine: str = FLOAT) -> str:
+    """``cpu`` or ``cuda``: what was asked for, or with ``auto`` a GPU where there is one that computes ``engine``.
+    EngineError where there is no GPU, UsageError where it does not compute ``engine``."""
+    if asked == CPU or (asked == AUTO and engine == INT8):
+        return CPU
+    if engine == INT8:
+        raise UsageError(f"--device {asked}: int8 layers run on a processor; leave it out, or say {AUTO}")
+    import torch
+
+    if torch.cuda.is_available():
+        return CUDA
+    if asked == AUTO:
+        return CPU
+    raise EngineError(
+        f"--device {asked}: PyTorch finds no GPU here; leave it out, or say {AUTO} to take one if there is"
+    )
+
+
+def open_float(path: Path, engine: str = FLOAT, exact: bool = False, device: str = CPU) -> Opened:
     """The tracker of a checkpoint in floating point, or with int8 linear layers; ``exact``: in float64 where it is
-    SpikeTrack's, whose integers are compared with it. InputError says what is wrong with the files."""
+    SpikeTrack's, whose integers are compared with it; ``device``: of :func:`find_device`. InputError says what is wrong
+    with the files."""
     if path.suffix == STEP:
         network = onnx_network(path)
         counts = {layer.name: layer.counts for layer in dense_layers(network.config)}
         return Opened(network, network.config, counts)
     if is_dense(path):
-        return _open_dense(path, engine)
+        return _open_dense(path, engine, device)
+    import torch
+
     from spiketrack_deploy.trackers.spiketrack.checkpoint import load_checkpoint
     from spiketrack_deploy.trackers.spiketrack.torch_network import TorchNetwork
 
     demand_engine(path, engine)
     model, config = load_checkpoint(path)
-    network = TorchNetwork(model, config) if exact else TorchNetwork(model, config, next(model.parameters()).dtype)
-    return Opened(network, config, None)
+    dtype = torch.float64 if exact else next(model.parameters()).dtype
+    return Opened(TorchNetwork(model, config, dtype, device), config, None)
 
 
 def check(path: Path, engine: str) -> None:
@@ -114,11 +140,11 @@ def load_dense(path: Path) -> SpmTrack:
     return load_spmtrack(with_backbone(model_files(path)))
 
 
-def _open_dense(path: Path, engine: str) -> Opened:
+def _open_dense(path: Path, engine: str, device: str) -> Opened:
     demand_float(path, engine)
     model = open_dense(path)
     counts = {layer.name: layer.counts for layer in model.layers}
-    return Opened(model.network(engine), model.model.config, counts)
+    return Opened(model.network(engine, device=device), model.model.config, counts)
 
 
 class DenseModel:
@@ -144,9 +170,10 @@ class DenseModel:
             sha.update(f"{name} {array_digest(value.numpy())} ".encode())
         return sha.hexdigest()
 
-    def network(self, engine: str = FLOAT, literal: bool = False) -> Any:
-        """Behind a loop: float32 for speed, with int8 linear layers, or ``literal`` as published."""
-        from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork
+    def network(self, engine: str = FLOAT, literal: bool = False, device: str = CPU) -> Any:
+        """Behind a loop: float32 for speed, with products in bfloat16, with int8 linear layers, or ``literal`` as
+        published."""
+        from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork, bf16_product, float_product
         from spiketrack_deploy.trackers.spmtrack.int8 import Ranges
         from spiketrack_deploy.trackers.spmtrack.torch_network import SpmNetwork
 
@@ -154,8 +181,8 @@ class DenseModel:
             import torch
 
             return SpmNetwork(self.model, torch.float32)
-        if engine == FLOAT:
-            return FastNetwork(self.model)
+        if engine != INT8:
+            return FastNetwork(self.model, bf16_product if engine == BF16 else float_product, device)
         ranges = Ranges()
         calibrate(FastNetwork(self.model, ranges.observe))
         return FastNetwork(self.model, ranges.product)

@@ -114,6 +114,7 @@ class ReferenceTracker:
         self._box: Box | None = None
         self._frame, self._state = 0, network.start()
         self._fill: Floats = np.zeros(3)
+        self._image: Image | None = None
         self.references: tuple[int, ...] = ()
         """Entries of the memory that the last :meth:`track` took; what it searched, and where."""
         self.search_crop: Floats | None = None
@@ -141,17 +142,29 @@ class ReferenceTracker:
 
     def track(self, frame: Image) -> TrackedFrame:
         """Search ``frame`` around the last box."""
+        return self.take(self._network.search(*self.ask(frame)))
+
+    def ask(self, frame: Image) -> tuple[Floats, list[Any], Any]:
+        """What ``frame`` has to be searched with: crop, references, state. :meth:`take` goes on with its maps, so that
+        several targets may be searched for in one pass."""
         if self._box is None:
             raise InputError("the tracker has no target yet; call init with a frame and a box first")
         check_frame(frame)
         self._frame += 1
         config, (height, width) = self._network.config, frame.shape[:2]
         at = crops.align(crops.enlarged(self._box, LEAST), config.search_factor, config.search, width, height)
-        self.search_crop, self.alignment = crops.cut(frame, at, self._fill), at
-        maps = self._network.search(self.search_crop, self._references(), self._state)
+        self.search_crop, self.alignment, self._image = crops.cut(frame, at, self._fill), at, frame
+        return self.search_crop, self._references(), self._state
+
+    def take(self, maps: BoxMaps) -> TrackedFrame:
+        """The box of the frame that was asked for."""
+        if self._image is None or self.alignment is None:
+            raise InputError("no frame was asked for; call ask with one first")
+        frame, at, config = self._image, self.alignment, self._network.config
+        height, width = frame.shape[:2]
         argmax, confidence, margin, box = decode(maps, config)
         found = crops.clipped(at.back(box), width, height)
-        self.maps, self._state = maps, maps.state
+        self.maps, self._state, self._image = maps, maps.state, None
         if crops.empty(found):
             self._memory[self._frame] = self._memory[self._frame - 1]
         else:

@@ -22,16 +22,20 @@ from spiketrack_deploy.tracking.pixels import normalise
 class TorchNetwork:
     """A :class:`SpikeTrack` in evaluation mode; float64 is the reference precision, float32 the fast one.
 
-    The model is converted in place (dtype and mode). ``config`` may carry other loop settings than the model's own.
+    The model is converted in place (device, dtype, mode); ``config`` may carry other loop settings than its own.
     """
 
     def __init__(
-        self, model: SpikeTrack, config: TrackerConfig | None = None, dtype: torch.dtype = torch.float64
+        self,
+        model: SpikeTrack,
+        config: TrackerConfig | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
     ) -> None:
         self._config = model.config if config is None else config
-        self._dtype = dtype
+        self._dtype, self._device = dtype, device
         self._memories: Mapping[int, Tensor] | None = None
-        self.model = model.eval().to(dtype)
+        self.model = model.eval().to(device, dtype)
 
     @property
     def config(self) -> TrackerConfig:
@@ -64,4 +68,4 @@ class TorchNetwork:
 
     def _tensor(self, crops: Sequence[Image]) -> Tensor:
         images = torch.from_numpy(np.stack([normalise(crop, self._config.normalisation) for crop in crops]))
-        return images.to(self._dtype).unsqueeze(1)
+        return images.to(self._device, self._dtype).unsqueeze(1)

@@ -7,10 +7,11 @@ This module decides what is computed once, and in which matrices:
 * q, k and v with their A and G in one product, all experts of a layer in one (``[B_1 .. B_E]``), LayerScale and the
   experts' scale folded into the weights;
 * in the last block only what the head reads: the state and the search tokens;
-* products by oneDNN with weights laid out once, on a processor (PyTorch's own are half as fast on AMD).
+* products by oneDNN with weights laid out once, on a processor (PyTorch's own are half as fast on AMD);
+* several crops, each with its own references, in one pass.
 
-It must not know crops. How a product is computed is the business of a :class:`Product`: float here, int8 in
-:mod:`int8`.
+It must not know crops' places. How a product is computed is the business of a :class:`Product`: float and bfloat16
+here, int8 in :mod:`int8`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ def float_product(name: str, weight: Tensor, bias: Tensor | None) -> Product:
     return lambda x: ops._linear_pointwise(x, packed, bias, "none", [], "")
 
 
+def bf16_product(name: str, weight: Tensor, bias: Tensor | None) -> Product:
+    """In bfloat16, sums in float32; what it returns is bfloat16. (As the published evaluation ran in half precision:
+    products and attention, with norms, residual sums and here the head in float32.)"""
+    half, shift = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
+    return lambda x: functional.linear(x.to(torch.bfloat16), half, shift)
+
+
 class Group:
     """Expert layers that read the same input, computed together."""
 
@@ -85,7 +93,7 @@ def _scaled(weight: Tensor, gamma: Tensor | None) -> Tensor:
 
 
 class FastBlock:
-    """One block on the rows ``[N,D]`` of one frame."""
+    """One block on the rows ``[B N,D]`` of B crops."""
 
     def __init__(self, name: str, block: Block, make: Make, last: bool) -> None:
         self.norm1, self.norm2, self._heads = block.norm1, block.norm2, block.attn.heads
@@ -107,20 +115,20 @@ class FastBlock:
         """Queries, keys and values of rows (of the last block: keys and values alone)."""
         return self._qkv(_norm(x, self.norm1))
 
-    def finish(self, x: Tensor, qkv: Sequence[Tensor]) -> Tensor:
+    def finish(self, x: Tensor, qkv: Sequence[Tensor], batch: int) -> Tensor:
         """The rest of the block for the rows ``x``, given queries of these rows, keys and values of all."""
-        q, k, v = (part.unflatten(1, (self._heads, -1)).transpose(0, 1).unsqueeze(0) for part in qkv)
-        joined = functional.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
+        q, k, v = (part.unflatten(1, (self._heads, -1)).unflatten(0, (batch, -1)).transpose(1, 2) for part in qkv)
+        joined = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
         x = x + self._proj(joined)[0]
         inner = activation(self._fc1(_norm(x, self.norm2))[0], self._gated)
         return x.add_(self._fc2(inner)[0])
 
-    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, rows: Tensor, batch: int) -> Tensor:
         """All rows, or in the last block those of ``rows``."""
-        if self._q is None or rows is None:
-            return self.finish(x, self.qkv(x))
+        if self._q is None:
+            return self.finish(x, self.qkv(x), batch)
         x1 = _norm(x, self.norm1)
-        return self.finish(x[rows], [*self._q(x1[rows]), *self._qkv(x1)])
+        return self.finish(x[rows], [*self._q(x1[rows]), *self._qkv(x1)], batch)
 
 
 def _norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
@@ -131,28 +139,30 @@ class FastModel:
     """Blocks and head over rows; built from a model whose tensors may be dropped afterwards."""
 
     def __init__(self, model: SpmTrack, make: Make) -> None:
-        self._norm, self._grid = model.norm, model.config.grid
+        self._norm, self._grid, self._tokens = model.norm, model.config.grid, model.config.tokens
         last = model.config.depth - 1
         self.blocks = [FastBlock(f"blocks.{i}", b, make, 0 < i == last) for i, b in enumerate(model.blocks)]  # type: ignore[arg-type]
-        self._cls, self._reg = (_perceptron(f"head.{n}", getattr(model.head, n), make) for n in ("cls_mlp", "reg_mlp"))
+        head = float_product if make is bf16_product else make
+        self._cls, self._reg = (_perceptron(f"head.{n}", getattr(model.head, n), head) for n in ("cls_mlp", "reg_mlp"))
 
     def begin(self, tokens: Tensor) -> list[Tensor]:
         """What the first block makes of some rows alone."""
         return self.blocks[0].qkv(tokens)
 
     def __call__(self, tokens: Tensor, first: Sequence[Tensor]) -> Maps:
-        """Maps of the rows ``[state, references, search]``, given what :meth:`begin` made of them."""
-        cells = self._grid**2
-        rows = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(len(tokens) - cells, len(tokens))])
-        rows = rows.to(tokens.device)
-        x = self.blocks[0].finish(tokens, first)
+        """Maps of B crops' rows ``[state, references, search]``, one crop after the other, given what :meth:`begin`
+        made of them."""
+        cells, batch = self._grid**2, len(tokens) // self._tokens
+        at = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(self._tokens - cells, self._tokens)])
+        rows = (at + torch.arange(batch).unsqueeze(1) * self._tokens).flatten().to(tokens.device)
+        x = self.blocks[0].finish(tokens, first, batch)
         for block in self.blocks[1:]:
-            x = block(x, rows)
-        x = _norm(x if len(x) == cells + 1 else x[rows], self._norm)
-        state, found = x[:1], x[1:]
-        gate = found @ state.mT
-        gated = found * gate
-        shape = (1, self._grid, self._grid)
+            x = block(x, rows, batch)
+        x = _norm(x if len(x) == len(rows) else x[rows], self._norm).unflatten(0, (batch, -1))
+        state, found = x[:, 0], x[:, 1:]
+        gate = found @ state.unsqueeze(-1)
+        gated = (found * gate).flatten(0, 1)
+        shape = (batch, self._grid, self._grid)
         return Maps(self._cls(gated).view(shape), self._reg(gated).view(*shape, 4), gate.view(shape), state)
 
 
@@ -166,15 +176,13 @@ def _perceptron(name: str, head: Perceptron, make: Make) -> Callable[[Tensor], T
 
 
 class FastNetwork(SpmNetwork):
-    """The loop's network over :class:`FastModel`: float32 on a processor, bfloat16 or float32 on a GPU.
+    """The loop's network over :class:`FastModel`, float32 but for what ``make`` computes: the products.
 
-    ``make`` computes the products. A reference is its tokens and what the first block makes of them.
+    A reference is its tokens and what the first block makes of them.
     """
 
-    def __init__(
-        self, model: SpmTrack, make: Make = float_product, dtype: torch.dtype = torch.float32, device: str = "cpu"
-    ) -> None:
-        super().__init__(model.to(device), dtype)
+    def __init__(self, model: SpmTrack, make: Make = float_product, device: str = "cpu") -> None:
+        super().__init__(model.to(device), torch.float32)
         self._device = device
         with torch.inference_mode():
             self.fast = FastModel(self.model, make)
@@ -192,16 +200,30 @@ class FastNetwork(SpmNetwork):
 
     def search(self, crop: Floats, references: Sequence[Any], state: Tensor) -> BoxMaps:
         """One tracked frame."""
-        if len(references) != REFERENCES:
-            raise InputError(f"network {self.config.name} takes {REFERENCES} references, not {len(references)}")
+        return self.search_many([(crop, references, state)])[0]
+
+    def search_many(self, asked: Sequence[tuple[Floats, Sequence[Any], Tensor]]) -> list[BoxMaps]:
+        """One tracked frame of several targets: crop, references and state of each."""
+        if any(len(references) != REFERENCES for _, references, _ in asked):
+            raise InputError(f"network {self.config.name} takes {REFERENCES} references for every crop")
         with torch.inference_mode():
-            query = self.model.query(state)[0]
-            search = self.model.embed_search(self.image(crop, self.config.search))[0]
-            own = self.fast.begin(torch.cat([query, search]))
-            tokens = torch.cat([query, *(one[0] for one in references), search])
-            first = [torch.cat([mine[:1], *(one[1][i] for one in references), mine[1:]]) for i, mine in enumerate(own)]
+            images = torch.cat([self.image(crop, self.config.search) for crop, _, _ in asked])
+            query = self.model.query(torch.cat([state for _, _, state in asked]))
+            mine = torch.cat([query, self.model.embed_search(images)], 1)
+            own = [part.unflatten(0, (len(asked), -1)) for part in self.fast.begin(mine.flatten(0, 1))]
+            tokens = _joined(mine, [[one[0] for one in references] for _, references, _ in asked])
+            first = [
+                _joined(part, [[one[1][i] for one in references] for _, references, _ in asked])
+                for i, part in enumerate(own)
+            ]
             return box_maps(self.fast(tokens, first))
 
     def image(self, crop: Floats, side: int) -> Tensor:
         """As the parent's, on the device."""
         return super().image(crop, side).to(self._device)
+
+
+def _joined(own: Tensor, references: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Rows ``[state, references, search]`` of every crop: ``own`` ``[B,1+cells,C]`` around its references' rows."""
+    parts = [part for mine, others in zip(own, references) for part in (mine[:1], *others, mine[1:])]
+    return torch.cat(parts)

@@ -50,7 +50,7 @@ class SpmNetwork:
         with torch.inference_mode():
             first, second, third = references
             tokens = self.model.embed_search(self.image(crop, self.config.search))
-            return box_maps(self.model((first, second, third), tokens, state))
+            return box_maps(self.model((first, second, third), tokens, state))[0]
 
     def image(self, crop: Floats, side: int) -> Tensor:
         """``[side,side,3]`` in 0..255 to normalised ``[1,3,side,side]``."""
@@ -73,6 +73,7 @@ def foreground_mask(cells: Pixels, grid: int) -> Tensor:
     return mask
 
 
-def box_maps(maps: Maps) -> BoxMaps:
-    """Of the first of a batch, in float64 on the host."""
-    return BoxMaps(maps.score[0].double().cpu().numpy(), maps.boxes[0].double().cpu().numpy(), maps.state)
+def box_maps(maps: Maps) -> list[BoxMaps]:
+    """Of every crop of a batch, in float64 on the host."""
+    score, boxes = (one.double().cpu().numpy() for one in (maps.score, maps.boxes))
+    return [BoxMaps(score[i], boxes[i], maps.state[i : i + 1]) for i in range(len(score))]
