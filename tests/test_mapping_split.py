@@ -114,12 +114,13 @@ def test_neuron_slots_of_the_smallest_official_size():
     assert populations(official_program("s256_t1"), "search").slots["neurons"] == 17_070_080
 
 
-def test_nano_needs_two_chips():
-    """126 cores, of which a chip has 120 to 122 to use; 128 on paper."""
+@pytest.mark.parametrize(("rule", "cores"), [("contiguous", 66), ("power_of_two", 114)])
+def test_nano_fits_a_chip_by_both_rules(rule: str, cores: int):
+    """Of 128 cores on paper 120 to 122 can be used."""
     program = nano_program()
-    mapping = map_search(program, loihi2())
+    mapping = map_search(program, loihi2(), rule=rule)
     assert mapping.holds, [b.to_dict() for b in mapping.breaches]
-    assert mapping.chips == 2 and 122 < mapping.cores <= 128
+    assert mapping.chips == 1 and mapping.cores == cores
     assert defects(mapping, program) == [], "the independent check disagrees with the mapper"
 
 

@@ -74,15 +74,15 @@ def test_what_the_search_judges_is_the_verdict(number: int, reader: str) -> None
 def test_the_bundled_layout_is_judged_as_its_card_says() -> None:
     found = judge(bundled(), LOIHI2)
     assert isinstance(found, Layout)
-    assert (found.slots, found.levels, found.cores) == (511_524, 59, 244)
+    assert (found.slots, found.levels, found.cores) == (266_609, 28, 114)
     assert judge(layout(1), LOIHI2, reader="host") == float("inf"), "its first sums go on as a stream"
-    assert judge(bundled(), LOIHI2, Bounds(chips=1)) == pytest.approx(found.chips / 1 - 1)
-    lean = judge(bundled("config-lean.json"), LOIHI2, Bounds(chips=1, slots_levels=7_550_000, on_chip_s=1 / 30))
+    assert judge(bundled(), LOIHI2, Bounds(slots_levels=3_000_000)) == pytest.approx(266_609 * 28 / 3_000_000 - 1)
+    lean = judge(bundled(), LOIHI2, Bounds(chips=1, slots_levels=7_550_000, on_chip_s=1 / 30))
     assert isinstance(lean, Layout) and lean.slots_levels == 266_609 * 28
 
 
 def test_the_search_keeps_its_bounds_repeats_itself_and_shows_what_nothing_beats() -> None:
-    lean = bundled("config-lean.json")
+    lean = bundled()
     bounds = Bounds(chips=1, latency_s=1 / 30, slots_levels=7_000_000)
     met, front = search(lean, LOIHI2, bounds, trials=60, seed=2)
     again, _ = search(lean, LOIHI2, bounds, trials=60, seed=2)
@@ -108,12 +108,12 @@ def test_a_share_for_each_population_is_what_one_share_is_where_they_agree() -> 
 
 
 def test_the_command_writes_a_table_a_picture_and_configurations(tmp_path: Path, capsys) -> None:
-    lean = models_dir() / "spiketrack-nano" / "config-lean.json"
+    lean = models_dir() / "spiketrack-nano" / "config.json"
     bounds = ("--chips", 1, "--on-chip-ms", 7, "--trials", 8, "--first-layer", "chip")
     found = succeed(tmp_path, "budget", lean, "--search", *bounds, "-o", tmp_path / "out")
     assert set(found) == set(results.LayoutsResult.__annotations__)
     first, *rows = found["rows"]
-    assert first["name"] == "spiketrack-nano-lean" and not first["meets"] and rows and all(r["meets"] for r in rows)
+    assert first["name"] == "spiketrack-nano" and not first["meets"] and rows and all(r["meets"] for r in rows)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"search.json", "search.png", *(f"config-{i}.json" for i in range(len(found["rows"])))}
     assert read_config(tmp_path / "out" / "config-1.json").name == rows[0]["name"]
