@@ -13,13 +13,13 @@ import pytest
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.engines.stock_parts import memory_of
 from spiketrack_deploy.engines.stock_plan import stock_plan
-from spiketrack_deploy.engines.stock_run import StockParity, compare_stock
+from spiketrack_deploy.engines.stock_run import Comparison, compare_all, compare_stock, comparison
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.frontends.netx.lower import lower_netx
 from spiketrack_deploy.frontends.netx.write import write_netx
 from spiketrack_deploy.frontends.nir.lower import LowerOptions, lower_network
 from spiketrack_deploy.nir_graph.tree_writer import write_tree
-from spiketrack_deploy.program.types import Op
+from spiketrack_deploy.program.types import Op, Program
 
 from _cli import spiketrack, succeed  # isort: skip
 from _lava import chain_inputs, chain_program, requires_lava, shared_memory  # isort: skip
@@ -27,13 +27,14 @@ from _nir_drawn import Drawn  # isort: skip
 from test_netx import network  # isort: skip
 from test_nir_export import dense  # isort: skip
 
+ROOT = Path(__file__).resolve().parent.parent
 STEPS = 50
-CHEAP = (4, 5, 12, 61)
-"""The rest are slow: each Process is a process of the system, and where other work runs one network takes a minute."""
+CHEAP = (0, 1, 4, 5, 8, 12, 14, 16, 17, 61)
+"""Small ones; each Process is a process of the system."""
 
 
-def drawn(seed: int) -> StockParity:
-    """A drawn NIR network in one Lava run of 50 steps."""
+def drawn(seed: int) -> Comparison:
+    """A drawn NIR network of 50 steps."""
     made = Drawn(seed, 3)
     program = lower_network(made.network(), made.convention, LowerOptions(kinds=made.kinds)).program
     rng = np.random.default_rng(seed)
@@ -41,23 +42,34 @@ def drawn(seed: int) -> StockParity:
         name: rng.integers(spec.extremes[0], spec.extremes[1] + 1, (STEPS, *spec.shape[1:]))
         for name, spec in program.external(program.phases["step"]).items()
     }
-    return compare_stock(program, "step", inputs, timeout=240)
+    return comparison(program, "step", inputs)
+
+
+def coarse_program() -> Program:
+    """A chain whose second neuron reads up to 2^18, with odd thresholds, one of them negative, different by channel."""
+    made = chain_program(shift=10)
+    thresholds = np.array([[-70001, 3, 40007, 120001], [-2, 17, 4096, 200003]], dtype=np.int32)
+    return Program(made.phases, {**made.arrays, "thresholds.b": thresholds})
 
 
 class TestLava:
     pytestmark = requires_lava()
 
-    @pytest.mark.parametrize("seed", CHEAP)
-    def test_drawn_networks(self, seed: int) -> None:
-        done = drawn(seed)
-        assert done.equal, done.differing
-        assert done.compared
+    def test_drawn_networks_and_a_neuron_beyond_seventeen_bits(self) -> None:
+        """One interpreter for all, since its start takes longer than a run."""
+        coarse = comparison(coarse_program(), "search", chain_inputs())
+        nodes = coarse.job.plan.nodes.values()
+        assert sum("coarse" in node.name for node in nodes) == 4 and not any(node.reason for node in nodes)
+        found = list(compare_all([*map(drawn, CHEAP), coarse], timeout=240))
+        assert [done.differing for done in found if not done.equal] == []
+        assert len(found) == len(CHEAP) + 1 and all(done.compared for done in found)
+        assert np.unique(found[-1].run.values["s2"]).size > 2
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("seed", sorted({*range(70)} - {*CHEAP}))
-    def test_more_drawn_networks(self, seed: int) -> None:
-        done = drawn(seed)
-        assert done.equal, done.differing
+    @pytest.mark.parametrize("first", range(0, 70, 10))
+    def test_more_drawn_networks(self, first: int) -> None:
+        found = list(compare_all([drawn(seed) for seed in range(first, first + 10)], timeout=240))
+        assert [done.differing for done in found if not done.equal] == []
 
     @pytest.mark.parametrize("kind", ["recurrent", "late"])
     def test_recurrence_and_delays_of_real_processes(self, kind: str) -> None:
@@ -77,15 +89,28 @@ class TestLava:
         assert np.unique(done.run.values["s"]).size > 2
 
     def test_the_folder_runs_where_only_lava_and_numpy_are(self, tmp_path: Path) -> None:
+        """In the lines of the README, from a bundle; from a .net file in those of the folder's own README."""
         write_netx(network("current"), tmp_path / "net.net")
+        write_tree(dense(), tmp_path / "net.nir")
         done = succeed(tmp_path, "lava", "net.net", "-o", "mine", "--check")
         assert done["differing"] == 0 < done["compared"]
-        code = (tmp_path / "mine" / "README.md").read_text().split("```python\n")[1].split("```")[0]
-        (tmp_path / "mine" / "mine.py").write_text(code + "print('the same')\n")
-        python = str(lava_python())
-        ran = subprocess.run([python, "mine.py"], cwd=tmp_path / "mine", env={"PATH": "/usr/bin"}, capture_output=True,
-                             text=True, timeout=240)  # fmt: skip
-        assert ran.stdout == "the same\n", ran.stderr
+        made = succeed(tmp_path, "export", "net.nir", "-o", "bundle", "--steps", 12)
+        assert sum(made["lava"]["processes"].values()) and {p for p in made["files"] if p.startswith("lava/")} == {
+            f"lava/{name}" for name in ("README.md", "stock_network.py", "step.json", "step.npz", "step.answers.npz")
+        }
+        for readme, said in ((ROOT / "README.md", "True}"), (tmp_path / "mine" / "README.md", "")):
+            text = readme.read_text(encoding="utf-8").split("stock_network import build")
+            code = text[0].rsplit("```python\n", 1)[1] + "stock_network import build" + text[1].split("```")[0]
+            assert len(code.splitlines()) <= 10
+            (tmp_path / "mine.py").write_text(code + "print('the end')\n")
+            python = str(lava_python())
+            ran = subprocess.run([python, "mine.py"], cwd=tmp_path, env={"PATH": "/usr/bin"}, capture_output=True,
+                                 text=True, timeout=240)  # fmt: skip
+            assert ran.stdout.endswith(f"{said}\nthe end\n" if said else "the end\n"), ran.stderr
+            assert "False" not in ran.stdout
+        (tmp_path / "bundle" / "lava" / "step.npz").write_bytes(b"other weights")
+        found = spiketrack(tmp_path, "verify", "bundle")
+        assert found.returncode == 5 and "lava/step.npz: not the file that was exported" in found.stderr
 
     def test_an_export_and_its_bundle_in_stock_processes(self, tmp_path: Path) -> None:
         write_tree(dense(), tmp_path / "net.nir")

@@ -119,6 +119,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
             "engines": parity["engines"],
             "verdict": sentences(outcome.data),
             "remarks": remarks(outcome.data),
+            "lava": outcome.lava,
         },
     )
 

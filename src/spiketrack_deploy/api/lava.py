@@ -5,7 +5,6 @@ This module decides defaults and what a verb returns. It must not print; heavy p
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,32 +19,6 @@ if TYPE_CHECKING:
     from spiketrack_deploy.program.types import Program
 
 SUFFIX = ".net"
-_README = """# A network as Lava Processes
-
-`stock_lava/stock_network.py` (lava-nc 0.10.0 and NumPy, nothing else) builds what stands in `{phase}/network.json`:
-Processes that Lava ships, and `Own` where none of them is exact (`"reason"` says why). Ports have the axes (width,
-height, channels).
-
-```python
-import numpy as np
-from lava.magma.core.run_conditions import RunSteps
-from lava.magma.core.run_configs import Loihi2SimCfg
-from lava.proc.io.sink import RingBuffer as Sink
-from lava.proc.io.source import RingBuffer as Source
-from stock_lava.stock_network import build, whc
-answers, network = np.load("{phase}/answers.npz"), build("{phase}")
-late, steps = network.latency["{output}"], len(answers["{output}"])
-sources = {{n: Source(data=np.moveaxis(whc(answers[n]), 0, -1)) for n in network.inputs}}
-sink = Sink(shape=whc(answers["{output}"])[0].shape, buffer=steps + late)
-[network.feed(n, source.s_out) for n, source in sources.items()]
-network.read("{output}", sink.a_in)
-sink.run(condition=RunSteps(num_steps=steps + late), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
-assert (sink.data.get()[..., late:] == np.moveaxis(whc(answers["{output}"]), 0, -1)).all()
-sink.stop()
-```
-
-`answers.npz` holds drawn inputs `[T, C, H, W]` and what the program gives for them{still}.
-"""
 
 
 def _program(subject: Place) -> tuple[Program, str]:
@@ -74,9 +47,9 @@ def lava(
     """
     import numpy as np
 
-    from spiketrack_deploy.engines.lava_worker import stock
+    from spiketrack_deploy.bundle.lava_folder import answered, write_lava
     from spiketrack_deploy.engines.stock_plan import stock_plan
-    from spiketrack_deploy.engines.stock_run import compare_stock, reference_values, write_plan
+    from spiketrack_deploy.engines.stock_run import compare_stock, reference_values
     from spiketrack_deploy.inputs.whole_folder import whole_folder
 
     program, name = _program(subject)
@@ -96,9 +69,7 @@ def lava(
     held = {n: a for n, a in drawn.items() if n in program.states}
     outside = {n: a for n, a in drawn.items() if n not in program.states}
     values = reference_values(program, chosen, outside, held)
-    shown = [v for n, v in part.outputs.items() if v in plan.visible() and n not in program.states] or plan.visible()[
-        -1:
-    ]
+    shown = answered(program, plan)
     differing = compared = None
     if check:
         done = compare_stock(
@@ -109,17 +80,7 @@ def lava(
             worst = next(n for n, count in done.differing.items() if count)
             raise VerificationError(f"lava: {differing} of {compared} integers differ, the first in {worst}")
     with whole_folder(target) as folder:
-        write_plan(plan, folder / chosen)
-        arrays = {**drawn, **{n: values[n] for n in shown}}
-        small = {n: a.astype(np.int32) for n, a in arrays.items()}
-        np.savez(folder / chosen / "answers.npz", **small)  # type: ignore[arg-type]
-        source = Path(stock.__file__).with_name("stock_network.py")
-        # A folder of its own: Lava runs every file that lies beside a Process.
-        (folder / "stock_lava").mkdir()
-        for file in (source, source.with_name("__init__.py")):
-            shutil.copyfile(file, folder / "stock_lava" / file.name)
-        still = "; hold an input still until the last step" if plan.static else ""
-        (folder / "README.md").write_text(_README.format(phase=chosen, output=shown[-1], still=still), encoding="utf-8")
+        write_lava(folder, plan, drawn, {n: values[n] for n in shown}, target.name)
     return {
         "folder": str(target), "phase": chosen, "processes": dict(Counter(n.process for n in plan.nodes.values())),
         "rows": plan.rows(), "outputs": {n: plan.latency[n] for n in shown},

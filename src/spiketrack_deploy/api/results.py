@@ -10,7 +10,8 @@ from typing import Any, TypedDict
 
 
 class ExportResult(TypedDict):
-    """Where the bundle is, its hashes, the energy of a frame, the boxes, and the verdict in sentences."""
+    """Where the bundle is, its hashes, the energy of a frame, the boxes, the verdict in sentences; ``lava``: Processes
+    of the phase in ``lava/`` by kind, or the ``reason`` why there is none."""
 
     bundle: str
     model: str
@@ -26,6 +27,7 @@ class ExportResult(TypedDict):
     unpriced: list[dict[str, Any]]
     verdict: list[str]
     remarks: list[str]
+    lava: dict[str, Any]
     files: list[str]
     seconds: dict[str, float]
 
@@ -206,7 +208,8 @@ class NetxResult(TypedDict):
 
 class NetworkResult(TypedDict):
     """A NIR network's bundle: ``convention`` (its words), ``diagnostics`` (what was assumed), ``outputs`` (per Output:
-    values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step, verdict."""
+    values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step, verdict,
+    ``lava`` (as in :class:`ExportResult`)."""
 
     bundle: str
     network: str
@@ -225,6 +228,7 @@ class NetworkResult(TypedDict):
     energy: dict[str, Any]
     unpriced: list[dict[str, Any]]
     verdict: list[str]
+    lava: dict[str, Any]
     files: list[str]
     seconds: dict[str, float]
 

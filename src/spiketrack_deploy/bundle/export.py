@@ -6,6 +6,7 @@
     compare   parity.json                                          faithful
     place     every phase on cores and chips                       chips, mapping/
     price     counts there -> energy.json, layers.csv, boxes.csv   energy/
+    Lava      lava/                                                lava_folder
     show      tracked.mp4, report.html                             report/
     seal      provenance.json, MANIFEST.json, rename               bundle
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from spiketrack_deploy.bundle import answers, layout
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, result_costs, single_runs
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.faithful import compare_layers, parity
+from spiketrack_deploy.bundle.lava_folder import add_tracker
 from spiketrack_deploy.bundle.seal import seal
 from spiketrack_deploy.energy.frames import ResultCost, Run
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts, main_phase, runs_per_result
@@ -44,7 +46,7 @@ from spiketrack_deploy.report.data import ClipFacts, FrameFacts, ReportData
 from spiketrack_deploy.trackers.settings import tracker_config
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.tracking.loop import TrackedFrame
-from spiketrack_deploy.tracking.program_network import ProgramNetwork
+from spiketrack_deploy.tracking.program_network import SEARCH, ProgramNetwork
 from spiketrack_deploy.tracking.runs import FloatRun, follow, open_clip
 from spiketrack_deploy.tracking.video import FrameSource
 from spiketrack_deploy.units import si_interval
@@ -99,12 +101,13 @@ class ProgramRun:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an export found; ``manifest`` is that of the written folder."""
+    """What an export found; ``manifest`` is that of the written folder; ``lava``: what lies there, or why nothing."""
 
     data: ReportData
     energy: EnergyReport
     manifest: layout.Manifest
     seconds: Mapping[str, float]
+    lava: Mapping[str, Any] = field(default_factory=dict)
 
 
 def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
@@ -143,12 +146,14 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
         write_boxes(folder / layout.BOXES, plan.clip, run.steps, costs)
     with clock.stage("ONNX"):
         _write_onnx(program, folder / layout.ONNX)
+    with clock.stage("Lava Processes"):
+        taken = add_tracker(folder, program, SEARCH, next(one.inputs for one in recorded if one.phase == SEARCH))
     data = _report_data(plan, frames, program, run, costs, energy, found, program_hash)
     with clock.stage("video"):
         stills = write_overlay(folder / layout.VIDEO, frames, plan.clip, run.steps, costs, plan.source.remark)
     with clock.stage("floorplan"):
         chips = (whole, chip_figures(whole)) if whole else None
-    return _seal(plan, folder, replace(data, stills=stills, chips=chips), energy, clock)
+    return replace(_seal(plan, folder, replace(data, stills=stills, chips=chips), energy, clock), lava=taken)
 
 
 def _options(plan: Plan) -> dict[str, Any]:

@@ -7,6 +7,7 @@
     engines   every engine against the record                           engines/
     run       all steps: outputs, counts, agreement with float64        agreement
     price     energy.json, layers.csv; parity.json, outputs.npz
+    Lava      lava/                                                     lava_folder
     show      report.html
     seal      provenance.json, MANIFEST.json
 
@@ -28,6 +29,7 @@ from spiketrack_deploy.bundle import network_results as results
 from spiketrack_deploy.bundle.agreement import Agreement
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, single_runs
 from spiketrack_deploy.bundle.clock import Clock
+from spiketrack_deploy.bundle.lava_folder import STEPS, add_lava
 from spiketrack_deploy.bundle.seal import seal, sealed
 from spiketrack_deploy.energy.frames import CAMERA_PERIOD_S
 from spiketrack_deploy.energy.layers import add_runs, layer_counts
@@ -128,6 +130,9 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
     results.write_outputs(folder / OUTPUTS, prepared, floats, ran, plan.words.trace)
     with clock.stage("ONNX"):
         _write_onnx(lowered.program, folder / layout.ONNX)
+    with clock.stage("Lava Processes"):
+        first = {name: np.concatenate([step[name] for step in steps[:STEPS]]) for name in steps[0]}
+        taken = add_lava(folder, lowered.program, PHASE, first)
     with clock.stage("floorplan"):
         chips = (whole, chip_figures(whole)) if whole else None
     data = NetworkReport(
@@ -135,7 +140,7 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
         chips, prepared.given.source, prepared.given.steps, results.pictures(prepared, floats, ran, drawn),
         program_hash,
     )  # fmt: skip
-    return _seal(plan, folder, data, prepared, agreement, clock)
+    return {**_seal(plan, folder, data, prepared, agreement, clock), "lava": taken}
 
 
 def _period(prepared: Prepared) -> float:

@@ -29,8 +29,7 @@ def export_summary(result: Result) -> None:
         printing._line(f"back edge: {source} -> {target} carries the value of the step before")
     for sentence in result["verdict"]:
         printing._line(sentence)
-    printing._line(f"content hash {result['content_hash']}")
-    printing._line(f"wrote {result['bundle']}: open {result['bundle']}/report.html")
+    printing.exported(result)
 
 
 def inspect_summary(result: Result) -> None:

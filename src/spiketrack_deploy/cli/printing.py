@@ -103,6 +103,14 @@ def export_summary(result: Result) -> None:
         _line(f"note: {remark}")
     for sentence in result["verdict"]:
         _line(sentence)
+    exported(result)
+
+
+def exported(result: Result) -> None:
+    """What an export with a program wrote."""
+    taken, kinds = result["lava"], result["lava"]["processes"]
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    _line(f"lava/: phase {taken['phase']} as {found}" if kinds else f"no lava/: {taken['reason']}")
     _line(f"content hash {result['content_hash']}")
     _line(f"wrote {result['bundle']}: open {result['bundle']}/report.html")
 

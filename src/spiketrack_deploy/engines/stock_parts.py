@@ -1,4 +1,4 @@
-"""When a Process of Lava gives the integers of an operation, and with which parameters.
+"""When connections of Lava give the integers of an operation, and with which parameters (neurons: stock_neurons).
 
 This module decides exactness, rule by rule of lava-nc 0.10.0 (docs/loihi.md, "Fixed point"). It must not know how
 Processes are joined. An answer in words is the reason why there is none.
@@ -17,18 +17,19 @@ from spiketrack_deploy.program.ops.conv import conv_geometry, conv_size, taps
 from spiketrack_deploy.program.ops.stream import upsample_matrix
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
-WRAP = 2**17
-"""Of an input of a LIF: shifted by six bits it must stay within 24."""
 EIGHT = 127
-LIMIT = 2**23 - 1
-SHIFT = 6
+PRODUCT = 2**30
+"""Beyond it Sparse, which adds up twice the weights, leaves 32 bits."""
 EARLY = "it acts without input, and a delay would hand out what it did before the first one"
 """Where there are delays: a bias, or a threshold that silence reaches."""
+DIGIT = 7
+"""Bits of a weight without its sign."""
 
 
 @dataclass
 class Part:
-    """One connection. ``flat``: it takes and gives vectors; ``before``: constants added to its input."""
+    """One Process. ``flat``: it takes and gives vectors; ``before``: constants added to its input; ``fronts``:
+    connections, one to one, that stand between the value and this one and add up."""
 
     process: str
     params: dict[str, Any]
@@ -38,6 +39,7 @@ class Part:
     port: str = "s_in"
     out: str = "a_out"
     before: list[AnyArray] = field(default_factory=list)
+    fronts: tuple[Part, ...] = ()
 
 
 @dataclass
@@ -48,15 +50,15 @@ class Answer:
     bias: AnyArray | None = None
 
 
-@dataclass
-class Lif:
-    """A LIF. ``drive``: the value that it integrates; ``spikes``: its output; ``biased``: it acts on its own."""
-
-    drive: str
-    spikes: str
-    params: dict[str, Any]
-    arrays: dict[str, AnyArray]
-    biased: bool
+def worst_of(name: str, program: Program, phase: Phase, ranges: Mapping[str, RangeEntry]) -> int | None:
+    """Largest magnitude of a value, of a state that this phase writes, or of an input; ``None``: no bound."""
+    state = program.states.get(name)
+    written = phase.outputs.get(name, name) if state is not None else name
+    if written in ranges:
+        start = state.initial if state is not None and state.initial is not None else 0
+        first = np.abs(np.asarray(program.arrays[start] if isinstance(start, str) else start, dtype=np.int64)).max()
+        return max(-ranges[written].low, ranges[written].high, int(first))
+    return None if state is not None else phase.spec(name).top
 
 
 def synapse_of(
@@ -81,9 +83,7 @@ def synapse_of(
     if op.kind == "requantise":
         return _requantise(arrays["shift"].astype(np.int64), shape)
     if op.kind == "rescale":
-        return _rescale(op, arrays, shape, ranges)
-    if op.kind == "ni_lif":
-        return _thermometer(op, arrays, phase, ranges)
+        return _rescale(op, arrays, shape, ranges, worst_of(op.inputs[0], program, phase, ranges))
     if op.kind == "query":
         if op.inputs[1] in phase.inputs:
             return "a product with a matrix that is an input; known beforehand it would be weights"
@@ -163,7 +163,8 @@ def _upsample(factor: int, shape: Sequence[int]) -> Part:
     return Part("Sparse", {"exp": 0}, matrix, flat=True)
 
 
-def _diagonal(weights: IntArray) -> dict[str, AnyArray]:
+def diagonal(weights: IntArray) -> dict[str, AnyArray]:
+    """One weight an element."""
     n = np.arange(weights.size)
     return _csr(n, n, weights.reshape(-1), (weights.size, weights.size))
 
@@ -175,47 +176,37 @@ def _requantise(shift: IntArray, shape: Sequence[int]) -> Answer | str:
         return f"shifts from {shift.min()} to {most}, more than eight bits of weights level out"
     weights = np.broadcast_to((1 << (most - shift))[:, None, None], shape[1:])
     half = np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)[:, None, None]
-    return Answer([Part("Sparse", {"exp": -most}, _diagonal(weights), flat=True, before=[half] if half.any() else [])])
+    return Answer([Part("Sparse", {"exp": -most}, diagonal(weights), flat=True, before=[half] if half.any() else [])])
+
+
+def digits(weights: IntArray, suffix: str) -> tuple[Part, ...]:
+    """One-to-one weights of any size, seven bits a Process."""
+    parts: list[Part] = []
+    rest, sign = np.abs(weights), np.sign(weights)
+    while not parts or rest.any():
+        exponent = {"exp": DIGIT * len(parts)}
+        parts.append(Part("Sparse", exponent, diagonal(sign * (rest & EIGHT)), f"{suffix}{len(parts)}", flat=True))
+        rest = rest >> DIGIT
+    return tuple(parts)
 
 
 def _rescale(
-    op: Op, arrays: Mapping[str, AnyArray], shape: Sequence[int], ranges: Mapping[str, RangeEntry]
+    op: Op, arrays: Mapping[str, AnyArray], shape: Sequence[int], ranges: Mapping[str, RangeEntry], worst: int | None
 ) -> Answer | str:
+    """A product, and where it is rounded a second connection whose exponent shifts the sum of the first."""
     factor = np.broadcast_to(arrays["factor"].astype(np.int64), shape[1:])
-    entry = ranges[op.name]
-    if op.attrs["shift"]:
-        return "rounds after a product"
+    entry, shift = ranges[op.name], op.attrs["shift"]
     if op.attrs["limit"] and max(-entry.low, entry.high) >= op.attrs["limit"]:
         return "cuts its values off"
-    if np.abs(factor).max(initial=0) > EIGHT:
-        return f"a factor of {np.abs(factor).max()}, more than eight bits"
-    return Answer([Part("Sparse", {"exp": 0}, _diagonal(factor), flat=True)])
-
-
-def _thermometer(
-    op: Op, arrays: Mapping[str, AnyArray], phase: Phase, ranges: Mapping[str, RangeEntry]
-) -> Answer | str:
-    """A neuron of several levels without memory: one LIF a level, whose spikes add up."""
-    shape = phase.values[op.name].shape
-    if shape[0] != 1:
-        return "a membrane that keeps what is above its threshold over unrolled steps"
-    entry = ranges.get(op.inputs[0])
-    offset = arrays["offset"][0].astype(np.int64) if "offset" in arrays else None
-    room = 0 if offset is None else int(np.abs(offset).max())
-    if offset is not None and room >= 2**15:
-        return f"an embedding of {room}, more than a bias of 16 bits"
-    if entry is None or max(-entry.low, entry.high) + room >= WRAP:
-        far = "an input without bound" if entry is None else f"a stream up to {max(-entry.low, entry.high)}"
-        return f"{far}; a LIF is exact below {WRAP}"
-    parts = []
-    for k in range(arrays["thresholds"].shape[1]):
-        threshold = np.clip(arrays["thresholds"][:, k].astype(np.int64), -WRAP, WRAP)[:, None, None]
-        params = {"shape": list(shape[1:][::-1]), "du": 4095, "dv": 4096}
-        numbers = {"vth": threshold - 1}
-        if offset is not None:
-            params["bias_exp"], numbers["bias_mant"] = SHIFT, offset
-        parts.append(Part("LIF", params, numbers, f".{k + 1}", port="a_in", out="s_out"))
-    return Answer(parts)
+    if not shift:
+        return Answer(list(digits(factor, ".digit")))
+    half = 1 << (shift - 1)
+    if worst is None or worst * int(np.abs(factor).max(initial=0)) + half >= PRODUCT:
+        return "rounds a product of more than 31 bits"
+    one = diagonal(np.ones(shape[1:], np.int64))
+    whole = Part("Sparse", {"exp": -shift}, one, flat=True, before=[np.full((1, 1, 1), half)])
+    whole.fronts = digits(factor, ".product")
+    return Answer([whole])
 
 
 def memory_of(memory: IntArray, op: Op, height: int, width: int) -> Answer:
@@ -234,88 +225,3 @@ def memory_of(memory: IntArray, op: Op, height: int, width: int) -> Answer:
         parts.append(Part("Sparse", {"exp": 7 * digit + op.attrs["shift"]}, matrix, f".{digit}", flat=True))
         rest, digit = rest >> 7, digit + 1
     return Answer(parts)
-
-
-def lif_of(
-    group: Sequence[Op], program: Program, phase: Phase, ranges: Mapping[str, RangeEntry], delays: bool
-) -> Lif | str:
-    """A LIF that is this neuron, or why none is."""
-    kinds = sorted(op.kind for op in group)
-    fires = [op for op in group if op.kind == "fire"]
-    if kinds == ["fire"]:
-        return _stateless(fires[0], program, phase, ranges, delays)
-    if kinds not in (["fire", "integrate", "reset"], ["fire", "integrate", "integrate", "reset"]):
-        what = "sigma-delta with messages that are shifted" if "change" in kinds else (
-            "Lava's LIF has no port for its membrane" if not fires else "a reset that acts a step late")  # fmt: skip
-        return what
-    fire, reset = fires[0], next(op for op in group if op.kind == "reset")
-    v = next(op for op in group if op.name == fire.inputs[0])
-    others = [op for op in group if op.kind == "integrate" and op is not v]
-    u = others[0] if others else None
-    if v.kind != "integrate" or reset.inputs != (v.name, fire.name):
-        return "a reset that acts a step late"
-    if v.name in phase.outputs.values() and v.attrs["readout"]:
-        return "its membrane is read, and Lava's LIF has no port for it"
-    return _reset_lif(u, v, fire, reset, program, phase, ranges, delays)
-
-
-def _drive_defect(name: str, phase: Phase, ranges: Mapping[str, RangeEntry]) -> str | None:
-    entry = ranges.get(name)
-    worst = max(-entry.low, entry.high) if entry is not None else phase.spec(name).top
-    return f"inputs up to {worst}; a LIF is exact below {WRAP}" if worst >= WRAP else None
-
-
-def _stateless(fire: Op, program: Program, phase: Phase, ranges: Mapping[str, RangeEntry], delays: bool) -> Lif | str:
-    defect = _drive_defect(fire.inputs[0], phase, ranges)
-    if defect or fire.attrs["most"] != 1:
-        return defect or "several spikes a step"
-    first = np.clip(program.op_arrays(fire)["first"].astype(np.int64), -WRAP, WRAP)
-    if delays and first.min() < 1:
-        return EARLY
-    return Lif(fire.inputs[0], fire.name, {"du": 4095, "dv": 4096}, {"vth": first - 1}, False)
-
-
-def _reset_lif(
-    u: Op | None, v: Op, fire: Op, reset: Op, program: Program, phase: Phase, ranges: Mapping[str, RangeEntry],
-    delays: bool,
-) -> Lif | str:  # fmt: skip
-    arrays, first = program.op_arrays(v), program.op_arrays(fire)["first"].astype(np.int64)
-    source = u or v
-    defect = _drive_defect(source.inputs[1], phase, ranges)
-    decay = arrays["decay"].astype(np.int64)
-    steady = bool(np.isin(decay, (0, 4096)).all()) and u is None and "bias" not in arrays
-    if defect:
-        return defect
-    if fire.attrs["most"] != 1:
-        return "several spikes a step"
-    if reset.attrs["subtract"] or program.op_arrays(reset)["level"].any():
-        return "a reset otherwise than to 0"
-    if any(program.states[s].initial != 0 for s in (v.inputs[0], *((u.inputs[0],) if u else ()))):
-        return "a membrane that begins elsewhere than at 0"
-    if (source.attrs["shift"] != SHIFT and not (steady and source.attrs["shift"] <= SHIFT)) or (
-        u is not None and v.attrs["shift"]
-    ):
-        return f"a membrane of {source.attrs['shift']} fraction bits; Lava's has {SHIFT}"
-    if v.attrs["limit"] not in (0, LIMIT):
-        return f"a membrane that is cut off at {v.attrs['limit']}"
-    if u is not None and ("bias" in program.op_arrays(u) or max(-ranges[u.name].low, ranges[u.name].high) >= LIMIT):
-        return "a current that is cut off or has a bias; Lava's wraps around"
-    gain = 1 << (SHIFT - source.attrs["shift"])
-    if not steady and ((first - 1) % (1 << SHIFT)).any():
-        return f"a threshold that is no whole unit of {1 << SHIFT}"
-    # A membrane without leak holds whole units: those above the threshold are those from the next whole one on.
-    threshold = -(-first * gain // (1 << SHIFT)) - 1
-    if threshold.min() < 0 or threshold.max() >= WRAP:
-        return f"thresholds from {threshold.min()} to {threshold.max()}"
-    numbers: dict[str, AnyArray] = {"vth": threshold, "dv": 4096 - decay}
-    numbers["du"] = np.full((1, 1, 1), 4095) if u is None else 4095 - program.op_arrays(u)["decay"].astype(np.int64)
-    params: dict[str, Any] = {}
-    if "bias" in arrays:
-        bias = arrays["bias"].astype(np.int64) * gain
-        if delays:
-            return EARLY
-        params["bias_exp"] = 0 if np.abs(bias).max() < 2**15 else SHIFT
-        numbers["bias_mant"] = bias >> params["bias_exp"]
-        if np.abs(numbers["bias_mant"]).max() >= 2**15 or (bias % (1 << params["bias_exp"])).any():
-            return "a bias that 16 bits do not hold"
-    return Lif(source.inputs[1], fire.name, params, numbers, True)

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from spiketrack_deploy.engines.stock_nodes import Edge, End, LoopError, Node, StockPlan, maps
-from spiketrack_deploy.engines.stock_parts import EARLY, Answer, lif_of, memory_of, synapse_of
+from spiketrack_deploy.engines.stock_neurons import levels_of, lif_of
+from spiketrack_deploy.engines.stock_nodes import Edge, End, LoopError, Node, StockPlan
+from spiketrack_deploy.engines.stock_parts import EARLY, Answer, Part, memory_of, synapse_of
+from spiketrack_deploy.engines.stock_time import Wiring
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.bounds import RangeEntry, demand_ranges
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
@@ -27,6 +28,7 @@ from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Progr
 NEURON = ("integrate", "fire", "reset", "change", "told")
 OWN_KINDS = {*NEURON, "rescale", "requantise", "ni_lif", "key_value", "query", "conv", "graded_conv", "head_out",
              "image_conv"}  # fmt: skip
+LOOP = "a loop of one step has a further connection"
 LARGEST_MEMORY = 1 << 21
 """Three matrices of seven bits each."""
 
@@ -50,7 +52,7 @@ def stock_plan(
             if op.name in wanted:
                 builder.place(op)
         try:
-            return builder.finish()
+            return builder.finish(phase)
         except LoopError as loop:
             found = [name for node in loop.connections for name in builder.nodes[node].ops if name not in zero]
             if not found:
@@ -58,23 +60,20 @@ def stock_plan(
             zero = zero | {found[0]}
 
 
-class _Builder:
+class _Builder(Wiring):
     def __init__(
         self, program: Program, phase: Phase, ranges: Mapping[str, RangeEntry], wanted: set[str], zero: set[str],
         memories: Mapping[str, IntArray],
     ) -> None:  # fmt: skip
+        ops = [op for op in phase.ops if op.name in wanted]
+        static = not any(op.kind in NEURON or op.kind == "remember" for op in ops)
+        super().__init__(static, {public: value for public, value in phase.outputs.items() if public in program.states})
         self.program, self.phase, self.ranges, self.wanted = program, phase, ranges, wanted
         self.zero, self.memories = zero, memories
-        self.nodes: dict[str, Node] = {}
-        self.edges: list[Edge] = []
-        self.values: dict[str, list[End]] = {}
         self.inside: set[str] = set()
         self.by_name = {op.name: op for op in phase.ops}
-        self.writers = {public: value for public, value in phase.outputs.items() if public in program.states}
-        self.reads: list[tuple[str, str, str, str]] = []
-        self.static = not any(op.kind in NEURON or op.kind == "remember" for op in phase.ops if op.name in wanted)
-        for op in phase.ops:
-            if op.name in wanted and phase.values[op.name].shape[0] != 1 and op.kind != "remember":
+        for op in ops:
+            if phase.values[op.name].shape[0] != 1 and op.kind != "remember":
                 raise EngineError(
                     f"lava, stock Processes: operation {op.name} has {phase.values[op.name].shape[0]} time steps; "
                     "one is possible"
@@ -119,47 +118,48 @@ class _Builder:
         else:
             self._synapse(op)
 
-    def _node(self, node: Node) -> Node:
-        self.nodes[node.name] = node
-        return node
-
     def _relay(self, op: Op) -> None:
         """Many terms of a residual stream, added up once."""
         shape = tuple(self.phase.values[op.name].shape[1:])
-        self._node(Node(op.name, "GradedVec", (op.name,), shape, {"shape": list(shape[::-1])}))
+        self.add(Node(op.name, "GradedVec", (op.name,), shape, {"shape": list(shape[::-1])}))
         self.edges += [Edge(end, op.name, "a_in") for end in self.values[op.name]]
         self.values[op.name] = [End(op.name, shape)]
 
     def _constant(self, name: str, value: AnyArray, shape: tuple[int, ...]) -> End:
-        self._node(Node(name, "RingBuffer", (), shape, {"shape": list(shape[::-1])}, {"value": value}))
+        self.add(Node(name, "RingBuffer", (), shape, {"shape": list(shape[::-1])}, {"value": value}))
         return End(name, shape, "s_out")
 
     def _synapse(self, op: Op) -> None:
-        """Weights, and what is added to every sum."""
-        arrays = self.program.op_arrays(op)
-        spec = self.phase.spec(op.inputs[0])
-        found = self._stock(op, arrays) if op.name not in self.zero else "a loop of one step has a further connection"
+        """Weights, and what is added to every sum; or a neuron without memory."""
+        found = self._stock(op) if op.name not in self.zero else LOOP
         if not isinstance(found, str) and found.bias is not None and self._has_delays():
             found = EARLY
         if isinstance(found, str):
             self._own((op,), found)
             return
         shape = tuple(self.phase.values[op.name].shape[1:])
-        ends = []
-        for part in found.parts:
-            name = op.name + part.suffix
-            self._node(Node(name, part.process, (op.name,), shape, part.params, part.arrays))
-            views = ((prod(spec.shape[1:]),),) if part.flat else ()
-            self.link(op.inputs[0], name, part.port, views)
-            for constant in part.before:
-                end = self._constant(f"{name}.half", constant, tuple(spec.shape[1:]))
-                self.edges.append(Edge(End(end.node, end.shape, end.out, views), name, part.port))
-            ends.append(End(name, shape, part.out))
+        given, made = self.ends(op.inputs[0]), dict[int, End]()
+        ends = [self._part(op, part, given, shape, made) for part in found.parts]
         if found.bias is not None:
             ends.append(self._constant(f"{op.name}.bias", found.bias, shape))
         self.values[op.name] = ends
 
-    def _stock(self, op: Op, arrays: Mapping[str, AnyArray]) -> Answer | str:
+    def _part(self, op: Op, part: Part, given: list[End], shape: tuple[int, ...], made: dict[int, End]) -> End:
+        """A Process behind its fronts; a front that several share is there once."""
+        if id(part) not in made:
+            name, size = op.name + part.suffix, tuple(self.phase.spec(op.inputs[0]).shape[1:])
+            ends = [self._part(op, front, given, size, made) for front in part.fronts] or given
+            self.add(Node(name, part.process, (op.name,), shape, part.params, part.arrays))
+            ends = ends + [self._constant(f"{name}.plus", value, size) for value in part.before]
+            views = ((prod(size),),) if part.flat else ()
+            self.edges += [Edge(End(e.node, e.shape, e.out, (*e.views, *views), e.back), name, part.port) for e in ends]
+            made[id(part)] = End(name, shape, part.out)
+        return made[id(part)]
+
+    def _stock(self, op: Op) -> Answer | str:
+        arrays = self.program.op_arrays(op)
+        if op.kind in ("ni_lif", "fire"):
+            return levels_of(op, arrays, self.program, self.phase, self.ranges, self._has_delays())
         if op.kind == "query" and op.inputs[1] in self.memories:
             memory = self.memories[op.inputs[1]].astype(np.int64)
             if memory.min() < 0 or memory.max() >= LARGEST_MEMORY:
@@ -187,7 +187,7 @@ class _Builder:
             )
         # The connection itself is one of the steps where all wait at least one.
         own_step = int(steps.min() > 0)
-        self._node(Node(op.name, "DelaySparse", (op.name,), shape, {}, {"steps": steps - own_step}))
+        self.add(Node(op.name, "DelaySparse", (op.name,), shape, {}, {"steps": steps - own_step}))
         for end in self.ends(writer.inputs[1]):
             views = (*end.views, (prod(shape),))
             self.edges.append(Edge(End(end.node, end.shape, end.out, views, end.back + own_step), op.name, "s_in"))
@@ -197,6 +197,9 @@ class _Builder:
         """A neuron: all its operations in one Process."""
         group = self._group(op)
         self.inside |= {o.name for o in group}
+        if [o.kind for o in group] == ["fire"]:
+            self._synapse(op)
+            return
         answer = lif_of(group, self.program, self.phase, self.ranges, self._has_delays())
         if isinstance(answer, str):
             self._own(tuple(group), answer)
@@ -205,7 +208,7 @@ class _Builder:
         name = answer.spikes
         process = "LIFReset" if answer.biased else "LIF"
         params = {"shape": list(shape[::-1]), **answer.params}
-        self._node(Node(name, process, tuple(o.name for o in group), shape, params, answer.arrays))
+        self.add(Node(name, process, tuple(o.name for o in group), shape, params, answer.arrays))
         self.link(answer.drive, name, "a_in")
         self.values[name] = [End(name, shape, "s_out")]
 
@@ -261,7 +264,7 @@ class _Builder:
                      "arrays": {r: f"{o.name}.{r}" for r in o.arrays}} for o in group],
         }  # fmt: skip
         node.arrays |= {f"{o.name}.{r}": self.program.arrays[k] for o in group for r, k in o.arrays.items()}
-        self._node(node)
+        self.add(node)
         for index, name in enumerate(inputs):
             self.link(name, node.name, f"in_{index}")
         for index, name in enumerate(outputs):
@@ -273,133 +276,3 @@ class _Builder:
             node.arrays[f"initial.{state}"] = self.program.arrays[start]
             return f"initial.{state}"
         return start or 0
-
-    # Time.
-
-    def finish(self) -> StockPlan:
-        """States resolved, delays matched."""
-        self.edges = [e for edge in self.edges for e in self._resolved(edge)]
-        self.values = {n: [x for end in ends for x in self._sources(end)] for n, ends in self.values.items()}
-        depth = dict.fromkeys(self.nodes, 0)
-        if not self.static:
-            depth = self._depths()
-            self._pad(depth)
-        latency = {
-            name: max(
-                (depth[e.node] + self.nodes[e.node].delay - e.back for e in ends if e.node and self._timed(e.node)),
-                default=0,
-            )
-            for name, ends in self.values.items()
-        }
-        if self.static:
-            latency = self._settled()
-        for node in self.nodes.values():
-            if node.process == "LIFReset":
-                node.params["start"] = depth[node.name] + 1
-            if node.process == "Own":
-                node.params["first"] = depth[node.name] + 1 if not self.static else 1
-        values = {name: tuple(ends) for name, ends in self.values.items()}
-        return StockPlan(self.phase.name, self.nodes, tuple(self.edges), values, latency, self.static, depth)
-
-    def _sources(self, end: End) -> list[End]:
-        """The ends of the value that a state holds."""
-        if not end.out.startswith("state:"):
-            return [end]
-        value = self.writers[end.out.removeprefix("state:")]
-        found = self.values.get(value)
-        if found is None:
-            raise EngineError(f"lava, stock Processes: {value}, read one step later, lies inside another Process")
-        return [
-            End(e.node, e.shape, e.out, (*e.views, *end.views), e.back + end.back)
-            for e in found
-            for e in self._sources(e)
-        ]
-
-    def _resolved(self, edge: Edge) -> list[Edge]:
-        return [Edge(end, edge.target, edge.port) for end in self._sources(edge.end)]
-
-    def _timed(self, node: str) -> bool:
-        """A constant is the same at every step."""
-        return self.nodes[node].process != "RingBuffer"
-
-    def _length(self, edge: Edge) -> int:
-        return (self.nodes[edge.end.node].delay if edge.end.node else 0) - edge.end.back
-
-    def _depths(self) -> dict[str, int]:
-        """Steps after which a Process has its inputs together: the longest way."""
-        # A connection that reads the step before answers within the step.
-        depth = {name: -node.delay for name, node in self.nodes.items()}
-        timed = [e for e in self.edges if not e.end.node or self._timed(e.end.node)]
-        for _ in range(len(self.nodes) + 1):
-            grown = None
-            for edge in timed:
-                least = (depth[edge.end.node] if edge.end.node else 0) + self._length(edge)
-                if least > depth[edge.target]:
-                    depth[edge.target], grown = least, edge
-            if grown is None:
-                return depth
-        assert grown is not None
-        raise LoopError(self._loop(timed, depth))
-
-    def _loop(self, timed: list[Edge], depth: Mapping[str, int]) -> list[str]:
-        """Connections on a loop that gains time."""
-        highest = max(depth, key=lambda n: depth[n])
-        seen: list[str] = []
-        while highest not in seen:
-            seen.append(highest)
-            into = [e for e in timed if e.target == highest and e.end.node]
-            highest = max(into, key=lambda e: depth[e.end.node] + self._length(e)).end.node
-        return [n for n in seen[seen.index(highest) :] if self.nodes[n].delay]
-
-    def _pad(self, depth: Mapping[str, int]) -> None:
-        """One-to-one delays on the shorter ways."""
-        edges, made = [], dict[tuple[Any, ...], End]()
-        for edge in self.edges:
-            end = edge.end
-            slack = (
-                depth[edge.target] - ((depth[end.node] if end.node else 0) + self._length(edge))
-                if not end.node or self._timed(end.node)
-                else 0
-            )
-            if slack:
-                shape = (
-                    *(s for s in end.views[-1:] if len(s) == 3),
-                    *(v for v in end.views[-2:-1] if len(v) == 3),
-                    end.shape,
-                )[0]
-                key = (end, slack)
-                if key not in made:
-                    made[key] = self._waiting(end, shape, slack, depth)
-                    edges.append(
-                        Edge(
-                            End(end.node, end.shape, end.out, (*maps(end.views), (prod(shape),)), end.back),
-                            made[key].node,
-                            "s_in",
-                        )
-                    )
-                tail = tuple(v for v in end.views[-1:] if len(v) == 1)
-                edge = Edge(End(made[key].node, shape, "a_out", tail), edge.target, edge.port)
-            edges.append(edge)
-        self.edges = edges
-
-    def _waiting(self, end: End, shape: tuple[int, ...], slack: int, depth: Mapping[str, int]) -> End:
-        if slack > 63:
-            raise EngineError(
-                f"lava, stock Processes: a value of {end.node or end.out} waits {slack} steps; DelaySparse holds 63"
-            )
-        name = f"wait{slack}.{end.node or end.out}.{len(self.nodes)}"
-        steps = np.full(shape, slack - 1, dtype=np.int64)
-        self._node(Node(name, "DelaySparse", (), shape, {}, {"steps": steps}))
-        return End(name, shape, "a_out")
-
-    def _settled(self) -> dict[str, int]:
-        """Steps after which a still input has reached everything, by value."""
-        depth = dict.fromkeys(self.nodes, 0)
-        for _ in self.nodes:
-            for edge in self.edges:
-                if edge.end.node:
-                    depth[edge.target] = max(depth[edge.target], depth[edge.end.node] + self.nodes[edge.end.node].delay)
-        return {
-            n: max((depth[e.node] + self.nodes[e.node].delay for e in ends if e.node), default=0)
-            for n, ends in self.values.items()
-        }

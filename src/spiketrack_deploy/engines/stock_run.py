@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,48 +43,73 @@ class StockRun:
     steps: int
 
 
-def write_plan(plan: StockPlan, folder: Path) -> None:
-    """``network.json`` and ``arrays.npz``."""
+def write_plan(plan: StockPlan, folder: Path, name: str) -> None:
+    """``NAME.json`` and ``NAME.npz``, the same bytes for the same plan."""
     document, arrays = plan.to_files()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "network.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
+    (folder / f"{name}.json").write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+    small: dict[str, Any] = {key: smallest(array) for key, array in arrays.items()}
+    np.savez_compressed(folder / f"{name}.npz", **small)
+
+
+def smallest(array: AnyArray) -> AnyArray:
+    """The same integers in as few bytes as hold them."""
+    ends = (np.min_scalar_type(int(end)) for end in (array.min(initial=0), array.max(initial=0)))
+    return array.astype(np.result_type(*ends))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network to run on ``inputs`` ``[T, C, H, W]`` (one picture held still where it is static); values to read."""
+
+    plan: StockPlan
+    inputs: Mapping[str, AnyArray]
+    wanted: Sequence[str]
+
+    @property
+    def steps(self) -> int:
+        """Of the inputs."""
+        return 1 if self.plan.static else max(len(a) for a in self.inputs.values())
+
+    def write(self, folder: Path) -> None:
+        """What the worker reads."""
+        write_plan(self.plan, folder, "network")
+        given = [name for name in self.inputs if any(not e.end.node and e.end.out == name for e in self.plan.edges)]
+        fed: dict[str, Any] = {str(n): np.asarray(self.inputs[name])[: self.steps] for n, name in enumerate(given)}
+        np.savez(folder / "inputs.npz", **fed)
+        (folder / "request.json").write_text(json.dumps({"inputs": given, "wanted": list(self.wanted)}))
+
+    def read(self, folder: Path) -> StockRun:
+        """What the worker wrote."""
+        shapes = {name: _shape(self.plan, name) for name in self.wanted}
+        found = {name: _value(folder / f"{n}.bin", shapes[name], self.steps) for n, name in enumerate(self.wanted)}
+        total = self.steps + max((self.plan.latency[name] for name in self.wanted), default=0)
+        return StockRun(found, float((folder / "seconds").read_text()), total)
 
 
 def run_stock(
-    plan: StockPlan,
-    inputs: Mapping[str, AnyArray],
-    wanted: Iterable[str],
-    *,
-    python: str | None = None,
-    timeout: float = 300.0,
-) -> StockRun:
-    """Run a plan on ``inputs`` ``[T, C, H, W]`` (one picture held still where the plan is static).
+    jobs: Sequence[Job], *, python: str | None = None, timeout: float = 300.0
+) -> Generator[StockRun, None, None]:
+    """Run networks one after the other in one interpreter with Lava; ``timeout`` seconds each.
 
-    ``wanted``: values to read. EngineError: no interpreter with Lava, a Process fails, dies or hangs.
+    EngineError: no such interpreter, a Process fails, dies or hangs.
     """
     interpreter = lava_python(python)
-    names = list(wanted)
-    steps = 1 if plan.static else max(len(a) for a in inputs.values())
-    total = steps + max((plan.latency[name] for name in names), default=0)
-    if len(plan.nodes) > MOST_PROCESSES:
-        raise EngineError(
-            f"lava: {len(plan.nodes)} Processes, each a process of the system; {MOST_PROCESSES} are the most"
-        )
+    for job in jobs:
+        if len(job.plan.nodes) > MOST_PROCESSES:
+            raise EngineError(
+                f"lava: {len(job.plan.nodes)} Processes, each a process of the system; {MOST_PROCESSES} are the most"
+            )
     folder = Path(tempfile.mkdtemp(prefix="spiketrack-stock-"))
     prefix = f"psm_st{os.getpid()}_{secrets.token_hex(4)}_"
     try:
-        write_plan(plan, folder)
-        (folder / "values").mkdir()
-        given = [name for name in inputs if any(not e.end.node and e.end.out == name for e in plan.edges)]
-        fed: dict[str, Any] = {str(n): np.asarray(inputs[name]) for n, name in enumerate(given)}
-        np.savez(folder / "inputs.npz", **fed)
-        shapes = {name: _shape(plan, name) for name in names}
-        rows = [(name, shapes[name], plan.latency[name] + 1, plan.latency[name] + 1 + steps) for name in names]
-        (folder / "request.json").write_text(json.dumps({"steps": total, "inputs": given, "wanted": rows}))
-        _execute([str(interpreter), str(_MAIN), str(folder), str(os.getpid()), prefix], folder, timeout)
-        values = {name: _value(folder / "values" / f"{n}.bin", shapes[name], steps) for n, name in enumerate(names)}
-        return StockRun(values, float((folder / "seconds").read_text()), total)
+        (folder / "runs").write_text(str(len(jobs)))
+        for index, job in enumerate(jobs):
+            job.write(folder / str(index))
+        with _worker([str(interpreter), str(_MAIN), str(folder), str(os.getpid()), prefix], folder) as process:
+            for index, job in enumerate(jobs):
+                _wait(process, folder, folder / str(index) / "done", timeout)
+                yield job.read(folder / str(index))
     finally:
         for left in _SHARED_MEMORY.glob(prefix + "*") if _SHARED_MEMORY.is_dir() else ():
             left.unlink(missing_ok=True)
@@ -102,7 +127,9 @@ def _value(path: Path, shape: list[int], steps: int) -> IntArray:
     return value
 
 
-def _execute(command: list[str], folder: Path, timeout: float) -> None:
+@contextlib.contextmanager
+def _worker(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The worker, killed with everything that it started."""
     environment = dict(
         os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(folder)
     )
@@ -114,20 +141,24 @@ def _execute(command: list[str], folder: Path, timeout: float) -> None:
                                        env=environment, start_new_session=True)  # fmt: skip
         except OSError as error:
             raise EngineError(f"lava: {command[0]} does not start ({error})") from None
-        end = time.monotonic() + timeout
         try:
-            while not (folder / "done").exists():
-                if (folder / "error.json").exists():
-                    raise EngineError(f"lava: {json.loads((folder / 'error.json').read_text())['error']}")
-                if process.poll() is not None and not (folder / "done").exists():
-                    raise EngineError(f"lava: the worker died (status {process.returncode}){_tail(folder)}")
-                if time.monotonic() > end:
-                    raise EngineError(f"lava: the stock run did not end within {timeout:g} s{_tail(folder)}")
-                time.sleep(0.02)
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path, done: Path, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while not done.exists():
+        if (folder / "error.json").exists():
+            raise EngineError(f"lava: {json.loads((folder / 'error.json').read_text())['error']}")
+        if process.poll() is not None and not done.exists():
+            raise EngineError(f"lava: the worker died (status {process.returncode}){_tail(folder)}")
+        if time.monotonic() > end:
+            raise EngineError(f"lava: the stock run did not end within {timeout:g} s{_tail(folder)}")
+        time.sleep(0.02)
 
 
 def _tail(folder: Path) -> str:
@@ -163,7 +194,20 @@ def reference_values(
     return {name: np.stack(values) for name, values in seen.items()}
 
 
-def compare_stock(
+@dataclass(frozen=True)
+class Comparison:
+    """A job, and ``seen``, what the reference gives for every value."""
+
+    job: Job
+    seen: Mapping[str, AnyArray]
+
+    def judged(self, done: StockRun) -> StockParity:
+        """What differs in a run."""
+        differing = {name: int((done.values[name] != self.seen[name]).sum()) for name in self.job.wanted}
+        return StockParity(differing, sum(done.values[name].size for name in self.job.wanted), self.job.plan, done)
+
+
+def comparison(
     program: Program,
     phase: str,
     inputs: Mapping[str, AnyArray],
@@ -172,8 +216,7 @@ def compare_stock(
     memories: Mapping[str, IntArray] | None = None,
     as_weights: bool = True,
     values: Mapping[str, IntArray] | None = None,
-    **options: Any,
-) -> StockParity:
+) -> Comparison:
     """All steps of a phase, states beginning as declared, in stock Processes and by the reference rules.
 
     ``inputs`` ``[T, ...]`` by name. ``ops``: these operations alone; what they read of others is taken from the
@@ -181,15 +224,33 @@ def compare_stock(
     can be seen is compared. ``values``: :func:`reference_values`, where they are known.
     """
     plan = stock_plan(program, phase, ops, memories if as_weights else None)
-    wanted = plan.visible()
     given = {e.end.out for e in plan.edges if not e.end.node}
     states = {name: np.asarray(a) for name, a in (memories or {}).items()}
     if values is None:
         values = reference_values(program, phase, inputs, states)
     seen = {**{name: a[None, 0] for name, a in states.items()}, **values, **inputs}
-    done = run_stock(plan, {name: np.asarray(seen[name]) for name in given}, wanted, **options)
-    differing = {name: int((done.values[name] != seen[name]).sum()) for name in wanted}
-    return StockParity(differing, sum(done.values[name].size for name in wanted), plan, done)
+    return Comparison(Job(plan, {name: np.asarray(seen[name]) for name in given}, plan.visible()), seen)
+
+
+def compare_all(found: Sequence[Comparison], **options: Any) -> Generator[StockParity, None, None]:
+    """Run them one after the other (``options`` of :func:`run_stock`)."""
+    with contextlib.closing(run_stock([one.job for one in found], **options)) as runs:
+        for one, done in zip(found, runs):
+            yield one.judged(done)
+
+
+def compare_stock(
+    program: Program,
+    phase: str,
+    inputs: Mapping[str, AnyArray],
+    *,
+    python: str | None = None,
+    timeout: float = 300.0,
+    **words: Any,
+) -> StockParity:
+    """One :func:`comparison`, run."""
+    (found,) = compare_all([comparison(program, phase, inputs, **words)], python=python, timeout=timeout)
+    return found
 
 
 def has_memory(phase: Phase) -> bool:
@@ -199,7 +260,7 @@ def has_memory(phase: Phase) -> bool:
 
 def compare_whole(
     program: Program, phase: str, inputs: Mapping[str, AnyArray], memories: Mapping[str, IntArray], **options: Any
-) -> Iterator[tuple[str, StockParity]]:
+) -> Generator[tuple[str, StockParity], None, None]:
     """:func:`compare_stock` of all operations, run by run: a phase without memory block by block, each on the
     reference's values, its ``memories`` being weights; one with memory in one run, its states beginning as declared."""
     ops = program.phases[phase].ops
@@ -207,6 +268,7 @@ def compare_whole(
         yield phase, compare_stock(program, phase, inputs, **options)
         return
     values = reference_values(program, phase, inputs, memories)
-    for block in dict.fromkeys(op.block for op in ops):
-        here = [op.name for op in ops if op.block == block]
-        yield block, compare_stock(program, phase, inputs, ops=here, memories=memories, values=values, **options)
+    blocks = {block: [op.name for op in ops if op.block == block] for block in dict.fromkeys(op.block for op in ops)}
+    found = [comparison(program, phase, inputs, ops=here, memories=memories, values=values) for here in blocks.values()]
+    with contextlib.closing(compare_all(found, **options)) as runs:
+        yield from zip(blocks, runs)

@@ -1,8 +1,8 @@
-"""Entry of a stock run: ``python .../stock_main.py FOLDER PARENT_PID PREFIX``; Lava and NumPy, nothing of the package.
+"""Entry of stock runs: ``python .../stock_main.py FOLDER PARENT_PID PREFIX``; Lava and NumPy, nothing of the package.
 
-FOLDER: ``network.json``, ``arrays.npz`` (the network), ``request.json`` (steps, inputs, wanted values), ``inputs.npz``.
-Writes ``values/INDEX.bin`` and, as the last thing, ``done`` or ``error.json``. Lava says nothing when a Process fails:
-a thread looks at the actors.
+FOLDER/0, FOLDER/1 ...: ``network.json``, ``network.npz``, ``request.json`` (names of inputs, wanted values),
+``inputs.npz``. Runs them one after the other and writes ``INDEX.bin``, ``seconds`` and ``done`` into each; or
+``error.json`` into FOLDER.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,52 +26,19 @@ def fail(folder: Path, sentence: str) -> None:
     time.sleep(3600)
 
 
-def watch(folder: Path, runtime: Any) -> None:
-    """What failed, and how."""
-    names = [*(p.name for p in runtime._executable.proc_builders), "runtime service"]
-    while not (folder / "done").exists():
-        time.sleep(0.1)
-        for name, actor in zip(names, runtime._messaging_infrastructure.actors):
-            left = actor.exception
-            if left:
-                fail(folder, f"Lava Process {name} failed: {left[0]}")
-            if not actor.is_alive() and not (folder / "done").exists():
-                fail(folder, f"Lava Process {name} died (exit code {actor.exitcode})")
-
-
 def run(folder: Path) -> None:
     """Build, feed, record."""
-    from lava.magma.core.run_conditions import RunSteps
-    from lava.magma.core.run_configs import Loihi2SimCfg
-    from stock_network import (  # type: ignore[import-not-found]
-        Feed,
-        FeedModel,
-        Record,
-        RecordModel,
-        build,
-        sized,
-        whc,
-    )  # fmt: skip
+    from stock_network import build  # type: ignore[import-not-found]
 
     request = json.loads((folder / "request.json").read_text())
-    network = build(folder)
+    network = build("network", folder)
     with np.load(folder / "inputs.npz") as file:
-        data = [whc(file[str(n)]) for n in range(len(request["inputs"]))]
-    feed = sized(Feed, FeedModel, 0, len(data))(name="feed", data=data)
-    for index, name in enumerate(request["inputs"]):
-        network.feed(name, getattr(feed, f"out_{index}"))
-    wanted = [(shape[::-1], first, last) for _, shape, first, last in request["wanted"]]
-    record = sized(Record, RecordModel, len(wanted), 0)(name="record", folder=str(folder / "values"), wanted=wanted)
-    for index, (name, *_) in enumerate(request["wanted"]):
-        network.read(name, getattr(record, f"in_{index}"))
-    feed.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"), compile_config={"pypy_channel_size": 2})
-    threading.Thread(target=watch, args=(folder, feed.runtime), daemon=True).start()
-    begin = time.monotonic()
-    feed.run(condition=RunSteps(num_steps=request["steps"], blocking=False))
-    feed.wait()
-    (folder / "seconds").write_text(str(time.monotonic() - begin))
+        network.play({name: file[str(n)] for n, name in enumerate(request["inputs"])})
+    begin = [0.0]
+    network.run(*request["wanted"], place=folder, prepared=lambda runtime: begin.__setitem__(0, time.monotonic()))
+    (folder / "seconds").write_text(str(time.monotonic() - begin[0]))
     (folder / "done").write_text("")
-    feed.stop()
+    network.stop()
 
 
 def main(arguments: list[str]) -> None:
@@ -85,7 +51,8 @@ def main(arguments: list[str]) -> None:
     try:
         worker["name_shared_memory"](prefix)
         worker["adapt_lava"]()
-        run(folder)
+        for index in range(int((folder / "runs").read_text())):
+            run(folder / str(index))
     except ModuleNotFoundError as error:
         fail(folder, f"{sys.executable} cannot import {error.name}")
     except Exception as error:  # noqa: BLE001  any failure must reach the parent as one sentence

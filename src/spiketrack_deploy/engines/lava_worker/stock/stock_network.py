@@ -1,19 +1,24 @@
 # mypy: ignore-errors
-"""Builds a network of Lava Processes from ``network.json`` and ``arrays.npz``. Needs lava-nc 0.10.0 and NumPy alone.
+"""Builds a network of Lava Processes from ``PHASE.json`` and ``PHASE.npz``. Needs lava-nc 0.10.0 and NumPy alone.
 
-    from stock_lava.stock_network import build
-    network = build("lava/PHASE")
+    from stock_network import build
+    network = build("step")                       # network.processes: by name, connected to one another
     network.feed("image", your_source.s_out)      # (width, height, channels), int32
     network.read("ctr", your_sink.a_in)           # right ``network.latency["ctr"]`` steps after its input
 
-This module decides how a node of the plan becomes a Process; which Processes there are the plan says. Most are those
-that Lava ships (Conv, Dense, Sparse, DelaySparse, LIF, LIFReset, GradedVec, RingBuffer). ``Own`` does what none
-of them does exactly; every node of that kind says why (``reason``). Ports have Lava's axes (width, height, channels).
+``play`` and ``run`` do without Processes of yours. This module decides how a node of the plan becomes a Process; which
+Processes there are the plan says. Most are those that Lava ships (Conv, Dense, Sparse, DelaySparse, LIF, LIFReset,
+GradedVec, RingBuffer). ``Own`` does what none of them does exactly; every node of that kind says why (``reason``).
+Ports have Lava's axes (width, height, channels). Lava runs every file beside a Process: keep programs of yours outside
+this folder.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +29,8 @@ from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 
@@ -105,6 +112,17 @@ class RecordModel(PyLoihiProcessModel):
             if first <= self.time_step < last:
                 with open(f"{self.proc_params['folder']}/{index}.bin", "ab") as file:
                     file.write(value.astype(np.int32).tobytes())
+
+
+def failure(runtime):
+    """What failed, and how: Lava itself says nothing and waits for ever."""
+    names = [*(p.name for p in runtime._executable.proc_builders), "runtime service"]
+    for name, actor in zip(names, runtime._messaging_infrastructure.actors):
+        if actor.exception:
+            return f"Lava Process {name} failed: {actor.exception[0]}"
+        if not actor.is_alive():
+            return f"Lava Process {name} died (exit code {actor.exitcode})"
+    return None
 
 
 def sized(process, model, received, sent):
@@ -220,10 +238,10 @@ class Network:
     """``processes``: by node's name. ``inputs``: name -> the ports that take it. ``latency``: name of a value -> steps
     after its input. ``plan``: what the files said."""
 
-    def __init__(self, folder):
-        folder = Path(folder)
-        self.plan = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+    def __init__(self, phase, folder):
+        self.phase, self.folder = phase, Path(folder)
+        self.plan = json.loads((self.folder / f"{phase}.json").read_text(encoding="utf-8"))
+        with np.load(self.folder / f"{phase}.npz", allow_pickle=False) as file:
             self.arrays = {name: file[name] for name in file.files}
         self.processes = {node["name"]: self._process(node) for node in self.plan["nodes"]}
         for edge in self.plan["edges"]:
@@ -233,6 +251,59 @@ class Network:
             for name, edges in self.plan["inputs"].items()
         }
         self.latency = self.plan["latency"]
+        self.source, self.steps = None, 0
+
+    def answers(self):
+        """Recorded inputs, and what the program gives for them: name -> ``[T, C, H, W]`` each."""
+        with np.load(self.folder / f"{self.phase}.answers.npz", allow_pickle=False) as file:
+            kept = {name: file[name] for name in file.files}
+        split = [{n[len(kind) :]: a for n, a in kept.items() if n.startswith(kind)} for kind in ("input:", "output:")]
+        return split[0], split[1]
+
+    def play(self, values):
+        """Feed inputs ``[T, C, H, W]`` by name, step by step; the last step is held still."""
+        data = [whc(np.asarray(values[name])) for name in self.inputs]
+        self.source, self.steps = sized(Feed, FeedModel, 0, len(data))(name="feed", data=data), max(map(len, data))
+        for index, name in enumerate(self.inputs):
+            self.feed(name, getattr(self.source, f"out_{index}"))
+
+    def run(self, *names, place=None, prepared=None):
+        """Run what is played until these values are there: name -> ``[T, C, H, W]``. RuntimeError: a Process failed.
+        ``place``: folder for the values; ``prepared``: called with Lava's runtime before the first step."""
+        kept = Path(place or tempfile.mkdtemp())
+        late = {name: self.latency[name] for name in names}
+        shapes = {name: self.shape(name)[::-1] for name in names}
+        wanted = [(shapes[name], late[name] + 1, late[name] + 1 + self.steps) for name in names]
+        record = sized(Record, RecordModel, len(names), 0)(name="record", folder=str(kept), wanted=wanted)
+        for index, name in enumerate(names):
+            self.read(name, getattr(record, f"in_{index}"))
+        record.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"), compile_config={"pypy_channel_size": 2})
+        if prepared:
+            prepared(record.runtime)
+        record.run(condition=RunSteps(num_steps=self.steps + max(late.values(), default=0), blocking=False))
+        waiting = threading.Thread(target=record.wait, daemon=True)
+        waiting.start()
+        running = True
+        while running:
+            waiting.join(0.05)
+            running, found = waiting.is_alive(), failure(record.runtime)
+            if found:
+                for actor in record.runtime._messaging_infrastructure.actors:
+                    actor.kill()
+                raise RuntimeError(found)
+        values = {}
+        for index, (name, shape) in enumerate(shapes.items()):
+            raw = np.fromfile(kept / f"{index}.bin", dtype=np.int32).reshape(-1, *shape)
+            values[name] = whc(raw)
+        if not place:
+            shutil.rmtree(kept)
+        self.stop = record.stop
+        return values
+
+    def shape(self, name):
+        """Channels, height, width of a value."""
+        end = self.plan["values"][name][0]
+        return [int(n) for n in (end["views"][-1] if end["views"] else end["shape"])]
 
     def feed(self, name, port):
         """Connect a port of yours (width, height, channels) to an input."""
@@ -389,6 +460,6 @@ MAKERS = {
 }
 
 
-def build(folder):
-    """The Processes of ``folder``, connected to one another."""
-    return Network(folder)
+def build(phase, folder=Path(__file__).parent):
+    """The Processes of a phase, connected to one another."""
+    return Network(phase, folder)

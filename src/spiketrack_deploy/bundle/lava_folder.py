@@ -1,0 +1,116 @@
+"""``lava/`` of a bundle: a phase as Processes that Lava ships, which any program with lava-nc and NumPy imports.
+
+This module decides the files and the ten lines that use them. It must not know Lava: ``stock_network.py``, which goes
+along, does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiketrack_deploy.engines.factory import make_engine
+from spiketrack_deploy.engines.lava_worker import stock
+from spiketrack_deploy.engines.stock_nodes import StockPlan
+from spiketrack_deploy.engines.stock_plan import stock_plan
+from spiketrack_deploy.engines.stock_run import smallest, write_plan
+from spiketrack_deploy.errors import EngineError
+from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
+
+FOLDER = "lava"
+STEPS = 8
+"""Of the answers of a network."""
+MODULE = "stock_network.py"
+LARGEST = 1 << 20
+"""Values a run of a tracker's phase whose Processes go into its bundle unasked: under 1 s and 5 MB."""
+_README = """# Phase `{phase}` as Lava Processes
+
+`{phase}.json` and `{phase}.npz` say which; `stock_network.py` (lava-nc 0.10.0 and NumPy, nothing else) builds them:
+{processes}.
+`Own` does what none of Lava's does exactly (its `"reason"` says why). Ports have the axes (width, height, channels).
+Keep programs of yours outside this folder: Lava runs every file that lies beside a Process.
+
+```python
+import sys
+sys.path.append("{place}")
+from stock_network import build
+network = build("{phase}")  # network.processes, by name, connected to one another
+inputs, answers = network.answers()  # recorded: {shape}
+network.play(inputs)  # or network.feed(name, your_process.s_out)
+values = network.run(*answers)  # or network.read(name, your_process.a_in)
+assert all((values[name] == answers[name]).all() for name in answers)
+network.stop()
+```
+
+{answers}
+"""
+
+
+def answered(program: Program, plan: StockPlan) -> list[str]:
+    """Values that the answers hold: the phase's results, where Lava can read them."""
+    visible = plan.visible()
+    results = [v for n, v in program.phases[plan.phase].outputs.items() if n not in program.states]
+    return [value for value in results if value in visible] or visible[-1:]
+
+
+def write_lava(
+    folder: Path, plan: StockPlan, inputs: Mapping[str, AnyArray], answers: Mapping[str, AnyArray], place: str
+) -> None:
+    """Everything into ``folder``, the same bytes for the same plan. ``inputs``, ``answers``: ``[T, C, H, W]``.
+    ``place``: what the folder is called from where it is used."""
+    write_plan(plan, folder, plan.phase)
+    kept: dict[str, Any] = {f"input:{name}": smallest(a) for name, a in inputs.items()}
+    kept |= {f"output:{name}": smallest(a) for name, a in answers.items()}
+    np.savez_compressed(folder / f"{plan.phase}.answers.npz", **kept)
+    shutil.copyfile(Path(stock.__file__).with_name(MODULE), folder / MODULE)
+    still = " A picture is held still until everything has settled." if plan.static else ""
+    late = ", ".join(f"`{name}` {plan.latency[name]} steps" for name in answers)
+    text = _README.format(
+        phase=plan.phase, place=place, shape="name -> [T, C, H, W]", processes=said(plan),
+        answers=f"Answers come late, because a connection takes a step: {late}.{still}",
+    )  # fmt: skip
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def said(plan: StockPlan) -> str:
+    """How many Processes of which kind."""
+    counts = Counter(node.process for node in plan.nodes.values())
+    return ", ".join(f"{count} {process}" for process, count in sorted(counts.items()))
+
+
+def add_tracker(folder: Path, program: Program, phase: str, inputs: Mapping[str, AnyArray]) -> dict[str, Any]:
+    """:func:`add_lava` of a small tracker; a large one's takes minutes, so it is written where it is asked for."""
+    values = sum(spec.size for spec in program.phases[phase].values.values())
+    if values > LARGEST:
+        reason = f"{values} values a run, more than {LARGEST}: spiketrack lava BUNDLE writes its Processes"
+        return {"phase": phase, "processes": {}, "reason": reason}
+    return add_lava(folder, program, phase, inputs)
+
+
+def add_lava(folder: Path, program: Program, phase: str, inputs: Mapping[str, AnyArray]) -> dict[str, Any]:
+    """``lava/`` in a bundle, with what the program gives for ``inputs`` ``[T, ...]`` (states that another phase writes
+    among them). Where an operation has no Process, nothing is written and ``reason`` says which."""
+    try:
+        plan = stock_plan(program, phase)
+    except EngineError as error:
+        return {"phase": phase, "processes": {}, "reason": str(error)}
+    wanted = answered(program, plan)
+    seen: dict[str, list[IntArray]] = {name: [] for name in wanted}
+
+    def watch(op: Op, value: IntArray) -> None:
+        if op.name in seen:
+            seen[op.name].append(np.array(value[0]))
+
+    with make_engine("sim", program) as engine:
+        session = engine.session()
+        session.states.update({name: a for name, a in inputs.items() if name in program.states})
+        outside = {name: a for name, a in inputs.items() if name not in program.states}
+        for step in range(1 if plan.static else max(map(len, outside.values()))):
+            session.step(phase, {name: a[step : step + 1] for name, a in outside.items()}, watch=watch, count=False)
+    write_lava(folder / FOLDER, plan, inputs, {name: np.stack(values) for name, values in seen.items()}, FOLDER)
+    return {"phase": phase, "processes": dict(Counter(n.process for n in plan.nodes.values())), "reason": ""}
