@@ -90,17 +90,15 @@ def lava(
 
 def simulate_stock(folder: Place, tell: Tell | None = None, python: str | None = None) -> StockResult:
     """Run a bundle's recorded inputs in Lava Processes that Lava ships, each value that leaves one being compared with
-    the program: a tracker's last phase block by block on its first recorded frame, a network in one run of its recorded
+    the program: a tracker's phases block by block on their first recorded run, a network in one run of its recorded
     steps, one after the other. :func:`simulate` runs the program itself, in whichever engine.
 
     InputError; EngineError: an operation has no Process, or Lava is missing, hangs or dies; VerificationError.
     """
-    import numpy as np
-
     from spiketrack_deploy.bundle import answers
     from spiketrack_deploy.bundle.contents import read_alone
+    from spiketrack_deploy.bundle.lava_folder import compare_recorded
     from spiketrack_deploy.engines.lava_interpreter import lava_python
-    from spiketrack_deploy.engines.stock_run import compare_whole, has_memory
     from spiketrack_deploy.inputs.sources import demand_spiking
 
     folder = Path(folder)
@@ -108,24 +106,17 @@ def simulate_stock(folder: Place, tell: Tell | None = None, python: str | None =
     demand_spiking(folder)
     lava_python(python)
     program = read_alone(folder)
-    phase = list(program.phases)[-1]
-    runs = [one for one in answers.load(folder, program, layout.VECTORS, layout.EXPECTED)[1] if one.phase == phase]
-    runs = runs if has_memory(program.phases[phase]) else runs[:1]
-    outside = {n: np.concatenate([one.inputs[n] for one in runs]) for n in program.external(program.phases[phase])}
-    held = {n: np.asarray(a, dtype=np.int64) for n, a in runs[0].inputs.items() if n not in outside}
-    rows: list[dict[str, Any]] = []
-    for name, done in compare_whole(program, phase, outside, held, python=python, timeout=600):
-        rows.append({
-            "block": name, "processes": dict(Counter(n.process for n in done.plan.nodes.values())),
+    _, recorded = answers.load(folder, program, layout.VECTORS, layout.EXPECTED)
+    rows: list[dict[str, Any]] = [
+        {
+            "phase": phase, "block": block,
+            "processes": dict(Counter(n.process for n in done.plan.nodes.values())),
             "own": [row for row in done.plan.rows() if row["reason"]], "steps": done.run.steps,
             "seconds": done.run.seconds, "compared": done.compared, "differing": sum(done.differing.values()),
-        })  # fmt: skip
-        if not done.equal:
-            worst = next(n for n, count in done.differing.items() if count)
-            raise VerificationError(f"lava: {rows[-1]['differing']} integers of {name} differ, the first in {worst}")
-        if tell:
-            tell(f"stock Lava: {name}", len(rows), 0)
-    return {"bundle": str(folder), "phase": phase, "runs": len(runs), "rows": rows}
+        }
+        for phase, block, done in compare_recorded(program, recorded, tell, python)
+    ]  # fmt: skip
+    return {"bundle": str(folder), "runs": len(recorded), "rows": rows}
 
 
 def netx(subject: Place, out: Place | None = None) -> NetxResult:

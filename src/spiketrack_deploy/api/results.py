@@ -188,11 +188,11 @@ class LavaResult(TypedDict):
 
 
 class StockResult(TypedDict):
-    """Recorded inputs (``runs``) in Processes that Lava ships. ``rows``: per Lava run its ``block``, ``processes`` by
-    kind, ``own`` ones with their reason, Lava's ``steps`` and ``seconds``, integers ``compared`` and ``differing``."""
+    """Recorded inputs (``runs``) in Processes that Lava ships. ``rows``: per Lava run its ``phase``, ``block``,
+    ``processes`` by kind, ``own`` ones with their reason, Lava's ``steps`` and ``seconds``, integers ``compared`` and
+    ``differing``."""
 
     bundle: str
-    phase: str
     runs: int
     rows: list[dict[str, Any]]
 

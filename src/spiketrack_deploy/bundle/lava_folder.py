@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spiketrack_deploy.bundle.answers import Run
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.engines.lava_worker import stock
 from spiketrack_deploy.engines.stock_nodes import StockPlan
 from spiketrack_deploy.engines.stock_plan import stock_plan
-from spiketrack_deploy.engines.stock_run import smallest, write_plan
+from spiketrack_deploy.engines.stock_run import StockParity, compare_whole, has_memory, smallest, write_plan
 from spiketrack_deploy.errors import EngineError
+from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
 FOLDER = "lava"
@@ -114,3 +116,21 @@ def add_lava(folder: Path, program: Program, phase: str, inputs: Mapping[str, An
             session.step(phase, {name: a[step : step + 1] for name, a in outside.items()}, watch=watch, count=False)
     write_lava(folder / FOLDER, plan, inputs, {name: np.stack(values) for name, values in seen.items()}, FOLDER)
     return {"phase": phase, "processes": dict(Counter(n.process for n in plan.nodes.values())), "reason": ""}
+
+
+def compare_recorded(
+    program: Program, recorded: Sequence[Run], tell: Tell | None = None, python: str | None = None
+) -> Iterator[tuple[str, str, StockParity]]:
+    """Recorded inputs in stock Processes, as (phase, block, what was found): every phase of a tracker block by block on
+    its first run, a network in one Lava run of all its steps. VerificationError: an integer differs."""
+    for phase in program.phases:
+        runs = [one for one in recorded if one.phase == phase]
+        runs = runs if has_memory(program.phases[phase]) else runs[:1]
+        if not runs:
+            continue
+        outside = {n: np.concatenate([one.inputs[n] for one in runs]) for n in program.external(program.phases[phase])}
+        held = {n: np.asarray(a, dtype=np.int64) for n, a in runs[0].inputs.items() if n not in outside}
+        for done, (block, found) in enumerate(compare_whole(program, phase, outside, held, python=python, timeout=600)):
+            if tell:
+                tell(f"stock Lava: {phase} {block}", done + 1, 0)
+            yield phase, block, found

@@ -5,7 +5,7 @@ This module decides presentation. It must not compute a figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import click
 from spiketrack_deploy import api
 from spiketrack_deploy.cli import options, printing
 
+_FEW = 2
 _WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -42,11 +43,9 @@ def netx(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
 
 
 def _lava_summary(result: Mapping[str, Any]) -> None:
-    own = [(row["operations"], row["reason"]) for row in result["rows"] if row["reason"]]
     rows = [(process, str(count)) for process, count in sorted(result["processes"].items())]
     printing._table(f"Lava Processes of phase {result['phase']}", ["Process", "how many"], rows)
-    if own:
-        printing._table("Own Processes", ["operations", "why none of Lava's"], own)
+    _own(row for row in result["rows"] if row["reason"])
     if result["compared"] is not None:
         printing._line(f"run in Lava: {result['differing']} of {result['compared']} integers differ")
     for name, late in result["outputs"].items():
@@ -59,19 +58,30 @@ def stock_summary(result: Mapping[str, Any]) -> None:
     found = result["rows"]
     rows = [
         (
-            row["block"], str(sum(row["processes"].values())), str(row["processes"].get("Own", 0)), str(row["steps"]),
-            f"{row['seconds']:.3g} s", str(row["compared"]), str(row["differing"]),
+            row["phase"], row["block"], str(sum(row["processes"].values())), str(row["processes"].get("Own", 0)),
+            str(row["steps"]), f"{row['seconds']:.3g} s", str(row["compared"]), str(row["differing"]),
         )
         for row in found
     ]  # fmt: skip
-    head = ["run", "Processes", "own", "Lava steps", "time", "integers", "differ"]
-    title = f"Phase {result['phase']} in stock Lava Processes; recorded inputs: {result['runs']}"
-    printing._table(title, head, rows, right=range(1, len(head)))
-    own = [(row["operations"], row["reason"]) for one in found for row in one["own"]]
-    if own:
-        printing._table("Own Processes", ["operations", "why none of Lava's"], own)
+    head = ["phase", "run", "Processes", "own", "Lava steps", "time", "integers", "differ"]
+    title = f"In stock Lava Processes; recorded inputs: {result['runs']}"
+    printing._table(title, head, rows, right=range(2, len(head)))
+    _own(row for one in found for row in one["own"])
     compared, differing = (sum(row[key] for row in found) for key in ("compared", "differing"))
     printing._line(f"{differing} of {compared} integers differ")
+
+
+def _own(rows: Iterable[Mapping[str, str]]) -> None:
+    """One line a reason, with its first operations."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["reason"], []).append(row["operations"])
+    said = [
+        (str(len(ops)), why, ", ".join(ops[:_FEW]) + (f" and {len(ops) - _FEW} more" if len(ops) > _FEW else ""))
+        for why, ops in found.items()
+    ]
+    if said:
+        printing._table("Own Processes", ["how many", "why none of Lava's", "operations"], said)
 
 
 def _netx_summary(result: Mapping[str, Any]) -> None:

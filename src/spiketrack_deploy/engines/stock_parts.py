@@ -88,6 +88,12 @@ def synapse_of(
         if op.inputs[1] in phase.inputs:
             return "a product with a matrix that is an input; known beforehand it would be weights"
         return "self-attention: a product of two live activations"
+    if op.kind == "gate_transpose":
+        return _transposed(shape)
+    if op.kind == "leak":
+        return "a membrane handed on by n/4096 and rounded toward zero; a LIF keeps six bits more of its own"
+    if op.kind == "gate":
+        return "a softmax over templates, read from a table"
     if op.kind == "key_value":
         return "an outer product of two live activations"
     return f"no Process of Lava does {op.kind}"
@@ -161,6 +167,14 @@ def _upsample(factor: int, shape: Sequence[int]) -> Part:
         all_rows, all_cols, np.tile(both[rows, cols], channels), (channels * both.shape[0], channels * both.shape[1])
     )
     return Part("Sparse", {"exp": 0}, matrix, flat=True)
+
+
+def _transposed(shape: Sequence[int]) -> Answer:
+    """Positions become channels: a permutation."""
+    _, channels, height, width = shape
+    position, channel = (a.reshape(-1) for a in np.indices((height * width, channels)))
+    rows, cols = position * channels + channel, channel * height * width + position
+    return Answer([Part("Sparse", {"exp": 0}, _csr(rows, cols, np.ones_like(rows), (rows.size,) * 2), flat=True)])
 
 
 def diagonal(weights: IntArray) -> dict[str, AnyArray]:

@@ -21,13 +21,14 @@ from spiketrack_deploy.engines.stock_neurons import levels_of, lif_of
 from spiketrack_deploy.engines.stock_nodes import Edge, End, LoopError, Node, StockPlan
 from spiketrack_deploy.engines.stock_parts import EARLY, Answer, Part, memory_of, synapse_of
 from spiketrack_deploy.engines.stock_time import Wiring
+from spiketrack_deploy.engines.stock_unroll import split, steps_of, unroll
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.bounds import RangeEntry, demand_ranges
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
 NEURON = ("integrate", "fire", "reset", "change", "told")
 OWN_KINDS = {*NEURON, "rescale", "requantise", "ni_lif", "key_value", "query", "conv", "graded_conv", "head_out",
-             "image_conv"}  # fmt: skip
+             "image_conv", "leak", "gate"}  # fmt: skip
 LOOP = "a loop of one step has a further connection"
 LARGEST_MEMORY = 1 << 21
 """Three matrices of seven bits each."""
@@ -40,14 +41,19 @@ def stock_plan(
     memories: Mapping[str, IntArray] | None = None,
 ) -> StockPlan:
     """The Processes of a phase; ``ops``: of these operations alone, whatever else they read being inputs.
-    ``memories``: content of states that become weights. EngineError: an operation has no Process, stock or own.
+    ``memories``: content of states that become weights. Step t of a value of several steps is ``name@t``.
+    EngineError: an operation has no Process, stock or own.
     """
     ranges = demand_ranges(program, "stock Lava Processes keep signed 24 bits", 24)
-    part = program.phases[phase]
+    part, bounds = program.phases[phase], {e.op: e for e in ranges[phase]}
     wanted = {op.name for op in part.ops} if ops is None else set(ops)
+    if steps_of(part) > 1:
+        memories = split(part, memories or {})
+        program, part, bounds, origin = unroll(program, part, bounds)
+        wanted = {name for name, source in origin.items() if source in wanted}
     zero: set[str] = set()
     while True:
-        builder = _Builder(program, part, {e.op: e for e in ranges[phase]}, wanted, zero, memories or {})
+        builder = _Builder(program, part, bounds, wanted, zero, memories or {})
         for op in part.ops:
             if op.name in wanted:
                 builder.place(op)
@@ -72,12 +78,6 @@ class _Builder(Wiring):
         self.zero, self.memories = zero, memories
         self.inside: set[str] = set()
         self.by_name = {op.name: op for op in phase.ops}
-        for op in ops:
-            if phase.values[op.name].shape[0] != 1 and op.kind != "remember":
-                raise EngineError(
-                    f"lava, stock Processes: operation {op.name} has {phase.values[op.name].shape[0]} time steps; "
-                    "one is possible"
-                )
 
     # Values and their ends.
 

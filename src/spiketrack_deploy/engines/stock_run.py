@@ -26,7 +26,8 @@ from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.engines.stock_nodes import StockPlan
 from spiketrack_deploy.engines.stock_plan import NEURON, stock_plan
-from spiketrack_deploy.errors import EngineError
+from spiketrack_deploy.engines.stock_unroll import split, steps_of
+from spiketrack_deploy.errors import EngineError, VerificationError
 from spiketrack_deploy.program.types import AnyArray, IntArray, Phase, Program
 
 _MAIN = Path(__file__).resolve().parent / "lava_worker" / "stock_main.py"
@@ -184,9 +185,14 @@ class StockParity:
 def reference_values(
     program: Program, phase: str, inputs: Mapping[str, AnyArray], states: Mapping[str, AnyArray] | None = None
 ) -> dict[str, IntArray]:
-    """Every operation's value ``[T, ...]`` by the reference rules, states beginning as declared or as given."""
+    """Every operation's value ``[T, ...]`` by the reference rules, states beginning as declared or as given; of a
+    phase of several time steps, which runs once, by the names of the unrolled one."""
     session = ReferenceEngine(program).session()
     session.states.update(states or {})
+    if steps_of(program.phases[phase]) > 1:
+        once: dict[str, IntArray] = {}
+        session.step(phase, inputs, watch=lambda op, value: once.__setitem__(op.name, value), count=False)
+        return split(program.phases[phase], once)
     seen: dict[str, list[IntArray]] = {}
     for t in range(max(len(a) for a in inputs.values())):
         given = {name: a[t : t + 1] for name, a in inputs.items()}
@@ -228,8 +234,12 @@ def comparison(
     states = {name: np.asarray(a) for name, a in (memories or {}).items()}
     if values is None:
         values = reference_values(program, phase, inputs, states)
-    seen = {**{name: a[None, 0] for name, a in states.items()}, **values, **inputs}
-    return Comparison(Job(plan, {name: np.asarray(seen[name]) for name in given}, plan.visible()), seen)
+    if steps_of(program.phases[phase]) > 1:
+        seen = split(program.phases[phase], {**states, **inputs}) | dict(values)
+    else:
+        seen = {**{name: a[None, 0] for name, a in states.items()}, **values, **inputs}
+    shown = [name for name in plan.visible() if name in seen]  # a membrane of an unrolled neuron is none of its values
+    return Comparison(Job(plan, {name: np.asarray(seen[name]) for name in given}, shown), seen)
 
 
 def compare_all(found: Sequence[Comparison], **options: Any) -> Generator[StockParity, None, None]:
@@ -262,13 +272,23 @@ def compare_whole(
     program: Program, phase: str, inputs: Mapping[str, AnyArray], memories: Mapping[str, IntArray], **options: Any
 ) -> Generator[tuple[str, StockParity], None, None]:
     """:func:`compare_stock` of all operations, run by run: a phase without memory block by block, each on the
-    reference's values, its ``memories`` being weights; one with memory in one run, its states beginning as declared."""
+    reference's values, its ``memories`` being weights; one with memory in one run, its states beginning as declared.
+    VerificationError names the first value that differs."""
     ops = program.phases[phase].ops
-    if has_memory(program.phases[phase]):
-        yield phase, compare_stock(program, phase, inputs, **options)
-        return
-    values = reference_values(program, phase, inputs, memories)
     blocks = {block: [op.name for op in ops if op.block == block] for block in dict.fromkeys(op.block for op in ops)}
-    found = [comparison(program, phase, inputs, ops=here, memories=memories, values=values) for here in blocks.values()]
+    if has_memory(program.phases[phase]):
+        blocks = {phase: [op.name for op in ops]}
+        found = [comparison(program, phase, inputs)]
+    else:
+        values = reference_values(program, phase, inputs, memories)
+        words: dict[str, Any] = {"memories": memories, "values": values}
+        found = [comparison(program, phase, inputs, ops=here, **words) for here in blocks.values()]
     with contextlib.closing(compare_all(found, **options)) as runs:
-        yield from zip(blocks, runs)
+        for block, done in zip(blocks, runs):
+            if not done.equal:
+                wrong = {name: count for name, count in done.differing.items() if count}
+                raise VerificationError(
+                    f"lava, stock Processes: {sum(wrong.values())} of {done.compared} integers of {block} differ, the "
+                    f"first in {next(iter(wrong))}"
+                )
+            yield block, done

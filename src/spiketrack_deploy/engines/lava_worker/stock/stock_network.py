@@ -203,6 +203,14 @@ def weighted(op, x):
     return y + (bias[None] if bias.ndim == 3 else bias[:, :, None, None])
 
 
+def gate(op, x):
+    """Of T logits and T spikes: sum_t e[t] (n[t] - 2), e a table of exponentials of the distance to the largest."""
+    steps = len(x) // 2
+    level = np.stack([a.reshape(-1) for a in x[:steps]])
+    e = op["table"][np.minimum((level.max(axis=0) - level) >> op["shift"], op["table"].size - 1)]
+    return sum(e[t][None, :, None, None] * (x[steps + t] - 2) for t in range(steps))
+
+
 def key_value(op, x):
     tokens = x[0].shape[2] * x[0].shape[3]
     k, v = (a.reshape(1, op["heads"], -1, tokens) for a in x)
@@ -228,6 +236,8 @@ RULES = {
     "graded_conv": weighted,
     "image_conv": weighted,
     "head_out": weighted,
+    "leak": lambda op, x: toward_zero(op["decay"] * (x[0] - x[1] * op["reset"][:, None, None]), 12) + x[2],
+    "gate": gate,
     "key_value": key_value,
     "query": query,
     "add": lambda op, x: x[0] + x[1],
