@@ -153,7 +153,7 @@ def test_granularity_is_of_lava_and_stock_takes_what_was_recorded(tmp_path: Path
         (("simulate", "b", *stock), 2, "is of --engine lava"),
         (("simulate", "b", *lava, "--max-frames", 3), 2, "stock Processes run the recorded inputs"),
         (("simulate", "b", *lava), 6, "which is no interpreter"),
-        (("export", "net.nir", "-o", "c", *stock), 2, "is of the lava engine"),
+        (("export", "net.nir", "-o", "c", *stock), 2, "is of --engine lava"),
         (("export", "net.nir", "-o", "c", *lava), 6, "which is no interpreter"),
     ):
         done = spiketrack(tmp_path, *words, env=nowhere)

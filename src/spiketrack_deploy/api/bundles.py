@@ -42,7 +42,9 @@ def as_path(place: Place | None) -> Path | None:
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
     """What ``spiketrack-export`` is asked. ``None`` means the default: bundled model, bundled clip, its first box, the
-    target's own profile, ``export/<model>-<target>``. ``profile``: a bundled profile's name or a TOML file."""
+    target's own profile, ``export/<model>-<target>``. ``profile``: a bundled profile's name or a TOML file.
+    ``granularity`` ``stock``, of the engine ``lava``: what is recorded runs in Processes that Lava ships, and ``sim``
+    tracks, which no such run does."""
 
     model: str | None = None
     target: str = "loihi2"
@@ -52,6 +54,7 @@ class ExportRequest:
     init: tuple[float, ...] | None = None
     max_frames: int | None = None
     engine: str = "sim"
+    granularity: str | None = None
     threads: int | None = None
     out: Place | None = None
     force: bool = False
@@ -81,6 +84,8 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
     layout.check_output(out, request.force)
     clip = find_frames(as_path(request.video), as_path(request.frames), request.init)
     require_engine(request.engine)
+    stock = in_stock(request.engine, request.granularity)
+    engine = "sim" if stock else request.engine
 
     from spiketrack_deploy.bundle.export import Plan, export_bundle
     from spiketrack_deploy.bundle.seal import sealed
@@ -93,10 +98,11 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
         target,
         priced,
         request.profile,
-        request.engine,
+        engine,
         request.threads,
         request.max_frames,
         command,
+        stock,
     )
     if dense:
         from spiketrack_deploy.bundle.dense import export_dense
@@ -113,7 +119,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
             "bundle": str(out),
             "model": source.name,
             **sealed(plan, outcome.energy, outcome.manifest, outcome.seconds, parts),
-            "engine": request.engine,
+            "engine": engine,
             "frames": len(outcome.data.frames),
             "boxes": parity["boxes"],
             "engines": parity["engines"],
@@ -136,6 +142,13 @@ def export_target(name: str) -> Target:
             "it; choose another (spiketrack targets)"
         )
     return target
+
+
+def in_stock(engine: str, granularity: str | None) -> bool:
+    """Whether Lava's own Processes are asked for; UsageError of another engine."""
+    if granularity and engine != "lava":
+        raise UsageError(f"--granularity {granularity}: is of --engine lava; {engine} has none")
+    return granularity == "stock"
 
 
 def require_engine(name: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from spiketrack_deploy.api.bundles import Place, as_path, export_target, require_engine
+from spiketrack_deploy.api.bundles import Place, as_path, export_target, in_stock, require_engine
 from spiketrack_deploy.api.results import ConformanceResult, InspectNetworkResult, NetworkResult
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import InputError, UsageError
@@ -93,9 +93,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
     if not path.is_file():
         raise InputError(f"{path}: there is no such NIR file")
     require_engine(request.engine)
-    stock = request.granularity == "stock"
-    if request.granularity and request.engine != "lava":
-        raise UsageError(f"granularity {request.granularity}: is of the lava engine; {request.engine} has none")
+    stock = in_stock(request.engine, request.granularity)
     words = Words(
         request.convention,
         {key: value for key in _FIELDS if (value := getattr(request, key)) is not None},

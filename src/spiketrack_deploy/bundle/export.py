@@ -25,7 +25,7 @@ from spiketrack_deploy.bundle import answers, layout
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, result_costs, single_runs
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.faithful import compare_layers, parity
-from spiketrack_deploy.bundle.lava_folder import add_tracker
+from spiketrack_deploy.bundle.lava_folder import add_tracker, compare_recorded, summed
 from spiketrack_deploy.bundle.seal import seal
 from spiketrack_deploy.energy.frames import ResultCost, Run
 from spiketrack_deploy.energy.layers import LayerCounts, add_runs, layer_counts, main_phase, runs_per_result
@@ -57,7 +57,7 @@ _ANSWER_FRAMES = 2
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that was decided before work began. ``priced``: whose prices and cores count, the target's unless
-    another profile was asked for."""
+    another profile was asked for; ``stock``: what is recorded also runs in the Processes that Lava ships."""
 
     source: ModelSource
     clip: ClipSource
@@ -68,6 +68,7 @@ class Plan:
     threads: int | None
     max_frames: int | None
     command: str
+    stock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
             run = run_program(program, engine, config, frames, plan.clip, tell)
     with clock.stage("layer parity"):
         found = parity(lowered, floats, _layers(program, floats, plan), run.steps, plan.engine, checked)
+        if plan.stock:
+            found["engines"]["stock"] = summed(compare_recorded(program, recorded, tell))
         layout.write_json(folder / layout.PARITY, found)
     with clock.stage("mapping"):
         whole = on_chips(program, run.counts, plan.priced)

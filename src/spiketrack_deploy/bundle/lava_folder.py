@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.engines.lava_worker import stock
 from spiketrack_deploy.engines.stock_nodes import StockPlan
 from spiketrack_deploy.engines.stock_plan import stock_plan
-from spiketrack_deploy.engines.stock_run import StockParity, compare_whole, has_memory, smallest, write_plan
+from spiketrack_deploy.engines.stock_run import StockParity, compare_whole, smallest, write_plan
+from spiketrack_deploy.engines.stock_unroll import has_memory
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
@@ -134,3 +135,11 @@ def compare_recorded(
             if tell:
                 tell(f"stock Lava: {phase} {block}", done + 1, 0)
             yield phase, block, found
+
+
+def summed(found: Iterable[tuple[str, str, StockParity]]) -> dict[str, Any]:
+    """Lava runs, their Processes by kind, integers that left one and how many of them differ."""
+    done = [one for _, _, one in found]
+    kinds = Counter(node.process for one in done for node in one.plan.nodes.values())
+    compared, differing = (sum(one.compared for one in done), sum(sum(one.differing.values()) for one in done))
+    return {"runs": len(done), "processes": dict(kinds), "integers": compared, "differing": differing}

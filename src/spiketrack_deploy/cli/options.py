@@ -182,7 +182,7 @@ _WORDS = {
 }
 NETWORK = (
     "dt", "convention", *_WORDS, "several", "input", "steps", "rate", "seed", "strict", "trace", "max_spike_error",
-    "weight_bits", "input_bits", "granularity",
+    "weight_bits", "input_bits",
 )  # fmt: skip
 """Options of an export that concern a NIR network alone."""
 CONVENTIONS = ("euler", "norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "spyx", "lava-dl")

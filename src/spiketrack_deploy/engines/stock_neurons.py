@@ -14,10 +14,9 @@ import numpy as np
 
 from spiketrack_deploy.engines.stock_parts import EARLY, Answer, Part, diagonal, worst_of
 from spiketrack_deploy.program.bounds import RangeEntry
+from spiketrack_deploy.program.lif import BIAS_LIMIT, INPUT_LIMIT
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
-WRAP = 2**17
-"""Of an input of a LIF: shifted by six bits it must stay within 24."""
 LIMIT = 2**23 - 1
 SHIFT = 6
 MOST_LEVELS = 16
@@ -57,23 +56,23 @@ def levels_of(
         return EARLY
     worst = worst_of(op.inputs[0], program, phase, ranges)
     if worst is None:
-        return f"an input without bound; a LIF is exact below {WRAP}"
+        return f"an input without bound; a LIF is exact below {INPUT_LIMIT}"
     offset = arrays["offset"][0].astype(np.int64) if "offset" in arrays else None
     worst += 0 if offset is None else int(np.abs(offset).max())
     coarse = 0
-    while worst + (1 << coarse) - 1 >= WRAP << coarse:
+    while worst + (1 << coarse) - 1 >= INPUT_LIMIT << coarse:
         coarse += 1
     fronts: dict[bytes, Part] = {}
     parts = []
     for k, threshold in enumerate(thresholds):
         fill = -threshold % (1 << coarse)
-        vth = np.clip((threshold + fill) >> coarse, -WRAP, WRAP) - 1
+        vth = np.clip((threshold + fill) >> coarse, -INPUT_LIMIT, INPUT_LIMIT) - 1
         params: dict[str, Any] = {"shape": list(shape[1:][::-1]), "du": 4095, "dv": 4096}
         part = Part("LIF", params, {"vth": vth}, f".{k + 1}" if len(thresholds) > 1 else "", port="a_in", out="s_out")
         added = fill if offset is None else fill + offset
         if coarse:
             part.fronts = (fronts.setdefault(fill.tobytes(), _coarser(added, coarse, shape[1:], len(fronts))),)
-        elif offset is not None and int(np.abs(offset).max()) < 2**15:
+        elif offset is not None and int(np.abs(offset).max()) < BIAS_LIMIT:
             params["bias_exp"], part.arrays["bias_mant"] = SHIFT, offset
         elif offset is not None:
             part.before = [offset]
@@ -117,10 +116,10 @@ def _reset_lif(
     worst = worst_of(source.inputs[1], program, phase, ranges)
     decay = arrays["decay"].astype(np.int64)
     steady = bool(np.isin(decay, (0, 4096)).all()) and u is None and "bias" not in arrays
-    if worst is None or worst >= WRAP:
+    if worst is None or worst >= INPUT_LIMIT:
         lost = "be cut off elsewhere" if v.attrs["limit"] else "leak otherwise"
         far = "without bound" if worst is None else f"up to {worst}"
-        return f"inputs {far}; a LIF is exact below {WRAP}, and in a coarser unit its membrane would {lost}"
+        return f"inputs {far}; a LIF is exact below {INPUT_LIMIT}, and in a coarser unit its membrane would {lost}"
     if fire.attrs["most"] != 1:
         return "several spikes a step"
     if reset.attrs["subtract"] or program.op_arrays(reset)["level"].any():
@@ -142,7 +141,7 @@ def _reset_lif(
         return f"a threshold that is no whole unit of {1 << SHIFT}"
     # A membrane without leak holds whole units: those above the threshold are those from the next whole one on.
     threshold = -(-first * gain // (1 << SHIFT)) - 1
-    if threshold.min() < 0 or threshold.max() >= WRAP:
+    if threshold.min() < 0 or threshold.max() >= INPUT_LIMIT:
         return f"thresholds from {threshold.min()} to {threshold.max()}"
     numbers: dict[str, AnyArray] = {"vth": threshold, "dv": 4096 - decay}
     numbers["du"] = np.full((1, 1, 1), 4095) if u is None else 4095 - program.op_arrays(u)["decay"].astype(np.int64)
@@ -151,8 +150,8 @@ def _reset_lif(
         bias = arrays["bias"].astype(np.int64) * gain
         if delays:
             return EARLY
-        params["bias_exp"] = 0 if np.abs(bias).max() < 2**15 else SHIFT
+        params["bias_exp"] = 0 if np.abs(bias).max() < BIAS_LIMIT else SHIFT
         numbers["bias_mant"] = bias >> params["bias_exp"]
-        if np.abs(numbers["bias_mant"]).max() >= 2**15 or (bias % (1 << params["bias_exp"])).any():
+        if np.abs(numbers["bias_mant"]).max() >= BIAS_LIMIT or (bias % (1 << params["bias_exp"])).any():
             return "a bias that 16 bits do not hold"
     return Lif(source.inputs[1], fire.name, params, numbers, True)

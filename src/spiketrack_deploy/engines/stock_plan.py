@@ -21,12 +21,11 @@ from spiketrack_deploy.engines.stock_neurons import levels_of, lif_of
 from spiketrack_deploy.engines.stock_nodes import Edge, End, LoopError, Node, StockPlan
 from spiketrack_deploy.engines.stock_parts import EARLY, Answer, Part, memory_of, synapse_of
 from spiketrack_deploy.engines.stock_time import Wiring
-from spiketrack_deploy.engines.stock_unroll import split, steps_of, unroll
+from spiketrack_deploy.engines.stock_unroll import NEURON, split, steps_of, unroll
 from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.program.bounds import RangeEntry, demand_ranges
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Phase, Program
 
-NEURON = ("integrate", "fire", "reset", "change", "told")
 OWN_KINDS = {*NEURON, "rescale", "requantise", "ni_lif", "key_value", "query", "conv", "graded_conv", "head_out",
              "image_conv", "leak", "gate"}  # fmt: skip
 LOOP = "a loop of one step has a further connection"

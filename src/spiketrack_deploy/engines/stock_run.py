@@ -25,10 +25,10 @@ import numpy as np
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.engines.stock_nodes import StockPlan
-from spiketrack_deploy.engines.stock_plan import NEURON, stock_plan
-from spiketrack_deploy.engines.stock_unroll import split, steps_of
+from spiketrack_deploy.engines.stock_plan import stock_plan
+from spiketrack_deploy.engines.stock_unroll import has_memory, split, steps_of
 from spiketrack_deploy.errors import EngineError, VerificationError
-from spiketrack_deploy.program.types import AnyArray, IntArray, Phase, Program
+from spiketrack_deploy.program.types import AnyArray, IntArray, Program
 
 _MAIN = Path(__file__).resolve().parent / "lava_worker" / "stock_main.py"
 _SHARED_MEMORY = Path("/dev/shm")
@@ -261,11 +261,6 @@ def compare_stock(
     """One :func:`comparison`, run."""
     (found,) = compare_all([comparison(program, phase, inputs, **words)], python=python, timeout=timeout)
     return found
-
-
-def has_memory(phase: Phase) -> bool:
-    """Whether what it computes depends on the steps before, so that its picture cannot be held still."""
-    return any(op.kind in NEURON or op.kind == "remember" for op in phase.ops)
 
 
 def compare_whole(

@@ -19,8 +19,19 @@ PER_STEP = ("weight", "bias", "shift", "offset")
 """Arrays that may have a step of their own first; of a bias in three dimensions all steps share the map."""
 
 
+NEURON = ("integrate", "fire", "reset", "change", "told")
+"""Operations of neurons whose membranes are states."""
+
+
+def has_memory(phase: Phase) -> bool:
+    """Whether what it computes depends on the steps before, so that its picture cannot be held still."""
+    return any(op.kind in NEURON or op.kind == "remember" for op in phase.ops)
+
+
 def steps_of(phase: Phase) -> int:
-    """Time steps of the longest value; 1: there is nothing to unroll."""
+    """Time steps of the longest value; 1: there is nothing to unroll (a delay line's first axis is none of time)."""
+    if has_memory(phase):
+        return 1
     return max((spec.shape[0] for spec in (*phase.inputs.values(), *phase.values.values())), default=1)
 
 

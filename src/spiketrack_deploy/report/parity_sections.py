@@ -11,6 +11,7 @@ from typing import Any
 from spiketrack_deploy.program.describe import tightest
 from spiketrack_deploy.report import html, pictures
 from spiketrack_deploy.report.data import Json, percent, thin
+from spiketrack_deploy.report.verdict import in_stock
 
 _MARGINS_SHOWN = 15
 _CONV_HEAD = ["convolution", "weights", "zero", "exponents", "clipped weights", "channels held down by range", "SQNR"]
@@ -21,10 +22,11 @@ def parity(found: Json, main: str) -> str:
     engines, boxes = found["engines"], found["boxes"]
     differing = f"{thin(engines['differing'])} of {thin(engines['integers'])} differ"
     covered = f"{engines['operations']} operations in {engines['runs']} runs"
+    stock = in_stock(engines)
     overlap = f"mean overlap (IoU) {boxes['mean_iou']:.4f}, least {boxes['least_iou']:.4f}"
     frames = f"exponents chosen on frames {_list(found['calibration_frames'])}"
     rows = [
-        ("integers", f"{differing} ({covered}, {engines['engine']} engine against {engines['against']})"),
+        ("integers", f"{differing} ({covered}, {engines['engine']} engine against {engines['against']}){stock}"),
         ("boxes against the float64 tracker", f"{overlap}, largest difference {boxes['largest_difference_px']:.3g} px"),
         ("same best cell", f"{boxes['same_cell']} of {boxes['frames']} frames"),
         ("frames", f"{frames}; compared on {_list(found['compared_frames'])}"),

@@ -61,8 +61,14 @@ def _exactness(parity: Json) -> str:
         return f"It was executed by the {engines['engine']} engine, which is the definition of the program."
     return (
         f"The program ran exactly: {engines['differing']} of {engines['integers']:,} integers differ "
-        f"between the {engines['engine']} and the {engines['against']} engine."
+        f"between the {engines['engine']} and the {engines['against']} engine{in_stock(engines)}."
     )
+
+
+def in_stock(engines: Json) -> str:
+    """What ran in Processes that Lava ships, if anything did."""
+    found = engines.get("stock")
+    return f", {found['differing']} of {found['integers']:,} in Processes that Lava ships" if found else ""
 
 
 def _faithfulness(data: ReportData) -> str:
