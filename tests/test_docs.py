@@ -88,7 +88,7 @@ def test_files_that_documents_name_exist(name: str) -> None:
     named |= set(re.findall(r"\]\(([^)#:]+)\)", text))
     missing = sorted(n for n in named if not (ROOT / n).exists() and not (ROOT / name).parent.joinpath(n).exists())
     roots = (ROOT, ROOT / "src" / "spiketrack_deploy")
-    inside = set(re.findall(r"`((?:\w+/)+(?:\w+\.(?:py|toml|sh))?)`", text)) - {"export/", "models/"}
+    inside = set(re.findall(r"`((?:\w+/)+(?:\w+\.(?:py|toml|sh))?)`", text)) - {"export/", "models/", "lava/"}
     missing += sorted(n for n in inside if not any((root / n).exists() for root in roots))
     assert not missing, f"{name} names files that do not exist: {missing}"
     assert named
