@@ -60,9 +60,9 @@ def write_parts(clips: Sequence[VideoSequence], folder: Path) -> None:
         (folder / f"{part}.tmp").rename(folder / part)
 
 
-def scored(model: str, data: Path) -> dict[str, float]:
-    """Success AUC of the program by sequence."""
-    (tracker,) = api.evaluate([model], data, engines=["sim"])["trackers"].values()
+def scored(model: str, data: Path, out: Path) -> dict[str, float]:
+    """Success AUC of the program by sequence; ``out`` keeps what a stopped evaluation had."""
+    (tracker,) = api.evaluate([model], data, engines=["sim"], out=out)["trackers"].values()
     return {name: row["auc"] for name, row in tracker["sequences"].items()}
 
 
@@ -76,8 +76,11 @@ def measured(model: str, method: str, labels: str, folder: Path, test: Path, ste
             model, [folder / labels], out, method=method, hold_out=share, entries={"steps": steps}, tell=say
         )
         row = {key: found[key] for key in ("trained", "parameters", "seconds", "threads", "scenes", "scores")}
-        row |= {"cpu": time.process_time() - cpu, "pairs": pairs_of(out, folder / "last")}
-        row |= {"held": scored(str(out), folder / "last"), "test": scored(str(out), test)}
+        row["cpu"] = time.process_time() - cpu
+        done = found["scores"].get("quantised")
+        row["pairs"] = done["pair_iou"] if done else pairs_of(out, folder / "last")
+        row["held"] = scored(str(out), folder / "last", folder / f"{out.name}-held")
+        row["test"] = scored(str(out), test, folder / f"{out.name}-test")
         file.write_text(json.dumps(row, indent=1))
     return dict(json.loads(file.read_text()))
 
@@ -86,11 +89,10 @@ def before(model: str, folder: Path, test: Path) -> dict[str, Any]:
     """The same of the program as it is."""
     file = folder / "before.json"
     if not file.exists():
-        row: dict[str, Any] = {
-            "held": scored(model, folder / "last"),
-            "pairs": pairs_of(find_source(model).path, folder / "last"),
-        }
-        file.write_text(json.dumps(row | {"test": scored(model, test)}, indent=1))
+        row: dict[str, Any] = {"held": scored(model, folder / "last", folder / "before-held")}
+        row["pairs"] = pairs_of(find_source(model).path, folder / "last")
+        row["test"] = scored(model, test, folder.parent / "before-test")
+        file.write_text(json.dumps(row, indent=1))
     return dict(json.loads(file.read_text()))
 
 

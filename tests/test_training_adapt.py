@@ -239,6 +239,7 @@ def test_bad_requests_end_with_one_sentence(tmp_path: Path, model: Path, monkeyp
         (model, "clip", "--layers", "stem"): "no 1x1 convolution in 'stem'",
         (model, "clip", "--set", "stage=float"): "integer stage",
         (model, "clip", "--set", "workers=2"): "one worker",
+        (model, "clip", "--set", "teacher=spiketrack-nano", "--set", "teacher_weight=1"): "without a teacher",
         (model, "clip", "--set", "least_side=100"): "no target",
     }
     for arguments, says in cases.items():

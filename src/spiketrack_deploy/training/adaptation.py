@@ -68,8 +68,8 @@ class _Scenes:
 def recipe_for(plan: Plan, entries: dict[str, Any]) -> Recipe:
     """The recipe of an adaptation; ``entries`` go before its defaults. :class:`InputError` for what it cannot be."""
     recipe = Recipe.from_dict({**RECIPE, "learning_rate": RATES[plan.method], "seed": plan.seed, **entries})
-    if recipe.stage != "integer" or recipe.workers != 1:
-        raise InputError("an adaptation is of the integer stage and of one worker; leave stage and workers out")
+    if recipe.stage != "integer" or recipe.workers != 1 or recipe.teacher:
+        raise InputError("an adaptation is of the integer stage, of one worker, without a teacher; leave these out")
     return recipe
 
 
