@@ -178,6 +178,7 @@ def test_a_tracker_adapts_to_videos_with_boxes_and_without(tmp_path: Path, model
     assert set(found["scores"]) == {"deployed", "routed", "merged", "quantised"}
     weights, config = load_checkpoint(tmp_path / "out")
     assert config == small_config() and json.loads((tmp_path / "out" / "config.json").read_text()) == config.to_dict()
+    assert not api.is_evaluation(tmp_path / "out"), "every command takes the folder as a model"
     base = lively_model().state_dict()
     assert weights.state_dict().keys() == base.keys()
     text = CliRunner().invoke(

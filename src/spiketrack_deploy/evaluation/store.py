@@ -23,6 +23,7 @@ from spiketrack_deploy.datasets.sequences import Dataset, VideoSequence
 from spiketrack_deploy.errors import InputError, UsageError
 from spiketrack_deploy.evaluation.run import Record
 from spiketrack_deploy.evaluation.subjects import Subject
+from spiketrack_deploy.inputs.sources import WEIGHTS
 from spiketrack_deploy.inputs.whole_file import write_whole
 
 SCHEMA = "spiketrack-evaluation/3"
@@ -161,8 +162,9 @@ def read_speed(path: Path) -> dict[str, Any]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is a run folder or a results file."""
-    return (path / RESULTS).is_file() or (path / RUN).is_file() or path.name == RESULTS
+    """Whether ``path`` is a run folder or a results file; a training's run folder, a model, is none."""
+    begun = (path / RUN).is_file() and not (path / WEIGHTS).is_file()
+    return (path / RESULTS).is_file() or begun or path.name == RESULTS
 
 
 def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

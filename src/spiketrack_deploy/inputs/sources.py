@@ -21,7 +21,7 @@ DENSE, DENSE_ONNX, DENSE_DATA = "dense.json", "model.onnx", "model.data"
 """Of a dense tracker's bundle, which has no program: its layers, its step, and the weights of a large one."""
 DEFAULT_MODEL = "spiketrack-nano"
 DEFAULT_CLIP = "juice_box"
-_WEIGHTS = "model.safetensors"
+WEIGHTS = "model.safetensors"
 _BOX_FILES = ("groundtruth_rect.txt", "groundtruth.txt")
 
 
@@ -121,9 +121,9 @@ def find_source(model: str | None) -> ModelSource:
             f"{name}: there is no such checkpoint file, and no bundled model of this name (bundled: {bundled})"
         )
     if path.is_dir():
-        if not (path / _WEIGHTS).is_file():
-            raise InputError(f"{name}: is a folder without {_WEIGHTS}; give a checkpoint file")
-        return ModelSource(path.resolve().name, path / _WEIGHTS, _untrained(path))
+        if not (path / WEIGHTS).is_file():
+            raise InputError(f"{name}: is a folder without {WEIGHTS}; give a checkpoint file")
+        return ModelSource(path.resolve().name, path / WEIGHTS, _untrained(path))
     return ModelSource(path.stem, path, _untrained(path))
 
 
