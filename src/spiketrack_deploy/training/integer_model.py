@@ -28,8 +28,9 @@ from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.trackers.spiketrack.norm import EPS
 from spiketrack_deploy.tracking.pixels import pixel_units
 from spiketrack_deploy.training.joint import branch_pass, joint_pass
+from spiketrack_deploy.training.membranes import GateUnits, Steps, arrange, over_time
 from spiketrack_deploy.training.pairs import Sample
-from spiketrack_deploy.training.surrogate import learn
+from spiketrack_deploy.training.surrogate import learn, straight_through
 from spiketrack_deploy.training.units import Units, lowered, units_of
 
 FIRST = "encoder.downsample1_1.encode_conv"
@@ -63,10 +64,11 @@ class _Passes(nn.Module):
 
 
 class IntegerModel(nn.Module):
-    """Trainable masters of a lowered tracker. ``forward`` computes what the program computes, at T = 1 exactly.
+    """Trainable masters of a lowered tracker. ``forward`` computes what the program computes, exactly.
 
-    At T > 1 weights, biases and offsets are the program's, while membranes keep real decays. Retrievers that resample
-    (mrm.0, mrm.1) may need a rounding that only the program makes: :class:`InputError`.
+    At T > 1 that is the program of the units in use: another lowering may choose finer streams, and membranes then
+    round elsewhere. Retrievers that resample (mrm.0, mrm.1) may need a rounding that only the program makes:
+    :class:`InputError`.
     """
 
     def __init__(self, model: SpikeTrack, samples: Sequence[Sample]) -> None:
@@ -81,6 +83,8 @@ class IntegerModel(nn.Module):
         self.template = [copy.deepcopy(model)]  # in a list: a shape to deploy into, no part of the state
         net = folded(model)
         learn(net)
+        if model.config.templates > 1:
+            over_time(net)
         self.passes = _Passes(net)
         self.set_units(units_of(lowered(copy.deepcopy(model), samples), net))
 
@@ -102,6 +106,15 @@ class IntegerModel(nn.Module):
             self.register_buffer(_key("bits", path), conv.bits.to(device))
         for key, bits in units.offsets.items():
             self.register_buffer(_key("offset", key), bits.to(device))
+        for path, calls in units.membranes.items():
+            for k, call in enumerate(calls):
+                self.register_buffer(_key(f"membrane{k}", path), call.rows.to(device))
+        for path, gate in units.gates.items():
+            self.register_buffer(_key("gate", path), gate.numbers.to(device))
+
+    def _accumulates(self, key: str) -> bool:
+        """Whether an embedding is one of several steps, which the neuron behind it adds up."""
+        return self.config.templates > 1 and ".t_pos_embeds." in key
 
     def refit(self, samples: Sequence[Sample]) -> None:
         """Choose exponents and units again for the masters as they are now."""
@@ -123,6 +136,9 @@ class IntegerModel(nn.Module):
             out[f"{path}.weight"], out[f"{path}.bias"] = weight, rounded(bias, bits)
         for key in self._units.offsets:
             bits = self.get_buffer(_key("offset", key))
+            if self._accumulates(key):
+                out[key] = torch.zeros_like(parameters[key])
+                continue
             out[key] = rounded(parameters[key].transpose(0, 1), bits).transpose(0, 1)
         return out
 
@@ -139,7 +155,24 @@ class IntegerModel(nn.Module):
         """Maps of templates ``[N,3,r,r]`` (or ``[T,N,3,r,r]``) and searches ``[N K,3,r,r]``, raw pixels as float32."""
         dtype = templates.dtype
         values = {f"net.{key}": value.to(dtype) for key, value in self.effective().items()}
-        return cast(Maps, functional_call(self.passes, values, (templates, searches, each)))
+        self._arrange()
+        try:
+            return cast(Maps, functional_call(self.passes, values, (templates, searches, each)))
+        finally:
+            arrange(self.net, {}, {}, {})
+
+    def _arrange(self) -> None:
+        """Units in use, and the accumulated embeddings' masters, for one pass over several steps."""
+        membranes = {
+            path: [Steps(self.get_buffer(_key(f"membrane{k}", path)), call.scale) for k, call in enumerate(calls)]
+            for path, calls in self._units.membranes.items()
+        }
+        gates = {p: GateUnits(self.get_buffer(_key("gate", p)), g.table) for p, g in self._units.gates.items()}
+        parameters, offsets = self.masters(), dict[str, Tensor]()
+        for owner in {key.rpartition(".t_pos")[0] for key in self._units.offsets if self._accumulates(key)}:
+            steps = [parameters[f"{owner}.t_pos_embeds.{t}"][0] for t in range(self.config.templates)]
+            offsets[f"{owner}.head_spike"] = torch.stack(steps)
+        arrange(self.net, membranes, gates, offsets)
 
     def _pixel_scale(self, like: Tensor) -> Tensor:
         """What a raw pixel is divided by, ``[1,3,1,1]``."""
@@ -167,7 +200,7 @@ class IntegerModel(nn.Module):
                 weight = weight * self._pixel_scale(weight)
             _write(state, path, weight, bias, norm_of(self.template[0], path))
         for key in self._units.offsets:
-            state[key] = values[key]
+            state[key] = masters[key].detach().cpu() if self._accumulates(key) else values[key]
         out.load_state_dict(state)
         return out.eval()
 
@@ -184,21 +217,7 @@ def rounded(values: Tensor, bits: Tensor, limit: int | None = None) -> Tensor:
     if limit is not None:
         integer = integer.clamp(-limit, limit)
     fixed = integer / scale
-    # Not v + (q - v): that sum rounds, and the value must be q to the last bit.
-    out: Tensor = _StraightThrough.apply(values, fixed)
-    return out
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Value of the second argument, gradient to the first."""
-
-    @staticmethod
-    def forward(ctx: object, values: Tensor, fixed: Tensor) -> Tensor:
-        return fixed.clone()
-
-    @staticmethod
-    def backward(ctx: object, *grad: Tensor) -> tuple[Tensor, None]:
-        return grad[0], None
+    return straight_through(values, fixed)
 
 
 def norm_of(model: nn.Module, path: str) -> str | None:

@@ -35,6 +35,24 @@ def spike(membrane: Tensor) -> Tensor:
     return out
 
 
+def straight_through(values: Tensor, fixed: Tensor) -> Tensor:
+    """``fixed``, with its gradient to ``values``. Not v + (f - v): that sum rounds, and the value must be exact."""
+    out: Tensor = _StraightThrough.apply(values, fixed)
+    return out
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Value of the second argument, gradient to the first."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor, fixed: Tensor) -> Tensor:
+        return fixed.clone()
+
+    @staticmethod
+    def backward(ctx: object, *grad: Tensor) -> tuple[Tensor, None]:
+        return grad[0], None
+
+
 class LearningNILIF(NILIF):
     """A NI-LIF neuron while it is trained; same parameter, same key."""
 

@@ -19,6 +19,7 @@ from spiketrack_deploy.frontends.spiketrack.source import ObservedTracker, Spike
 from spiketrack_deploy.lowering.calibrate import Calibration
 from spiketrack_deploy.program.types import AnyArray, Program
 from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
+from spiketrack_deploy.training.membranes import GateUnits, Steps, gates_of, membranes_of
 from spiketrack_deploy.training.pairs import Sample
 
 _STEP = re.compile(r"(\.seg_responder_(?:dw|pw))\.(\d+)$")
@@ -36,10 +37,13 @@ class ConvUnits:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """``convs``: convolution module path -> units. ``offsets``: positional embedding key -> bits ``[C]``."""
+    """``convs``: convolution module path -> units. ``offsets``: positional embedding key -> bits ``[C]``. ``membranes``
+    and ``gates``: of what takes several steps."""
 
     convs: Mapping[str, ConvUnits]
     offsets: Mapping[str, Tensor]
+    membranes: Mapping[str, list[Steps]]
+    gates: Mapping[str, GateUnits]
 
 
 def calibration(model: SpikeTrack, samples: Sequence[Sample]) -> Calibration:
@@ -85,7 +89,7 @@ def units_of(program: Program, model: nn.Module) -> Units:
         spike_bits = 0 if op.kind == "image_conv" else _SPIKE_BITS
         exponent = bits - shift[step if step is not None and len(shift) > 1 else 0] - spike_bits
         convs[path] = ConvUnits(torch.from_numpy(exponent), torch.from_numpy(bits))
-    return Units(convs, _offsets(program))
+    return Units(convs, _offsets(program), membranes_of(program), gates_of(program))
 
 
 def _offsets(program: Program) -> dict[str, Tensor]:
