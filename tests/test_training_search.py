@@ -23,7 +23,7 @@ from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
 from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, TrackerConfig
 from spiketrack_deploy.training.budget import drawn
 from spiketrack_deploy.training.outline import outline
-from spiketrack_deploy.training.search import Bounds, Layout, judge, meets, rate, search, spread, verdict
+from spiketrack_deploy.training.search import Bounds, Layout, Way, judge, meets, rate, search, spread, verdict
 
 LOIHI2 = resolve_target("loihi2")
 WALKS = (
@@ -58,10 +58,13 @@ def test_an_outline_has_the_populations_synapses_and_levels_of_the_compiled_prog
         assert sketch.phases[phase].cadence == program.phases[phase].cadence
 
 
-@pytest.mark.parametrize(("number", "reader"), [(0, "chip"), (0, "host"), (1, "chip"), (2, "host")])
-def test_what_the_search_judges_is_the_verdict(number: int, reader: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [(0, Way()), (0, Way("host")), (1, Way(streams="summed")), (2, Way("host", "summed"))],
+)
+def test_what_the_search_judges_is_the_verdict(number: int, way: Way) -> None:
     """Counts exactly; energy and time but for drawn weights that are zero and for the best places of cores."""
-    found, said = judge(layout(number), LOIHI2, reader=reader), verdict(layout(number), LOIHI2, reader)
+    found, said = judge(layout(number), LOIHI2, way=way), verdict(layout(number), LOIHI2, way)
     assert isinstance(found, Layout)
     counts = (found.slots, found.levels, found.cores, found.chips, found.macs)
     assert counts == tuple(said[key] for key in ("slots", "levels", "cores", "chips", "macs"))
@@ -75,7 +78,7 @@ def test_the_bundled_layout_is_judged_as_its_card_says() -> None:
     found = judge(bundled(), LOIHI2)
     assert isinstance(found, Layout)
     assert (found.slots, found.levels, found.cores) == (266_609, 28, 114)
-    assert judge(layout(1), LOIHI2, reader="host") == float("inf"), "its first sums go on as a stream"
+    assert judge(layout(1), LOIHI2, way=Way("host")) == float("inf"), "its first sums go on as a stream"
     assert judge(bundled(), LOIHI2, Bounds(slots_levels=3_000_000)) == pytest.approx(266_609 * 28 / 3_000_000 - 1)
     lean = judge(bundled(), LOIHI2, Bounds(chips=1, slots_levels=7_550_000, on_chip_s=1 / 30))
     assert isinstance(lean, Layout) and lean.slots_levels == 266_609 * 28
@@ -94,7 +97,7 @@ def test_the_search_keeps_its_bounds_repeats_itself_and_shows_what_nothing_beats
     assert all(one in front or any(one.beaten_by(other) for other in front) for one in met)
     few = spread(front, 3)
     assert few[0] is front[0] and len(few) <= max(3, len(front[0].merits))
-    assert meets(verdict(front[0].config, LOIHI2, front[0].reader), replace(bounds, latency_s=0.034))
+    assert meets(verdict(front[0].config, LOIHI2, front[0].way), replace(bounds, latency_s=0.034))
 
 
 def test_a_share_for_each_population_is_what_one_share_is_where_they_agree() -> None:
@@ -109,7 +112,7 @@ def test_a_share_for_each_population_is_what_one_share_is_where_they_agree() -> 
 
 def test_the_command_writes_a_table_a_picture_and_configurations(tmp_path: Path, capsys) -> None:
     lean = models_dir() / "spiketrack-nano" / "config.json"
-    bounds = ("--chips", 1, "--on-chip-ms", 7, "--trials", 8, "--first-layer", "chip")
+    bounds = ("--chips", 1, "--on-chip-ms", 7, "--trials", 25, "--first-layer", "chip", "--streams", "relayed")
     found = succeed(tmp_path, "budget", lean, "--search", *bounds, "-o", tmp_path / "out")
     assert set(found) == set(results.LayoutsResult.__annotations__)
     first, *rows = found["rows"]

@@ -63,6 +63,7 @@ def map(
     balance: float | None = None,
     sharing: str | None = None,
     first_layer: str = "chip",
+    streams: str = "relayed",
     pictures: Place | None = None,
 ) -> MapResult | DenseFitResult:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of ``target``; of a dense
@@ -71,7 +72,8 @@ def map(
     ``target``: a chip or a board by profile name, or a TOML file. ``phase``: whose cores are described, by default the
     one that runs most often; costs are always those of results of all phases. ``sharing``: where the other phases run:
     ``own`` chips, in ``turns`` on the same ones, on the ``host``. ``first_layer``: who runs what reads the picture: the
-    ``chip``, or the ``host``, which sends spikes in place of pixels.
+    ``chip``, or the ``host``, which sends spikes in place of pixels. ``streams``: a convolution's output that several
+    neurons or sums read is ``relayed`` by accumulators of its own, or ``summed`` anew in each reader.
     ``density``: assumed share of neurons that spike, in place of a bundle's own counts. ``rule``: how layers are split,
     by default as the chip's family does. ``balance``: no core does more than so many times the mean work.
     ``pictures``: a folder for the drawn chips. Where it does not fit, ``holds`` is False and nothing is raised;
@@ -93,6 +95,7 @@ def map(
         raise UsageError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
     chosen = phase or main_phase(runs_per_result(program))
     options: dict[str, Any] = {"rule": rule, "balance": balance, "sharing": sharing, "first_layer": first_layer}
+    options["streams"] = streams
     whole = map_network(program, goal, counts=counts, density=density, **options)
     if pictures is not None:
         from spiketrack_deploy.report.floorplan import floorplan, write_pictures

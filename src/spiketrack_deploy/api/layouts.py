@@ -14,6 +14,7 @@ from pathlib import Path
 from spiketrack_deploy.api.bundles import Place
 from spiketrack_deploy.api.results import BudgetResult, LayoutsResult
 from spiketrack_deploy.api.training import find_config
+from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL
 
@@ -52,6 +53,7 @@ def layouts(
     energy_nj: float | None = None,
     slots_levels: int | None = None,
     first_layer: str | None = None,
+    streams: str | None = None,
     trials: int = 2000,
     seed: int = 1,
     out: Place | None = None,
@@ -61,14 +63,13 @@ def layouts(
 
     Bounds (None: none): ``chips`` by the vendor's split rule; nominal seconds of a frame on the chips
     (``on_chip_s``) and with the image's way (``latency_s``); nominal nanojoules of a frame; slots times levels.
-    ``first_layer``: who runs what reads the picture, the ``chip`` or the ``host``; None: whatever is better.
+    ``first_layer`` and ``streams``: how it is mapped (see :func:`map`); None: whatever is better.
     ``trials`` layouts are judged from ``seed`` on. ``out``: a folder for ``search.json``, ``search.png`` and the
     configurations of the rows, ready to be trained. InputError (3): ``config`` has several templates or stages that
     the search cannot outline.
     """
     from spiketrack_deploy.hardware.targets import resolve_target
-    from spiketrack_deploy.mapping.entry import FIRST_LAYER
-    from spiketrack_deploy.training.search import RATES, Bounds, known, meets, search, spread, verdict
+    from spiketrack_deploy.training.search import RATES, WAYS, Bounds, known, meets, search, spread, verdict
 
     aim = resolve_target(target)
     bounds = Bounds(chips, on_chip_s, latency_s, energy_nj, slots_levels)
@@ -78,15 +79,17 @@ def layouts(
         if tell:
             tell(what, done, total)
 
-    readers = FIRST_LAYER if first_layer is None else (first_layer,)
+    ways = [way for way in WAYS if first_layer in (None, way.first_layer) and streams in (None, way.streams)]
+    if not ways:
+        raise UsageError(f"a layout is not mapped with first_layer {first_layer!r} and streams {streams!r}")
     met, front = search(
-        base, aim, bounds, trials=trials, seed=seed, readers=readers, told=lambda n: told("layouts judged", trials, n)
+        base, aim, bounds, trials=trials, seed=seed, ways=ways, told=lambda n: told("layouts judged", trials, n)
     )
-    shown = [(base, readers[0]), *((one.config, one.reader) for one in spread(front) if one.config != base)]
+    shown = [(base, ways[0]), *((one.config, one.way) for one in spread(front))]
     rows = []
-    for done, (one, reader) in enumerate(shown):
+    for done, (one, way) in enumerate(shown):
         told("verdicts", len(shown), done)
-        row = verdict(one, aim, reader)
+        row = verdict(one, aim, way)
         rows.append({**row, "meets": meets(row, bounds)})
     result: LayoutsResult = {
         "target": aim.name,

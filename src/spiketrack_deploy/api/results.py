@@ -309,6 +309,7 @@ class MapResult(TypedDict):
     camera: list[str]
     sharing: str
     first_layer: str
+    streams: str
     cost: dict[str, Any]
     dominant: dict[str, Any]
     chips: int

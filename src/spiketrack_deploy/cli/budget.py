@@ -50,6 +50,11 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     type=click.Choice(["chip", "host"]),
     help="Search: who runs what reads the picture; by default whatever is better.",
 )
+@click.option(
+    "--streams",
+    type=click.Choice(["relayed", "summed"]),
+    help="Search: shared streams, as in spiketrack map; by default whatever is better.",
+)
 @click.option("--trials", type=click.IntRange(2, 10**6), help="Search: layouts to judge; default 2000.")
 @click.option("--seed", type=click.IntRange(min=0), help="Search: of the layouts that are drawn; default 1.")
 @click.option(
@@ -106,7 +111,7 @@ def budget_summary(result: Result) -> None:
 
 
 _LAYOUTS_HEAD = (
-    "layout", "first layer", "MMAC", "parameters k", "slots x levels M", "cores", "chips", "on the chips ms",
+    "layout", "first layer, streams", "MMAC", "parameters k", "slots x levels M", "cores", "chips", "on the chips ms",
     "with the way in ms", "mJ a frame", "of it dynamic", "within bounds",
 )  # fmt: skip
 
@@ -118,7 +123,8 @@ def layouts_summary(result: Result) -> None:
         low, high = row["chips_band"]
         cost = row["cost"]
         lines.append([
-            row["name"], row["first_layer"], f"{row['macs'] / 1e6:.1f}", f"{row['parameters'] / 1e3:.0f}",
+            row["name"], f"{row['first_layer']}, {row['streams']}",
+            f"{row['macs'] / 1e6:.1f}", f"{row['parameters'] / 1e3:.0f}",
             f"{row['slots'] / 1e3:.0f} k x {row['levels']} = {row['slots_levels'] / 1e6:.2f}",
             str(row["cores"]), f"{row['chips']} [{low}..{high}]",
             _banded(cost["on_chip_s"], 1e3), _banded(cost["latency_s"], 1e3),

@@ -52,6 +52,14 @@ Examples:
     help="Who runs the layer that reads the picture. The host sends its spikes, which are fewer than the pixels.",
 )
 @click.option(
+    "--streams",
+    type=click.Choice(["relayed", "summed"]),
+    default="relayed",
+    show_default=True,
+    help="A convolution's output that several neurons read: relayed by accumulators of its own, or summed by every"
+    " reader (fewer slots and levels, more synaptic operations).",
+)
+@click.option(
     "--density",
     type=click.FloatRange(0, 1),
     help="Assume that this share of the neurons spikes, instead of a bundle's own counts. Default without counts: 0.5.",

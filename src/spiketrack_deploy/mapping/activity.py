@@ -7,6 +7,7 @@ not know cores.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -131,7 +132,9 @@ def _lay(
     form = network.synapses[bundles[0]].form
     if any(network.synapses[i].form in ("conv", "matrix", "product") for i in bundles):
         own = [i for i in bundles if network.synapses[i].form in ("conv", "matrix", "product")]
-        visits = count["synops"] + count["macs"]
+        # A convolution that several readers sum has all its bundles once for each of them.
+        same = Counter((network.synapses[i].source, network.populations[network.synapses[i].target].step) for i in own)
+        visits = (count["synops"] + count["macs"]) * max(same.values())
         weights = np.array([max(share[i].sum(), 1) for i in own], dtype=np.float64)
         synops[own] = visits * weights / weights.sum()
         spikes = [i for i in own if network.populations[network.synapses[i].source].kind in ("neurons", "entry")]

@@ -152,7 +152,12 @@ def _synapses(mapping: ChipMapping, program: Program) -> list[str]:
     network, phase = mapping.network, program.phases[mapping.network.phase]
     convolutions: Counter[str] = Counter(s.op for s in network.synapses if s.form == "conv")
     steps = {op.name: phase.values[op.name].shape[0] for op in phase.ops}
-    found = [f"{op}: wired {n} times for {steps[op]} steps" for op, n in convolutions.items() if n != steps[op]]
+    readers = Counter(name for op in phase.ops for name in dict.fromkeys(op.inputs))
+    found = [
+        f"{op}: wired {n} times for {steps[op]} steps"
+        for op, n in convolutions.items()
+        if n not in (steps[op], steps[op] * readers[op])
+    ]
     entered = {p.op for p in network.populations if p.kind == "entry"}
     outside = {name for op in phase.ops if op.name in entered for name in op.inputs}
     missing = [op.name for op in phase.ops if "weight" in op.arrays and op.name not in {*convolutions, *outside}]

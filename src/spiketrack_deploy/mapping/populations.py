@@ -6,7 +6,9 @@ matrices of other phases and host operations appear on a chip. It must not know 
 A stream that one population alone reads is summed in that population's neurons: a convolution is synapses, not neurons.
 A stream that several operations read (a residual stream), that a pool, an upsampling or the host reads, or that is
 rounded before it is added to another, needs a population of its own, whose neurons accumulate it and pass it on as a
-graded message: a residual stream is a chain of accumulator populations. Time steps are unrolled in space, as in the NIR
+graded message: a residual stream is a chain of accumulator populations. Where streams are ``summed``, the outputs of a
+convolution that several neurons or sums read are summed in each of them instead: the same integers, no population and
+one level less, but the convolution's synapses once for every reader. Time steps are unrolled in space, as in the NIR
 graph; a membrane is handed to the next step's neurons by one synapse each.
 
 A neuron with a membrane is one population whatever its operations: ``fire`` (or a read-out's ``integrate``) has it, its
@@ -35,15 +37,20 @@ INSIDE = ("fire", "reset", "integrate", "change", "told")
 """What reads an integrator in its own neuron."""
 
 
-def populations(program: Program, phase: str) -> PopulationGraph:
-    """One phase as populations and synapses.
+RELAYED, SUMMED = "relayed", "summed"
+SHARED_STREAMS = (RELAYED, SUMMED)
+"""What becomes of a convolution's output that several neurons or sums read."""
+
+
+def populations(program: Program, phase: str, streams: str = RELAYED) -> PopulationGraph:
+    """One phase as populations and synapses; ``streams``: one of :data:`SHARED_STREAMS`.
 
     Every NI-LIF output is a neuron, every time step apart. Raises InputError for an unknown phase or an operation that
     neither table has.
     """
     if phase not in program.phases:
         raise InputError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
-    builder = _Builder(program.phases[phase], program)
+    builder = _Builder(program.phases[phase], program, summed=streams == SUMMED)
     builder.build()
     network = with_levels(phase, builder.populations, builder.synapses)
     return replace(network, synapses=(*network.synapses, *builder.recurrent()))
@@ -63,6 +70,7 @@ def with_levels(phase: str, found: Sequence[Population], synapses: Sequence[Syna
 class _Builder:
     phase: Phase
     program: Program
+    summed: bool = False
     populations: list[Population] = field(default_factory=list)
     synapses: list[Synapses] = field(default_factory=list)
     index: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -179,18 +187,17 @@ class _Builder:
         )
 
     def _fused(self, op: Op) -> bool:
-        """Whether the one reader's neurons can sum this stream."""
+        """Whether the one reader's neurons, or those of all readers, can sum this stream."""
         if op.kind in ("integrate", "reset") or self._in_neuron(op):
             return self._in_neuron(op)
         readers = self.readers.get(op.name, [])
-        if len(readers) != 1 or op.name in self.phase.outputs.values():
+        shared = self.summed and op.kind in ("conv", "graded_conv")
+        if not readers or (len(readers) > 1 and not shared) or op.name in self.phase.outputs.values():
             return False
-        reader = readers[0]
-        if self.steps(op.name) != self.steps(reader.name):
+        if any(self.steps(op.name) != self.steps(reader.name) for reader in readers):
             return False
-        if op.kind == "requantise":
-            return reader.kind == "ni_lif"
-        return reader.kind in ("ni_lif", "requantise", "add", "fire", "integrate", "change")
+        summing = ("ni_lif", "requantise", "add", "fire", "integrate", "change")
+        return all(r.kind in (summing if op.kind != "requantise" else ("ni_lif",)) for r in readers)
 
     def _stream(self, reader: Op, value: str, step: int, target: int) -> None:
         """Synapses that bring ``value`` into ``target``: one to one from its own population, or those that sum it."""

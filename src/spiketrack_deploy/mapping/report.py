@@ -29,7 +29,7 @@ from spiketrack_deploy.mapping.fixes import Turns, fixes, in_turns
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.placement import ROUNDS
-from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.populations import RELAYED, populations
 from spiketrack_deploy.mapping.types import ChipMapping, Fix, Population, PopulationGraph
 from spiketrack_deploy.program.types import Arrays, Program
 
@@ -179,16 +179,18 @@ def map_phase(
     rounds: int = ROUNDS,
     balance: float | None = None,
     first_layer: str = CHIP,
+    streams: str = RELAYED,
 ) -> MappingReport:
     """Map, time and count one phase. See :func:`map_program`.
 
     ``counts``: mean counts of every operation per run of the phase; else ``density``, an assumed share of neurons that
-    spike. ``first_layer``: who runs what reads the picture, one of ``entry.FIRST_LAYER``. Raises nothing where the
-    network does not fit; InputError where both are given, UsageError where no layer reads a picture.
+    spike. ``first_layer``: who runs what reads the picture, one of ``entry.FIRST_LAYER``.
+    ``streams``: one of ``populations.SHARED_STREAMS``. Raises nothing where the network does not fit; InputError where
+    both are given, UsageError where no layer reads a picture.
     """
     if counts is not None and density is not None:
         raise InputError("counts of a run and an assumed spike density were both given; choose one.")
-    network = populations(program, phase)
+    network = populations(program, phase, streams)
     if first_layer == HOST:
         network, _ = spikes_enter(network)
     if counts is not None:

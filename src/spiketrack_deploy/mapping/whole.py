@@ -38,6 +38,7 @@ from spiketrack_deploy.mapping.activity import Density
 from spiketrack_deploy.mapping.changes import Change, changes
 from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER
 from spiketrack_deploy.mapping.entry import HOST as BY_HOST
+from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, SUMMED
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
 from spiketrack_deploy.mapping.split import RULES, split
 from spiketrack_deploy.mapping.thermometer import Form, forms
@@ -111,7 +112,8 @@ class WholeNetwork:
     """A program on a target. ``phases``: every phase mapped; ``main``: the one that runs most often;
     ``arrangements``: all ways to share chips, ``chosen`` one of them; ``cores_by_rule``: phase -> rule -> cores;
     ``counts``: of a run of the main phase, empty where its activity is assumed; ``first_layer``: who runs what reads
-    the picture, one of ``entry.FIRST_LAYER``."""
+    the picture, one of ``entry.FIRST_LAYER``; ``streams``: one of ``populations.SHARED_STREAMS``; ``density``: what was
+    assumed."""
 
     program: Program
     counts: Sequence[LayerCounts]
@@ -122,6 +124,8 @@ class WholeNetwork:
     arrangements: tuple[Arrangement, ...]
     chosen: Arrangement
     first_layer: str = CHIP
+    streams: str = RELAYED
+    density: Density | None = None
 
     @property
     def profile(self) -> Profile:
@@ -141,7 +145,24 @@ class WholeNetwork:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """What would change the total, computed."""
-        return changes(self.report, self._beside, self.chosen.results[STEADY])
+        summed = self._summed()
+        return (*([summed] if summed else []), *changes(self.report, self._beside, self.chosen.results[STEADY]))
+
+    def _summed(self) -> Change | None:
+        """The main phase with streams summed by every reader, where that makes a difference."""
+        before, steady = self.report.mapping, self.chosen.results[STEADY]
+        if self.streams == SUMMED:
+            return None
+        options: dict[str, Any] = {"rule": before.rule, "rounds": 1, "first_layer": self.first_layer, "streams": SUMMED}
+        known = self.counts or None
+        density = None if known else self.density
+        report = map_phase(self.program, self.main, self.target, counts=known, density=density, **options)
+        mapping = report.mapping
+        if mapping.network.slots == before.network.slots:
+            return None
+        chips = max(mapping.chips_available or 0, mapping.chips + self._beside)
+        cost = result_cost(steady.kind, [report.run], self.profile, chips, steady.period_s)
+        return Change("streams summed by every reader", mapping.cores, chips, cost)
 
     @cached_property
     def forms(self) -> tuple[Form, ...]:
@@ -186,6 +207,7 @@ class WholeNetwork:
         low, high = chosen.band
         board = f" of {mapping.chips_available}" if mapping.chips_available else ""
         ways = [chosen.words, "the first layer on the host" if self.first_layer == BY_HOST else ""]
+        ways += ["streams summed by every reader" if self.streams == SUMMED else ""]
         others = "".join(f", with {words}" for words in ways if words)
         return (
             f"It {chosen.answer} {self.target.name}: {number_of(chosen.cores, 'core')} on {_chips(chosen.chips, board)}"
@@ -251,6 +273,7 @@ class WholeNetwork:
             "camera": list(self.camera()),
             "sharing": self.chosen.sharing,
             "first_layer": self.first_layer,
+            "streams": self.streams,
             "cost": self.cost.to_dict(),
             "dominant": {"name": dominant, "share": share},
             "chips": self.chosen.chips,
@@ -291,24 +314,28 @@ def map_network(
     rounds: int | None = None,
     period_s: float = CAMERA_PERIOD_S,
     first_layer: str = CHIP,
+    streams: str = RELAYED,
 ) -> WholeNetwork:
     """Map every phase and add up what results cost. ``counts``: phase -> mean counts of a run; phases without are
     mapped with an assumed spike density. ``sharing``: one of :data:`SHARING`; by default in turns where the other
     phases run at the start alone, else on chips of their own if the target has them. ``period_s``: time between two
     results, over which chips are powered. ``first_layer``: who runs what reads the picture, the ``chip`` or the
-    ``host``, which then sends its spikes in place of pixels. See ``report.map_phase`` for the rest.
+    ``host``, which then sends its spikes in place of pixels. ``streams``: one of ``populations.SHARED_STREAMS``.
+    See ``report.map_phase`` for the rest.
 
-    UsageError: another ``sharing`` or ``first_layer``, or nothing reads a picture that the host should read.
+    UsageError: another ``sharing``, ``first_layer`` or ``streams``, or nothing reads a picture for the host to read.
     """
     if first_layer not in FIRST_LAYER:
         raise UsageError(f"the first layer runs on the {' or the '.join(FIRST_LAYER)}, not on {first_layer!r}")
+    if streams not in SHARED_STREAMS:
+        raise UsageError(f"streams are {' or '.join(SHARED_STREAMS)}, not {streams!r}")
     if sharing is not None and sharing not in SHARING:
         raise UsageError(f"there is no way {sharing!r} to share chips; choose one of {', '.join(SHARING)}")
     often = runs_per_result(program)
     main = main_phase(often)
     phases, taken = {}, dict[str, Sequence[LayerCounts]]()
     for name in program.phases:
-        options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None}
+        options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None, "streams": streams}
         if name == main or any(spec.kind == "image" for spec in program.phases[name].inputs.values()):
             options["first_layer"] = first_layer
         if rounds is not None or name != main:
@@ -327,7 +354,9 @@ def map_network(
         arranged = arranged[:1]
     wanted = sharing or _default(arranged, any(share for name, share in often.items() if name != main))
     chosen = next((one for one in arranged if one.sharing == wanted), arranged[0])
-    return WholeNetwork(program, taken[main], target, main, phases, by_rule, arranged, chosen, first_layer)
+    return WholeNetwork(
+        program, taken[main], target, main, phases, by_rule, arranged, chosen, first_layer, streams, density
+    )
 
 
 def _default(arranged: Sequence[Arrangement], recurring: bool) -> str:

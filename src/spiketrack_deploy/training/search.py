@@ -25,7 +25,7 @@ from spiketrack_deploy.mapping.closed_loop import closed_loop
 from spiketrack_deploy.mapping.cost import mapped_run
 from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, first_layer
 from spiketrack_deploy.mapping.fit import map_program
-from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, populations
 from spiketrack_deploy.mapping.types import Population
 from spiketrack_deploy.mapping.whole import map_network
 from spiketrack_deploy.program.types import Program
@@ -53,6 +53,8 @@ SHOWN = 16
 """Layouts of the front that get a verdict; evenly spread over it."""
 
 
+_OTHER_WAY = 0.25
+"""Share of changed copies that are mapped in a way drawn anew."""
 _NEAREST = 5
 """Layouts beyond the bounds from which the walk goes on while none is within."""
 
@@ -81,13 +83,25 @@ class Bounds:
         return sum(max(0.0, value / bound - 1) for value, bound in bounds if bound is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a configuration is mapped: who runs the ``first_layer`` (one of ``entry.FIRST_LAYER``), what becomes of
+    shared ``streams`` (one of ``populations.SHARED_STREAMS``)."""
+
+    first_layer: str = CHIP
+    streams: str = RELAYED
+
+
+WAYS = tuple(Way(reader, streams) for reader in FIRST_LAYER for streams in SHARED_STREAMS)
+
+
 @dataclass(frozen=True)
 class Layout:
     """One layout, judged. ``cost``: of a steady frame; ``chips``: of the search phase by the vendor's split rule;
-    ``reader``: who runs the first layer, one of ``entry.FIRST_LAYER``; slots, levels and cores are of the rest."""
+    slots, levels and cores are of what the chips run."""
 
     config: TrackerConfig
-    reader: str
+    way: Way
     slots: int
     levels: int
     cores: int
@@ -111,24 +125,24 @@ class Layout:
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, reader: str = CHIP) -> Layout | float:
+def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, way: Way = WAYS[0]) -> Layout | float:
     """The layout of ``config``, or how far it lies beyond the ``bounds`` (first those that cost nothing to know).
 
-    ``reader``: see :class:`Layout`; nothing is within the bounds where a host has no first layer to run. InputError: a
-    configuration that cannot be outlined.
+    Nothing is within the bounds where a host has no first layer to run. InputError: a configuration that cannot be
+    outlined.
     """
     bounds = bounds or Bounds()
     program = outline(config)
     phase = main_phase(runs_per_result(program))
-    network, profile = populations(program, phase), target.profile
-    if reader == HOST:
+    network, profile = populations(program, phase, way.streams), target.profile
+    if way.first_layer == HOST:
         rest = first_layer(network)
         if rest is None:
             return float("inf")
         network = rest[0]
-    slots, way = sum(network.slots.values()), profile.price("t_image")
+    slots, each = sum(network.slots.values()), profile.price("t_image")
     enters = sum(p.slots * (rate(p) if p.kind == "entry" else p.kind == "image") for p in network.populations)
-    early = {"slots_levels": slots * network.depth, "latency_s": way.nominal * enters if way else 0.0}
+    early = {"slots_levels": slots * network.depth, "latency_s": each.nominal * enters if each else 0.0}
     if beyond := bounds.excess(**early):
         return beyond
     activity = assumed(network, program.arrays, rate)
@@ -139,7 +153,7 @@ def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, r
     beyond = bounds.excess(chips=mapping.chips, energy_nj=cost.total.nominal, **times)
     if beyond or not mapping.holds:
         return beyond + (not mapping.holds)
-    return Layout(config, reader, slots, network.depth, mapping.cores, mapping.chips, dense_macs(program), cost)
+    return Layout(config, way, slots, network.depth, mapping.cores, mapping.chips, dense_macs(program), cost)
 
 
 def dense_macs(program: Program) -> int:
@@ -155,34 +169,38 @@ def search(
     *,
     trials: int,
     seed: int,
-    readers: Sequence[str] = FIRST_LAYER,
+    ways: Sequence[Way] = WAYS,
     told: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Layout], list[Layout]]:
     """Every layout within ``bounds`` that was met, and those of them that no other beats, by multiply-accumulates.
 
-    From ``base`` on, ``trials`` changed copies of what is best so far are judged (until one is within the bounds: of
-    what is least beyond them), once for each of ``readers`` (who runs the first layer). The same arguments give the
-    same layouts. InputError: ``base`` cannot be outlined.
+    From ``base`` on, mapped in all ``ways``, ``trials`` changed copies of what is best so far are judged (until one is
+    within the bounds: of what is least beyond them); those that compute most are changed most often. The same arguments
+    give the same layouts. InputError: ``base`` cannot be outlined.
     """
     draw = random.Random(seed)
-    seen: set[str] = set()
+    seen: set[tuple[str, Way]] = set()
     front: list[Layout] = []
     found: list[Layout] = []
-    nearest: list[tuple[float, int, TrackerConfig]] = []
-    candidate = base
+    nearest: list[tuple[float, int, TrackerConfig, Way]] = []
+    first = list(ways)
     for done in range(trials):
-        for reader in readers if _code(candidate) not in seen else ():
-            judged = judge(candidate, target, bounds, reader)
+        if done < len(first):
+            config, way = base, first[done]
+        else:
+            parents = [(one.config, one.way) for one in front] or [(config, way) for *_, config, way in nearest]
+            parent, way = parents[int(len(parents) * draw.random() ** 2)]
+            config, way = _changed(parent, draw), draw.choice(ways) if draw.random() < _OTHER_WAY else way
+        if (_code(config), way) not in seen:
+            seen.add((_code(config), way))
+            judged = judge(config, target, bounds, way)
             if isinstance(judged, Layout):
                 found.append(judged)
-                front = _with(front, judged)
+                front = sorted(_with(front, judged), key=lambda one: (-one.macs, one.config.name))
             else:
-                nearest = sorted([*nearest, (judged, done, candidate)], key=lambda near: near[:2])[:_NEAREST]
-        seen.add(_code(candidate))
+                nearest = sorted([*nearest, (judged, done, config, way)], key=lambda near: near[:2])[:_NEAREST]
         told(done + 1)
-        parents = [layout.config for layout in front] or [config for *_, config in nearest]
-        candidate = _changed(draw.choice(parents), base, draw)
-    return found, sorted(front, key=lambda layout: (-layout.macs, layout.config.name))
+    return found, front
 
 
 def _with(front: Iterable[Layout], one: Layout) -> list[Layout]:
@@ -208,7 +226,7 @@ def _code(config: TrackerConfig) -> str:
     return f"{config.resolution} {d0}-{d1}-{d2} h{config.head_width} {ratios} {'+'.join(blocks)}"[:100]
 
 
-def _changed(config: TrackerConfig, base: TrackerConfig, draw: random.Random) -> TrackerConfig:
+def _changed(config: TrackerConfig, draw: random.Random) -> TrackerConfig:
     """A copy with one to three levers moved; drawn again where it would not be legal."""
     while True:
         values = asdict(config) | {"loop": config.loop, "normalisation": config.normalisation}
@@ -253,17 +271,17 @@ def _step(levels: Sequence[int], value: int, draw: random.Random) -> int:
     return levels[max(0, min(len(levels) - 1, at + draw.choice((-2, -1, 1, 2))))]
 
 
-def verdict(config: TrackerConfig, target: Target, reader: str = CHIP) -> dict[str, Any]:
+def verdict(config: TrackerConfig, target: Target, way: Way = WAYS[0]) -> dict[str, Any]:
     """What ``spiketrack map`` says of a layout, by the vendor's split rule, with drawn weights and assumed rates:
     JSON-ready, seconds and nanojoules."""
     program = compile(drawn(config)).program
-    whole = map_network(program, target, density=rate, rule=VENDOR_RULE, first_layer=reader)
+    whole = map_network(program, target, density=rate, rule=VENDOR_RULE, **asdict(way))
     mapping, cost = whole.report.mapping, whole.cost
     slots, levels = sum(mapping.network.slots.values()), mapping.network.depth
     return {
         "name": config.name,
         "config": config.to_dict(),
-        "first_layer": reader,
+        **asdict(way),
         "side": config.resolution,
         "macs": dense_macs(program),
         "parameters": parameters(config),
@@ -287,7 +305,7 @@ def known(layout: Layout) -> dict[str, Any]:
     cost = layout.cost
     return {
         "name": layout.config.name,
-        "first_layer": layout.reader,
+        **asdict(layout.way),
         "side": layout.config.resolution,
         "macs": layout.macs,
         "slots_levels": layout.slots_levels,
