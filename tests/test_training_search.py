@@ -112,7 +112,7 @@ def test_a_share_for_each_population_is_what_one_share_is_where_they_agree() -> 
 
 def test_the_command_writes_a_table_a_picture_and_configurations(tmp_path: Path, capsys) -> None:
     lean = models_dir() / "spiketrack-nano" / "config.json"
-    bounds = ("--chips", 1, "--on-chip-ms", 7, "--trials", 25, "--first-layer", "chip", "--streams", "relayed")
+    bounds = ("--chips", 1, "--on-chip-ms", 8, "--trials", 25, "--first-layer", "chip", "--streams", "relayed")
     found = succeed(tmp_path, "budget", lean, "--search", *bounds, "-o", tmp_path / "out")
     assert set(found) == set(results.LayoutsResult.__annotations__)
     first, *rows = found["rows"]
