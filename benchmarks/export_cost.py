@@ -4,6 +4,8 @@
 
 NAME is an official configuration: its seeded (untrained) checkpoint, in the form of the published files ({'net': ...}),
 on the first frames of the bundled clip. Or `demo`: the bundled model on the whole bundled clip, as `make demo` runs it.
+Or `spmtrack_b` (`_l`, `_g`): the dense tracker with drawn weights, exported for a processor on at least eleven frames,
+ten of which ONNX Runtime is compared on; the largest differences are printed.
 The command runs in a process of its own; peak memory is that of the largest process, child processes included. Stages
 are those of `provenance.json`; what is left is start-up and imports.
 """
@@ -28,21 +30,29 @@ sys.path.insert(0, str(ROOT / "src"))
 from spiketrack_deploy.errors import SpiketrackError  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig  # noqa: E402
 from spiketrack_deploy.trackers.spiketrack.make_untrained import make_untrained  # noqa: E402
+from spiketrack_deploy.trackers.spmtrack.checkpoint import draw_backbone, save_spmtrack  # noqa: E402
+from spiketrack_deploy.trackers.spmtrack.config import OFFICIAL_CONFIGS as DENSE_CONFIGS  # noqa: E402
+from spiketrack_deploy.trackers.spmtrack.config import SpmConfig  # noqa: E402
 
-LIMITS = {"demo": (15.0, 1.5), "s256_t1": (60.0, 4.0), "b384_t3": (360.0, 14.0)}
-"""Seconds and GB that the project allows on two cores: three frames, the demo's whole clip."""
+LIMITS = {"demo": (15.0, 1.5), "s256_t1": (60.0, 4.0), "b384_t3": (360.0, 14.0), "spmtrack_b": (600.0, 3.0)}
+"""Seconds and GB that the project allows on two cores: three frames, the demo's clip, a dense tracker's eleven."""
+DENSE_FRAMES = 11
 
 
 def command_for(name: str, frames: int, folder: Path) -> list[str]:
     """The export of one configuration into ``folder/NAME.bundle``."""
-    command = [sys.executable, "-m", "spiketrack_deploy", "export"]
+    command, target = [sys.executable, "-m", "spiketrack_deploy", "export"], "loihi2"
     if name == "demo":
         command.append("spiketrack-nano")
+    elif name in DENSE_CONFIGS:
+        checkpoint, target = folder / f"{name}.safetensors", "cpu"
+        save_spmtrack(draw_backbone(SpmConfig.official(name), 1), checkpoint)
+        command += [str(checkpoint), "--max-frames", str(max(frames, DENSE_FRAMES))]
     else:
         checkpoint = folder / f"{name}.pth"
         torch.save({"net": make_untrained(TrackerConfig.official(name)).float().state_dict()}, checkpoint)
         command += [str(checkpoint), "--max-frames", str(frames)]
-    return [*command, "--target", "loihi2", "-o", str(folder / f"{name}.bundle"), "--json", "--quiet"]
+    return [*command, "--target", target, "-o", str(folder / f"{name}.bundle"), "--json", "--quiet"]
 
 
 def measure(name: str, frames: int, folder: Path) -> dict[str, object]:
@@ -54,6 +64,7 @@ def measure(name: str, frames: int, folder: Path) -> dict[str, object]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     seconds, after = perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     bundle, limit = folder / f"{name}.bundle", LIMITS.get(name)
+    parity = bundle / "parity.json"
     stages = {} if done.returncode else json.loads((bundle / "provenance.json").read_text(encoding="utf-8"))["seconds"]
     return {
         "config": name,
@@ -64,6 +75,7 @@ def measure(name: str, frames: int, folder: Path) -> dict[str, object]:
         "stages": stages | {"start-up and imports": seconds - sum(stages.values())},
         "peak_gb": after.ru_maxrss / 1e6,
         "bundle_mb": sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file()) / 1e6,
+        "onnx": json.loads(parity.read_text())["onnx"]["worst"] if name in DENSE_CONFIGS and parity.exists() else None,
         "limit": {"seconds": limit[0], "gb": limit[1]} if limit else None,
         "within_limit": done.returncode == 0
         and (limit is None or (seconds <= limit[0] and after.ru_maxrss / 1e6 <= limit[1])),
@@ -97,6 +109,8 @@ def main() -> int:
             )
             for stage, seconds in r["stages"].items():
                 print(f"  {stage:<28}{seconds:8.2f} s")
+            if r["onnx"]:
+                print("  ONNX Runtime off PyTorch by at most", {key: f"{v:.2g}" for key, v in r["onnx"].items()})
             print(*r["message"], sep="\n", end="\n" if r["message"] else "")
     return 0 if all(r["within_limit"] for r in results) else 1
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spiketrack_deploy.energy.report import EnergyReport
-from spiketrack_deploy.report import energy_sections, html
+from spiketrack_deploy.report import energy_sections, html, pictures
 from spiketrack_deploy.report.data import ClipFacts, joules, percent, thin
 from spiketrack_deploy.units import Interval
 
@@ -63,7 +63,7 @@ def build(data: DenseReport, content_hash: str) -> str:
     """The whole page."""
     sections = [
         ("subject", "Model and clip", _subject(data)),
-        ("totals", "Energy of a frame", energy_sections.totals(data.energy)),
+        ("totals", "Energy of a frame", energy_sections.totals(data.energy, dense=True)),
         ("parts", "What a frame multiplies and moves", _parts(data.described)),
         ("accelerators", "On dense accelerators", _accelerators(data.described["accelerators"])),
         ("experts", "How the experts are used", _experts(data.described["experts"])),
@@ -101,7 +101,17 @@ def _parts(described: Json) -> str:
         f"and every result written once: {described['bytes_float32'] / 1e6:,.1f} MB in float32, "
         f"{described['bytes_int8'] / 1e6:,.1f} MB in int8. dense.json has every layer."
     )
-    return html.paragraph(words) + html.table(["part", "multiply-accumulates", "share"], rows)
+    return html.paragraph(words) + html.table(["part", "multiply-accumulates", "share"], rows) + _by_block(described)
+
+
+def _by_block(described: Json) -> str:
+    blocks = list(dict.fromkeys(row["block"] for row in described["layers"] if row["macs"]))
+    parts: dict[str, list[float]] = {part: [0.0] * len(blocks) for part in described["macs_by_part"]}
+    for row in described["layers"]:
+        if row["macs"]:
+            parts[row["part"]][blocks.index(row["block"])] += row["macs"] / 1e6
+    caption = "One frame: million multiply-accumulates per block, in execution order, coloured by part."
+    return html.figure(pictures.stacked(blocks, parts, "million multiply-accumulates", caption), caption)
 
 
 def _accelerators(twins: Sequence[Json]) -> str:
@@ -134,8 +144,14 @@ def _experts(experts: Sequence[Json]) -> str:
         f"Mean weight of each expert, mean entropy of the weights (nats; equal shares: {math.log(count):.3f}), and the "
         "share of tokens whose largest weight is on the most used one. A layer far below equal shares is selective."
     )
-    head = ["layer", *(f"expert {i}" for i in range(count)), "entropy", "largest first share"]
-    return html.paragraph(words) + html.table(head, rows, sortable=True, scroll=True)
+    names = [f"expert {i}" for i in range(count)]
+    head = ["layer", *names, "entropy", "largest first share"]
+    caption = (
+        "Mean weight of each expert in each layer; a column of one colour is an expert that is used alike everywhere."
+    )
+    picture = pictures.shares([one["layer"] for one in experts], names, [one["share"] for one in experts], caption)
+    shown = html.figure(picture, caption)
+    return html.paragraph(words) + shown + html.table(head, rows, sortable=True, scroll=True)
 
 
 def _parity(parity: Json) -> str:

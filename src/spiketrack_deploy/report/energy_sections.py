@@ -6,6 +6,8 @@ phase is for.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from spiketrack_deploy.energy.conventions import ConventionLayer
@@ -18,11 +20,11 @@ from spiketrack_deploy.report import html, pictures
 from spiketrack_deploy.report.data import how_often, joules, nominal, percent, thin
 
 _LAYER_COUNTS = ("events", "synops", "unit_ops", "neuron_updates", "neuron_spiking", "dense_macs")
-_LAYER_HEAD = ["layer", "kind", "events", "synops", "unit ops", "neurons", "spiking", "dense MACs", "nJ [low .. high]"]
+_LAYER_HEAD = ("events", "synops", "unit ops", "neurons", "spiking", "dense MACs")
 
 
-def totals(energy: EnergyReport) -> str:
-    """Headline figures, causes and counts."""
+def totals(energy: EnergyReport, dense: bool = False) -> str:
+    """Headline figures, causes and counts. ``dense``: multiply-accumulates are the only cause there can be."""
     boxes = []
     if energy.placed:
         cost = energy.placed.mean
@@ -42,7 +44,7 @@ def totals(energy: EnergyReport) -> str:
     if static and not energy.placed:
         rate = f"at {1 / static.period_s:.3g} frames/s; not in the dynamic figures"
         boxes.append(("static, per chip and frame", nominal(static.energy), f"{joules(static.energy)} {rate}"))
-    return html.cards(boxes) + _intervals(energy) + _causes(energy) + _counts(energy)
+    return html.cards(boxes) + _intervals(energy) + ("" if dense else _causes(energy)) + _counts(energy)
 
 
 def _intervals(energy: EnergyReport) -> str:
@@ -116,17 +118,20 @@ def block_picture(phase: PhaseEnergy, title: str, form: str = "svg") -> Any:
 def layers(energy: EnergyReport) -> str:
     """One sortable table per phase."""
     body = html.paragraph("Means, rounded; click a column to sort. layers.csv has every count and every cause in full.")
+    shown = [any(counts[key] for phase in energy.phases for counts in phase.counts) for key in _LAYER_COUNTS]
+    keys = list(itertools.compress(_LAYER_COUNTS, shown))
+    head = ["layer", "kind", *itertools.compress(_LAYER_HEAD, shown), "nJ [low .. high]"]
     for phase in energy.phases:
-        rows = [_layer_row(layer, counts) for layer, counts in zip(phase.layers, phase.counts, strict=True)]
+        rows = [_layer_row(layer, counts, keys) for layer, counts in zip(phase.layers, phase.counts, strict=True)]
         title = f"Phase {phase.name}, mean of {thin(phase.runs)} runs"
-        body += f"<h3>{html.text(title)}</h3>" + html.table(_LAYER_HEAD, rows, sortable=True, scroll=True)
+        body += f"<h3>{html.text(title)}</h3>" + html.table(head, rows, sortable=True, scroll=True)
     return body
 
 
-def _layer_row(layer: LayerEnergy, counts: LayerCounts) -> list[Any]:
+def _layer_row(layer: LayerEnergy, counts: LayerCounts, keys: Sequence[str]) -> list[Any]:
     cost = layer.total
     cells: list[Any] = [layer.name, layer.kind]
-    for key in _LAYER_COUNTS:
+    for key in keys:
         value = counts[key]
         cells.append(html.number(value, thin(round(value)) if value else "\u00b7"))
     band = f"{cost.nominal:.1f} [{cost.low:.1f} .. {cost.high:.1f}]"

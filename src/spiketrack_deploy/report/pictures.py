@@ -6,6 +6,7 @@ This module decides how numbers look. It must not know where they come from. mat
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ CAUSE_COLOURS = {
     "step": "#8c6bb1",
 }
 _OTHER = "#777777"
+_SERIES = ("#d55e00", "#0072b2", "#e69f00", "#56b4e9", "#009e73", "#8c6bb1", "#cc79a7", "#8c564b", "#f0e442", "#777777")
 _INK, _GRID, _ALERT = "#222222", "#dddddd", "#b00020"
 
 
@@ -91,6 +93,34 @@ def stacked_bands(
     ax.set_xlabel(unit, fontsize=9)
     ax.legend(fontsize=8, frameon=False, loc="best")
     return _svg(figure, title) if form == "svg" else _png(figure)
+
+
+def stacked(names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: str, title: str) -> str:
+    """Horizontal bars, one a name, of ``parts`` (what -> value per name, in ``unit``), as SVG text."""
+    figure, (ax,) = _axes(9.0, 1.1 + 0.19 * len(names))
+    rows, left = list(range(len(names))), [0.0] * len(names)
+    for colour, (part, values) in zip(itertools.cycle(_SERIES), parts.items()):
+        ax.barh(rows, values, left=left, color=colour, label=part, height=0.68)
+        left = [a + b for a, b in zip(left, values)]
+    ax.set_yticks(rows, names)
+    ax.invert_yaxis()
+    ax.set_xlabel(unit, fontsize=9)
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _svg(figure, title)
+
+
+def shares(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], title: str) -> str:
+    """A field of colours, one row a name of ``rows``, ``values`` 0 to 1 by row and column, as SVG text."""
+    figure, (ax,) = _axes(9.0, 1.2 + 0.15 * len(rows))
+    ax.grid(False)
+    drawn = ax.pcolormesh(
+        values, cmap="viridis", vmin=0.0, vmax=max(map(max, values)), edgecolors="white", linewidth=0.5
+    )
+    ax.set_yticks([i + 0.5 for i in range(len(rows))], rows, fontsize=6)
+    ax.set_xticks([i + 0.5 for i in range(len(columns))], columns)
+    ax.invert_yaxis()
+    figure.colorbar(drawn, ax=ax, label="mean share", pad=0.01)
+    return _svg(figure, title)
 
 
 def over_frames(
