@@ -1,11 +1,15 @@
-"""SPMTrack on a processor: frames per second against a straight implementation, and int8 against float32.
+"""SPMTrack on a processor: frames per second against a straight implementation; int8 and bfloat16 against float32.
 
-    python benchmarks/spmtrack_speed.py [--size spmtrack_b] [--frames 3] [--threads 1]
+    python benchmarks/spmtrack_speed.py [--size spmtrack_b] [--frames 3] [--threads 1] [--data DATASET]
 
 Weights are drawn; the frames are noise, so boxes mean nothing and times do not depend on them. *Straight*: every
 reference embedded in every frame, q, k, v and four experts one by one with their outputs added up, attention written
 out, PyTorch's own products. Every variant follows the same frames through the loop, crops included; variants take turns
 frame by frame in drawn order, and medians are printed. Memory is the largest resident set of the whole process.
+
+Then what int8 and bfloat16 cost in accuracy, on the bundled spmtrack-micro, whose weights are trained: against float32
+on the same crops and where each follows its own boxes through the bundled clip; with --data also the scores of
+`spiketrack evaluate` on the sequences there (--eval-frames of each), with paired differences.
 """
 
 from __future__ import annotations
@@ -14,21 +18,33 @@ import argparse
 import random
 import resource
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from spiketrack_deploy import api
+from spiketrack_deploy.bundle.dense_parity import Beside
+from spiketrack_deploy.cli.evaluate import summary
+from spiketrack_deploy.inputs.sources import find_frames, find_source
+from spiketrack_deploy.trackers.opening import open_dense
 from spiketrack_deploy.trackers.spmtrack import counts
 from spiketrack_deploy.trackers.spmtrack.checkpoint import draw_backbone
 from spiketrack_deploy.trackers.spmtrack.config import SpmConfig
-from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork, float_product
+from spiketrack_deploy.trackers.spmtrack.fast import FastNetwork, bf16_product, float_product
 from spiketrack_deploy.trackers.spmtrack.int8 import Ranges
 from spiketrack_deploy.trackers.spmtrack.model import activation
 from spiketrack_deploy.trackers.spmtrack.torch_network import SpmNetwork, box_maps, foreground_mask
+from spiketrack_deploy.tracking import runs
+from spiketrack_deploy.tracking.boxes import overlaps
 from spiketrack_deploy.tracking.reference_loop import ReferenceTracker
+from spiketrack_deploy.tracking.video import open_frames
+
+MICRO = "spmtrack-micro"
 
 
 class Straight(SpmNetwork):
@@ -91,6 +107,8 @@ def main() -> None:
     parser.add_argument("--size", default="spmtrack_b")
     parser.add_argument("--frames", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--eval-frames", type=int)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = SpmConfig.official(options.size)
@@ -100,7 +118,7 @@ def main() -> None:
     observed = FastNetwork(model, ranges.observe)
     follow(observed, frames[:3])
     del observed
-    clocks = {"float32": Timed(float_product), "int8": Timed(ranges.product)}
+    clocks = {"float32": Timed(float_product), "bf16": Timed(bf16_product), "int8": Timed(ranges.product)}
     networks: dict[str, Any] = {"straight": Straight(model, torch.float32)}
     networks |= {name: FastNetwork(model, clock.product) for name, clock in clocks.items()}
     trackers = {name: ReferenceTracker(network) for name, network in networks.items()}
@@ -120,6 +138,8 @@ def main() -> None:
             if name in clocks:
                 linear[name].append(clocks[name].seconds)
     report(config, seconds, linear)
+    del trackers, networks, model
+    accuracy(options.data, options.eval_frames)
 
 
 def report(config: SpmConfig, seconds: dict[str, list[float]], linear: dict[str, list[float]]) -> None:
@@ -130,11 +150,35 @@ def report(config: SpmConfig, seconds: dict[str, list[float]], linear: dict[str,
         median = statistics.median(times)
         print(f"{name:10s} {median:7.3f} s a frame  {1 / median:6.3f} frames/s  {base / median:5.2f} x straight")
     products = {name: statistics.median(times) for name, times in linear.items()}
-    print(f"linear layers alone: float32 {products['float32']:.3f} s, int8 {products['int8']:.3f} s: "
-          f"{products['float32'] / products['int8']:.2f} x")  # fmt: skip
+    for name in ("bf16", "int8"):
+        times = f"float32 {products['float32']:.3f} s, {name} {products[name]:.3f} s"
+        print(f"linear layers alone: {times}: {products['float32'] / products[name]:.2f} x")
     print(
         f"largest resident set {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, all variants held"
     )
+
+
+def accuracy(data: Path | None, frames: int | None) -> None:
+    """Other precisions against float32, on the bundled model."""
+    model, clip = open_dense(find_source(MICRO).path), find_frames(None, None, None)
+
+    def boxes(network: Any) -> list[Any]:
+        return [one.box for one in runs.follow(network, open_frames(clip.path), clip.init, "", None)]
+
+    own = {engine: boxes(model.network(engine)) for engine in ("float", "bf16", "int8")}
+    for engine in ("bf16", "int8"):
+        pair = Beside(model.network(), model.network(engine))
+        boxes(pair)
+        found, apart = pair.found(), overlaps(own["float"], own[engine])
+        score, overlap = (100 * found[f"same_crops_{key}"] for key in ("score", "overlap"))
+        print(
+            f"{MICRO}, {len(apart)} frames, {engine} against float32: scores {score:.2f} % of their spread apart, boxes"
+        )
+        print(f"overlap by {overlap:.2f} % on the same crops, by {100 * apart.mean():.1f} % where each follows its own")
+    if data is not None:
+        names = [f"{MICRO}@{engine}" for engine in own]
+        with tempfile.TemporaryDirectory() as folder:
+            summary(api.evaluate(names, data, max_frames=frames, profile="cmos45_int8", out=Path(folder) / "scores"))
 
 
 def follow(network: Any, frames: Any) -> None:

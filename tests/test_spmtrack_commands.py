@@ -153,7 +153,10 @@ def test_evaluate_beside_others(bundle: Path, tmp_path: Path, say: Say) -> None:
     rows = [found["trackers"][label] for label in (f"{MODEL}@float", f"{bundle.name}@onnx")]
     aucs = [row["mean"]["auc"]["mean"] for row in rows]
     assert aucs[0] == pytest.approx(aucs[1], abs=0.02)
-    code, found, _ = say("evaluate", MODEL, data, "--max-frames", 3, "-o", tmp_path / "unpriced")
+    line = ("evaluate", MODEL, data, "--sequence", "a1", "--max-frames", 3, "-o", tmp_path / "priced")
+    code, found, _ = say(*line)
+    assert (code, found["trackers"][f"{MODEL}@float"]["energy"]["profile"]) == (0, "cmos45_int8")
+    code, found, _ = say(*line, "--profile", "loihi2")
     assert code == 0
     assert found["trackers"][f"{MODEL}@float"]["energy"] is None, "no chip of spikes runs it"
 

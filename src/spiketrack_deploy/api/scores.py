@@ -21,7 +21,7 @@ def evaluate(
     engines: Sequence[str] = (),
     sequences: Sequence[str] = (),
     max_frames: int | None = None,
-    profile: str = "loihi2",
+    profile: str | None = None,
     jobs: int = 1,
     threads: int = 1,
     dask: str | None = None,
@@ -35,8 +35,9 @@ def evaluate(
 
     ``trackers``: models, bundles and baselines (``kcf``, ``csrt``, ``static``), each with an optional ``@engine``, and
     folders of earlier evaluations. ``dataset`` may be None where all are such folders.
-    ``batch``: sequences of a dense tracker that are stepped together; ``device`` of float trackers: cpu, cuda, or auto
-    for a GPU where there is one. ``out``: a folder, gone on with where it holds the same evaluation already.
+    ``profile``: prices, by default loihi2, or cmos45_int8 where a dense tracker takes part; ``batch``: sequences of a
+    dense tracker that are stepped together; ``device`` of float trackers: cpu, cuda, or auto for a GPU where there is
+    one. ``out``: a folder, gone on with where it holds the same evaluation already.
 
     Sequences that cannot be used are in the result with reasons; UsageError (2), InputError (3), EngineError (6) where
     nothing could be run.

@@ -28,7 +28,9 @@ from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.types import Program
 
-DEFAULT_PROFILE = "loihi2"
+DEFAULT_PROFILE, DENSE_PROFILE = "loihi2", "cmos45_int8"
+"""Prices where none are named: a chip's, or where a dense tracker takes part, which no chip of spikes runs, a
+convention that prices both kinds, at the same number of bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class EvaluationRequest:
     folders of earlier evaluations; ``engines``: for those without ``@``. ``dataset`` may be None where all are earlier
     evaluations. ``sequences``: only these; ``max_frames``: of each. ``jobs`` processes with ``threads`` threads each,
     or a Dask cluster at ``dask``, or up to ``batch`` sequences of a dense tracker in one pass of this process.
+    ``profile``: prices, by default :data:`DEFAULT_PROFILE` or :data:`DENSE_PROFILE`.
     ``device`` of float trackers: cpu, cuda, or auto for a GPU where there is one. ``out``: a folder, gone on with where
     it holds the same evaluation already.
     """
@@ -48,7 +51,7 @@ class EvaluationRequest:
     engines: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
     max_frames: int | None = None
-    profile: str = DEFAULT_PROFILE
+    profile: str | None = None
     jobs: int = 1
     threads: int = 1
     dask: str | None = None
@@ -64,7 +67,7 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
 
     Raises UsageError (2), InputError (3), EngineError (6) before or instead of running; what is finished stays.
     """
-    target = resolve_target(request.profile)
+    asked = resolve_target(request.profile) if request.profile is not None else None
     earlier = [name for name in request.trackers if store.is_run(Path(name))]
     fresh = [name for name in request.trackers if name not in earlier]
     if fresh and request.dataset is None:
@@ -87,6 +90,8 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
     if ledger.tasks:
         _dispatch(request, ledger.tasks, ledger.done)
     findings = [ledger.findings(subject) for subject in subjects]
+    dense = any(found.layers is not None for found in findings)
+    target = asked or resolve_target(DENSE_PROFILE if dense else DEFAULT_PROFILE)
     own = (summarise(dataset, findings, target), speed(findings))
     results, times = _merged([own, *(_earlier(name) for name in earlier)])
     strips = draw_strips(dataset, findings, folder.path)
