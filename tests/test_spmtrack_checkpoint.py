@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _evaluation import dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -158,6 +159,9 @@ def test_a_bad_file_is_one_sentence(fault: str, pair: tuple[Path, Path], refused
     apply(tensors)
     save_file(tensors, pair[which])
     refused(words, "inspect", f"{pair[0]}+{pair[1]}")
+    out = pair[0].parent / "out"
+    refused(words, "evaluate", f"{pair[0]}+{pair[1]}", str(dataset(out.with_name("data"), ("a",))), "-o", str(out))
+    assert not out.exists(), "something was begun"
 
 
 def test_files_in_the_wrong_place_are_one_sentence(pair: tuple[Path, Path], tmp_path: Path, refused: Any) -> None:
@@ -182,7 +186,10 @@ def test_one_trackers_file_as_anothers_is_one_sentence(tmp_path: Path, refused: 
     (tmp_path / "config.json").write_text((nano / "config.json").read_text())
     refused("trained tensors only", "inspect", str(tmp_path / "model.safetensors"))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
-    refused("is no known entry", "budget", str(tmp_path / "config.json"))
+    words = "config.json: it is that of network 'spmtrack', not of 'spiketrack'"
+    refused(words, "budget", str(tmp_path / "config.json"))
+    save_file(load_file(nano / "model.safetensors"), tmp_path / "model.safetensors")  # its own configuration left out
+    refused(words, "inspect", str(tmp_path / "model.safetensors"))
     with pytest.raises(Exception, match="is a SpikeTrack"):
         load_spmtrack((nano / "model.safetensors",))
 

@@ -31,7 +31,7 @@ from spiketrack_deploy.inputs.sources import (
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
 from spiketrack_deploy.program.store import content_hash, load_program, save_program
-from spiketrack_deploy.trackers.opening import CPU, FLOATS, demand_engine, find_device
+from spiketrack_deploy.trackers.opening import CPU, FLOATS, check, demand_engine, find_device
 from spiketrack_deploy.trackers.settings import tracker_config
 
 ONNX = "onnx"
@@ -70,6 +70,7 @@ class Resolver:
             demand_engine(source.path, one)
             if one in FLOATS:
                 find_device(self.device, one)
+                check(source.path, one)  # a bad checkpoint is one clear error now, not one for every sequence
         return [partial(self._float if one in FLOATS else self._lowered, source, one) for one in asked or (FLOAT,)]
 
     def _dense_bundle(self, path: Path, engines: Sequence[str]) -> list[Later]:
@@ -96,9 +97,6 @@ class Resolver:
         ]
 
     def _float(self, source: ModelSource, engine: str) -> Subject:
-        from spiketrack_deploy.trackers.opening import check
-
-        check(source.path, engine)  # a bad checkpoint is one clear error now, not one for every sequence
         device = find_device(self.device, engine)
         identity = {"model": _model_digest(source)} | ({"device": device} if device != CPU else {})
         label = _label(source.name, engine)

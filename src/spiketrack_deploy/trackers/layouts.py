@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import shown
+from spiketrack_deploy.trackers.kinds import SPIKETRACK
 
 Layout = TypeVar("Layout")
 _MOST = 100
@@ -22,8 +23,12 @@ def published_layout(name: str, layouts: Mapping[str, Layout]) -> Layout:
     return layouts[name]
 
 
-def entries(data: Any) -> Mapping[str, Any]:
-    """``data`` as an object of few entries; InputError where it is none."""
+def entries(data: Any, network: str) -> dict[str, Any]:
+    """``data`` as an object of few entries, without its ``network``, which must be the one named (a SpikeTrack's leaves
+    it out); InputError where it is none."""
     if not isinstance(data, Mapping) or len(data) > _MOST or not all(isinstance(key, str) for key in data):
         raise InputError(f"a tracker configuration must be a JSON object of few entries, not {shown(data)}")
-    return data
+    found = data.get("network", SPIKETRACK)
+    if found != network:
+        raise InputError(f"it is that of network {shown(found)}, not of {network!r}")
+    return {key: value for key, value in data.items() if key != "network"}

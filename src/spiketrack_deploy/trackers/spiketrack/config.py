@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.inputs.documents import checked, shown
+from spiketrack_deploy.trackers.kinds import SPIKETRACK
 from spiketrack_deploy.trackers.layouts import entries, published_layout
 from spiketrack_deploy.tracking.pixels import Normalisation
 from spiketrack_deploy.tracking.rule import PUBLISHED, LoopRule
@@ -111,7 +112,7 @@ class TrackerConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrackerConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys and wrong types raise :class:`InputError`."""
-        return cls(**entries(data))
+        return cls(**entries(data, SPIKETRACK))
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON-ready values (tuples become lists); ``loop`` and ``normalisation`` only where they are

@@ -74,9 +74,7 @@ class SpmConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SpmConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys and wrong types raise :class:`InputError`."""
-        if entries(data).get("network") != NETWORK:
-            raise InputError(f"its entry network is {shown(data.get('network'))}, not {NETWORK!r}")
-        return cls(**{key: value for key, value in data.items() if key != "network"})
+        return cls(**entries(data, NETWORK))
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON-ready values, and which network it is."""

@@ -38,6 +38,8 @@ class Product(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
+HEAD = "head."
+"""How names of the head's products begin."""
 Make = Callable[[str, Tensor, "Tensor | None"], Product]
 """A name, weights ``[out,in]``, bias: a product."""
 
@@ -53,8 +55,10 @@ def float_product(name: str, weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def bf16_product(name: str, weight: Tensor, bias: Tensor | None) -> Product:
-    """In bfloat16, sums in float32; what it returns is bfloat16. (As the published evaluation ran in half precision:
-    products and attention, with norms, residual sums and here the head in float32.)"""
+    """In bfloat16, sums in float32; what it returns is bfloat16, so attention is too. The head stays in float32, as
+    norms and residual sums do: its logits are compared. (The published evaluation ran in half precision.)"""
+    if name.startswith(HEAD):
+        return float_product(name, weight, bias)
     half, shift = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
     return lambda x: functional.linear(x.to(torch.bfloat16), half, shift)
 
@@ -142,8 +146,7 @@ class FastModel:
         self._norm, self._grid, self._tokens = model.norm, model.config.grid, model.config.tokens
         last = model.config.depth - 1
         self.blocks = [FastBlock(f"blocks.{i}", b, make, 0 < i == last) for i, b in enumerate(model.blocks)]  # type: ignore[arg-type]
-        head = float_product if make is bf16_product else make
-        self._cls, self._reg = (_perceptron(f"head.{n}", getattr(model.head, n), head) for n in ("cls_mlp", "reg_mlp"))
+        self._cls, self._reg = (_perceptron(f"{HEAD}{n}", getattr(model.head, n), make) for n in ("cls_mlp", "reg_mlp"))
 
     def begin(self, tokens: Tensor) -> list[Tensor]:
         """What the first block makes of some rows alone."""
