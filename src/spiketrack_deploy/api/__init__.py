@@ -23,7 +23,16 @@ from spiketrack_deploy.api.chips import compare_targets, map, target, targets
 from spiketrack_deploy.api.inspecting import inspect
 from spiketrack_deploy.api.lava import lava, netx, simulate_stock
 from spiketrack_deploy.api.layouts import budget, layouts
-from spiketrack_deploy.api.networks import NetworkRequest, conformance, export_network, inspect_network, is_network
+from spiketrack_deploy.api.networks import (
+    NetworkRequest,
+    conformance,
+    export_network,
+    inspect_network,
+    inspect_netx,
+    is_network,
+    is_netx,
+    simulate_network,
+)
 from spiketrack_deploy.api.scores import evaluate, is_evaluation
 from spiketrack_deploy.api.training import adapt, choose_loop, train
 from spiketrack_deploy.inputs.progress import Tell
@@ -47,14 +56,17 @@ __all__ = [
     "export_network",
     "inspect",
     "inspect_network",
+    "inspect_netx",
     "is_evaluation",
     "is_network",
+    "is_netx",
     "lava",
     "layouts",
     "map",
     "netx",
     "require_engine",
     "simulate",
+    "simulate_network",
     "simulate_stock",
     "target",
     "targets",

@@ -5,7 +5,7 @@ This module decides defaults and what a verb returns. It must not print; heavy p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +28,7 @@ from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
     from spiketrack_deploy.bundle.recorded import Recorded
+    from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.hardware.targets import Target
 
 Place = str | Path
@@ -287,7 +288,6 @@ def simulate(
 
     from spiketrack_deploy.bundle.contents import read_program
     from spiketrack_deploy.bundle.export import run_program
-    from spiketrack_deploy.energy.layers import whole
     from spiketrack_deploy.engines.factory import make_engine
 
     program, config = read_program(folder)
@@ -297,20 +297,32 @@ def simulate(
         start = time.perf_counter()
         run = run_program(program, runner, config, source, clip, tell)
         seconds = time.perf_counter() - start
-    phases = run.counts
+    boxes = [[s.frame, *s.box, s.confidence] for s in run.steps]
+    return simulated(folder, engine, run.counts, {n: len(runs) for n, runs in run.runs.items()}, seconds, boxes)
+
+
+def simulated(
+    folder: Path, engine: str, phases: Mapping[str, Sequence[LayerCounts]], runs: Mapping[str, int], seconds: float,
+    boxes: list[list[float]],
+) -> SimulateResult:  # fmt: skip
+    """What a run of a bundle's program did. ``phases``: counts; ``runs``: of each; a network without boxes has as many
+    frames as steps."""
+    from spiketrack_deploy.energy.layers import whole
+
+    frames = len(boxes) or max(runs.values())
     return {
         "bundle": str(folder),
         "engine": engine,
-        "frames": len(run.steps),
-        "runs": {name: len(runs) for name, runs in run.runs.items()},
-        "seconds_per_frame": seconds / len(run.steps),
+        "frames": frames,
+        "runs": dict(runs),
+        "seconds_per_frame": seconds / frames,
         "counts": {name: whole(layers).means() for name, layers in phases.items()},
         "layers": [
             {"phase": name, "name": m.name, "kind": m.kind, "block": m.block, "counts": m.means()}
             for name, layers in phases.items()
             for m in layers
         ],
-        "boxes": [[s.frame, *s.box, s.confidence] for s in run.steps],
+        "boxes": boxes,
     }
 
 

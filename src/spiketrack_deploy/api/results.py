@@ -206,6 +206,48 @@ class NetxResult(TypedDict):
     written: str | None
 
 
+class NetxExportResult(TypedDict):
+    """A lava-dl network's bundle: ``layers`` with the messages that each sent, ``outputs`` (values, how many are not 0,
+    digest), ``saturated`` values, ``diagnostics`` (what was drawn, which engine runs and why), energy of a step,
+    ``lava`` (as in :class:`ExportResult`)."""
+
+    bundle: str
+    network: str
+    target: str
+    profile: str
+    engine: str
+    steps: int
+    diagnostics: list[dict[str, str]]
+    layers: list[dict[str, Any]]
+    outputs: dict[str, dict[str, Any]]
+    saturated: int
+    engines: list[dict[str, Any]]
+    content_hash: str
+    program_hash: str
+    energy: dict[str, Any]
+    unpriced: list[dict[str, Any]]
+    verdict: list[str]
+    lava: dict[str, Any]
+    files: list[str]
+    seconds: dict[str, float]
+
+
+class _InspectedNetx(TypedDict):
+    kind: str
+    network: str
+    layers: list[dict[str, Any]]
+    notes: list[str]
+
+
+class InspectNetxResult(_InspectedNetx, total=False):
+    """Layers of a ``.net`` file; the other four are of a bundle."""
+
+    content_hash: str
+    changed_files: list[str]
+    program: dict[str, Any]
+    ranges: dict[str, Any]
+
+
 class NetworkResult(TypedDict):
     """A NIR network's bundle: ``convention`` (its words), ``diagnostics`` (what was assumed), ``outputs`` (per Output:
     values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step, verdict,

@@ -30,7 +30,8 @@ VECTORS, EXPECTED = "program/vectors.npz", "program/expected.json"
 NIR, CUTS, ONNX = "model.nir", "model.cuts.json", "program.onnx"
 ENERGY, LAYERS, PARITY = "energy.json", "layers.csv", "parity.json"
 BOXES, VIDEO, REPORT, PROVENANCE = "boxes.csv", "tracked.mp4", "report.html", "provenance.json"
-OUTPUTS, ANSWERS = "outputs.npz", "answers.npz"
+OUTPUTS, ANSWERS, INPUT = "outputs.npz", "answers.npz", "input.npz"
+NETX = "network.net"
 
 OUTSIDE_HASH: Mapping[str, str] = {
     PROVENANCE: "command, time, versions and durations differ between two identical runs",

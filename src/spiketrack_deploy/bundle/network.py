@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,17 @@ import numpy as np
 
 from spiketrack_deploy.bundle import answers, layout
 from spiketrack_deploy.bundle import network_results as results
+from spiketrack_deploy.bundle import steps as stepping
 from spiketrack_deploy.bundle.agreement import Agreement
 from spiketrack_deploy.bundle.chips import chip_figures, on_chips, single_runs
 from spiketrack_deploy.bundle.clock import Clock
 from spiketrack_deploy.bundle.lava_folder import STEPS, add_lava
 from spiketrack_deploy.bundle.seal import seal, sealed
+from spiketrack_deploy.bundle.steps import PHASE
 from spiketrack_deploy.energy.frames import CAMERA_PERIOD_S
 from spiketrack_deploy.energy.layers import add_runs, layer_counts
 from spiketrack_deploy.energy.report import assess, write_energy_json, write_layers_csv
-from spiketrack_deploy.engines.base import Engine, ReferenceEngine
+from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import VerificationError
 from spiketrack_deploy.frontends.nir.lower import InputKind, Lowered, LowerOptions, lower_network
@@ -45,15 +46,9 @@ from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
-from spiketrack_deploy.program.types import IntArray, Op, Program
+from spiketrack_deploy.program.types import IntArray, Op
 from spiketrack_deploy.program.workload import Workload
 from spiketrack_deploy.report.network_page import NetworkReport, build, sentences
-
-PHASE = "step"
-OUTPUTS = layout.OUTPUTS
-CHECKED_STEPS, KEPT_STEPS = 50, 8
-"""Steps whose every operation is compared between engines, and those of them that travel with the bundle."""
-CHECKED_VALUES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +84,17 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
         program_hash = save_program(lowered.program, folder / layout.PROGRAM)
     with clock.stage("known answers"):
         steps = _encoded(prepared, lowered)
-        recorded = _record(lowered.program, steps, tell)
-        kept = [recorded[i] for i in sorted({round(i) for i in np.linspace(0, len(recorded) - 1, KEPT_STEPS)})]
-        answers.save(folder, lowered.program, kept, layout.VECTORS, layout.EXPECTED)
+        recorded = stepping.record(lowered.program, steps, tell)
+        stepping.keep(folder, lowered.program, recorded)
+        stepping.save_input(folder, steps)
     agreement = Agreement(prepared.network, floats)
-    checked = [_checked(name, plan, lowered.program, recorded, clock) for name in _others(plan.engine)]
+    checked = [stepping.checked(name, lowered.program, recorded, clock) for name in stepping.others(plan.engine)]
     if plan.stock:
-        checked.append(_in_stock(lowered.program, steps[: len(recorded)], clock))
-    with make_engine(plan.engine, lowered.program, **_threads(plan)) as engine:
+        checked.append(stepping.in_stock(lowered.program, steps[: len(recorded)], clock))
+    with make_engine(plan.engine, lowered.program, **stepping.threads(plan)) as engine:
         with clock.stage(f"{plan.engine} against reference"):
             found = answers.check(lowered.program, engine, recorded, "export", tell)
-            checked.insert(0, _row(plan.engine, found))
+            checked.insert(0, stepping.row(plan.engine, found))
         with clock.stage("integer network"):
             ran = _run(lowered, engine, steps, agreement, [*drawn, *plan.words.trace], tell)
     if plan.max_spike_error is not None and agreement.share() > plan.max_spike_error:
@@ -127,9 +122,9 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
         write_layers_csv(energy, folder / layout.LAYERS)
     parity = results.parity(prepared, lowered, agreement, checked, diagnostics)
     layout.write_json(folder / layout.PARITY, parity)
-    results.write_outputs(folder / OUTPUTS, prepared, floats, ran, plan.words.trace)
+    results.write_outputs(folder / layout.OUTPUTS, prepared, floats, ran, plan.words.trace)
     with clock.stage("ONNX"):
-        _write_onnx(lowered.program, folder / layout.ONNX)
+        stepping.write_onnx(lowered.program, folder / layout.ONNX)
     with clock.stage("Lava Processes"):
         first = {name: np.concatenate([step[name] for step in steps[:STEPS]]) for name in steps[0]}
         taken = add_lava(folder, lowered.program, PHASE, first)
@@ -184,57 +179,6 @@ def _encoded(prepared: Prepared, lowered: Lowered) -> list[dict[str, IntArray]]:
     ]
 
 
-def _record(program: Program, steps: Sequence[Mapping[str, IntArray]], tell: Tell | None) -> list[answers.Run]:
-    """The first steps with the reference engine, states among their inputs, so that each stands alone."""
-    held = sum(spec.size for spec in program.phases[PHASE].inputs.values())
-    count = max(2, min(CHECKED_STEPS, len(steps), CHECKED_VALUES // max(held, 1)))
-    runs: list[answers.Run] = []
-    with ReferenceEngine(program) as engine:
-        states = engine.session().states
-        for index, inputs in enumerate(steps[:count]):
-            if tell:
-                tell("known answers", index, count)
-            run, outputs, _ = answers.execute(program, engine, PHASE, {**inputs, **states})
-            states = {name: value for name, value in outputs.items() if name in program.states}
-            runs.append(run)
-    return runs
-
-
-def _others(engine: str) -> list[str]:
-    """Engines that are asked beside the chosen one; Lava only where it is chosen, because it starts processes."""
-    found = ["sim", *(["onnx"] if find_spec("onnxruntime") else [])]
-    return [name for name in found if name != engine]
-
-
-def _threads(plan: NetworkPlan) -> dict[str, Any]:
-    return {"threads": plan.threads} if plan.engine == "sim" else {}
-
-
-def _checked(
-    name: str, plan: NetworkPlan, program: Program, recorded: Sequence[answers.Run], clock: Clock
-) -> dict[str, Any]:
-    with clock.stage(f"{name} against reference"), make_engine(name, program) as engine:
-        return _row(name, answers.check(program, engine, recorded, "export", clock.tell))
-
-
-def _in_stock(program: Program, steps: Sequence[Mapping[str, IntArray]], clock: Clock) -> dict[str, Any]:
-    """One Lava run of all ``steps``, states beginning as declared; VerificationError where a value differs."""
-    from spiketrack_deploy.engines.stock_run import compare_stock
-
-    inputs = {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
-    with clock.stage("stock Lava against reference"):
-        done = compare_stock(program, PHASE, inputs, timeout=600)
-    wrong = {name: count for name, count in done.differing.items() if count}
-    if wrong:
-        raise VerificationError(f"lava, stock Processes: {sum(wrong.values())} integers differ, first in {min(wrong)}")
-    seen = answers.Checked(len(steps), len(steps) * len(done.differing), done.compared, 0)
-    return _row(f"lava (stock Processes: {done.compared} integers leave them)", seen)
-
-
-def _row(name: str, checked: answers.Checked) -> dict[str, Any]:
-    return {"engine": name, "against": "reference", **asdict(checked)}
-
-
 def _run(
     lowered: Lowered,
     engine: Engine,
@@ -281,12 +225,6 @@ def _too_far(plan: NetworkPlan, agreement: Agreement) -> str:
         f"{100 * (plan.max_spike_error or 0):.3g} % of --max-spike-error; most in node '{worst.name}', first in step "
         f"{first.get('step')} at {first.get('index')}; try more --weight-bits"
     )
-
-
-def _write_onnx(program: Program, path: Path) -> None:
-    from spiketrack_deploy.engines.onnx_export import export_onnx
-
-    export_onnx(program, path, PHASE)
 
 
 def _seal(

@@ -17,7 +17,7 @@ from spiketrack_deploy.cli.audit import audit
 from spiketrack_deploy.cli.budget import budget
 from spiketrack_deploy.cli.compare import compare_summary, energy_summary
 from spiketrack_deploy.cli.evaluate import evaluate
-from spiketrack_deploy.cli.lava import lava, netx, stock_summary
+from spiketrack_deploy.cli.lava import lava, netx, netx_summary, stock_summary
 from spiketrack_deploy.cli.map import map_command
 from spiketrack_deploy.cli.train import train
 
@@ -55,18 +55,18 @@ def export_command(argv: list[str], /, model: str | None, as_json: bool, quiet: 
     """Compile MODEL (a checkpoint file or the name of a bundled model), run it on a video, price it, write a bundle.
 
     Without MODEL the bundled one is used, without --video or --frames the bundled clip and its first box. Where MODEL
-    is a NIR file (.nir) of any framework, its network runs on --input (or drawn spikes) instead.
+    is a NIR file (.nir) of any framework or a .net file of lava-dl, its network runs on --input (or drawn values).
     """
     for_network = {key: settings.pop(key) for key in options.NETWORK}
-    if model is not None and api.is_network(model):
+    if model is not None and (api.is_network(model) or api.is_netx(model)):
         for_clip = {key: settings.pop(key) for key in ("video", "frames", "init", "max_frames")}
-        options.refuse(for_clip, f"{model} is a NIR network, which runs on --input and not on a video")
+        options.refuse(for_clip, f"{model} is a network, which runs on --input and not on a video")
         request = api.NetworkRequest(path=model, command=tuple(argv), **for_network, **settings)
         with printing.progress(quiet) as tell:
             found = api.export_network(request, tell)
         printing.show(found, networks.export_summary, as_json, quiet)
         return
-    options.refuse(for_network, "this option is for NIR files (.nir); a tracker runs on --video or --frames")
+    options.refuse(for_network, "this option is for networks (.nir, .net); a tracker runs on --video or --frames")
     with printing.progress(quiet) as tell:
         result = api.export(api.ExportRequest(model=model, command=tuple(argv), **settings), tell)
     if "kinds" in result:
@@ -124,8 +124,14 @@ def simulate(bundle: Path, granularity: str | None, as_json: bool, quiet: bool, 
             found = api.simulate_stock(bundle, tell)
         printing.show(found, stock_summary, as_json, quiet)
         return
+    network = (api.is_network(bundle) or api.is_netx(bundle)) and bundle.is_dir()
     with printing.progress(quiet) as tell:
-        result = api.simulate(bundle, tell=tell, **settings)
+        if network:
+            own = {key: settings.pop(key) for key in ("engine", "threads")}
+            options.refuse(settings, f"{bundle} is a network's bundle and runs its recorded input")
+            result = api.simulate_network(bundle, tell=tell, **own)
+        else:
+            result = api.simulate(bundle, tell=tell, **settings)
     printing.show(result, printing.simulate_summary, as_json, quiet)
 
 
@@ -162,11 +168,15 @@ def verify(bundle: Path, as_json: bool, quiet: bool) -> None:
 
 
 @group.command(context_settings=_WIDE)
-@click.argument("subject", metavar="MODEL|BUNDLE|NIR")
+@click.argument("subject", metavar="MODEL|BUNDLE|NIR|NET")
 @click.option("--svg", type=click.Path(path_type=Path), help="NIR: draw the graph into this file.")
 @options.output
 def inspect(subject: str, svg: Path | None, as_json: bool, quiet: bool) -> None:
     """Structure, parameters, NIR summary and cuts of a model or bundle; margins of a bundle; a NIR file's graph."""
+    if api.is_netx(subject):
+        options.refuse({"svg": svg}, f"{subject} is no NIR file (.nir), so there is no graph to draw")
+        printing.show(api.inspect_netx(subject), netx_summary, as_json, quiet)
+        return
     if api.is_network(subject):
         printing.show(api.inspect_network(subject, svg), networks.inspect_summary, as_json, quiet)
         return

@@ -39,7 +39,7 @@ def lava(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
 @options.output
 def netx(subject: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Layers of a .net file of lava-dl; or a bundle's network as one, where such a file can hold it."""
-    printing.show(api.netx(subject, **settings), _netx_summary, as_json, quiet)
+    printing.show(api.netx(subject, **settings), netx_summary, as_json, quiet)
 
 
 def _lava_summary(result: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ def _own(rows: Iterable[Mapping[str, str]]) -> None:
         printing._table("Own Processes", ["how many", "why none of Lava's", "operations"], said)
 
 
-def _netx_summary(result: Mapping[str, Any]) -> None:
+def netx_summary(result: Mapping[str, Any]) -> None:
     rows = [
         (n["name"], n["kind"], "x".join(map(str, n["shape"])), str(n["weights"]), n["neuron"], _threshold(n))
         for n in result["layers"]
@@ -94,7 +94,10 @@ def _netx_summary(result: Mapping[str, Any]) -> None:
     )
     for note in result["notes"]:
         printing._line(note)
-    if result["written"]:
+    if "content_hash" in result:
+        printing._line(f"content hash {result['content_hash']}")
+        printing._line("changed since: " + (", ".join(result["changed_files"]) or "nothing"))
+    if result.get("written"):
         printing._line(f"wrote {result['written']}")
 
 

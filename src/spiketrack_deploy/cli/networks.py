@@ -1,4 +1,4 @@
-"""How results about NIR networks look on a terminal.
+"""How results about networks of NIR and lava-dl look on a terminal.
 
 This module decides presentation. It must not compute a figure.
 """
@@ -24,8 +24,9 @@ def _remarks(result: Result) -> None:
 def export_summary(result: Result) -> None:
     """What was assumed, the verdict, what to open."""
     _remarks(result)
-    printing._line(f"convention: {result['convention']['text']}")
-    for source, target in result["back_edges"]:
+    if "convention" in result:
+        printing._line(f"convention: {result['convention']['text']}")
+    for source, target in result.get("back_edges", ()):
         printing._line(f"back edge: {source} -> {target} carries the value of the step before")
     for sentence in result["verdict"]:
         printing._line(sentence)

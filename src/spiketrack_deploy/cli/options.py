@@ -201,12 +201,16 @@ def network(function: Function) -> Function:
             click.option(
                 "--several-spikes/--single-spike", "several", default=None, help="As many spikes a step as fit, or one."
             ),
-            click.option("--input", type=_path(), help="NIR: .npz with an array per Input node, or a NIRData file."),
-            click.option("--steps", type=most, help="NIR: steps to run; default all of --input, or 100."),
             click.option(
-                "--rate", type=click.FloatRange(0, 1), help="NIR: drawn spikes per input and step; default 0.1."
+                "--input",
+                type=_path(),
+                help="NIR: .npz with an array per Input node, or a NIRData file; .net: .npz with one array.",
             ),
-            click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="NIR: of the drawn input; default 0."),
+            click.option("--steps", type=most, help="NIR, .net: steps to run; default all of --input, or 100 (50)."),
+            click.option(
+                "--rate", type=click.FloatRange(0, 1), help="NIR, .net: drawn spikes per input and step; default 0.1."
+            ),
+            click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="NIR, .net: of the drawn input; default 0."),
             click.option("--strict", is_flag=True, help="NIR: every diagnostic is an error."),
             click.option(
                 "--trace", callback=names, default="", help="NIR: nodes whose membranes to keep, with commas."

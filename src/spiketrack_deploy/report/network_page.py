@@ -1,4 +1,4 @@
-"""The report of a NIR network's export as one HTML page: rasters and membranes where a tracker has boxes.
+"""The report of a network's export as one HTML page: rasters and membranes where a tracker has boxes.
 
 Decides what a reader sees first and what beside it. Must not compute results.
 """
@@ -19,6 +19,7 @@ from spiketrack_deploy.report.data import Json, percent, thin
 from spiketrack_deploy.report.verdict import cost
 
 _SHOWN = 15
+_COUNT = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ def sentences(data: NetworkReport) -> list[str]:
 def _exactness(found: Json) -> str:
     engines, one = [row["engine"] for row in found["engines"]], found["engines"][0]
     differing = sum(row["differing"] for row in found["engines"])
+    if engines == ["reference"]:
+        return (
+            f"The reference engine alone runs this program; run again, {differing} of {one['integers']:,} integers of "
+            f"{one['runs']} steps differ."
+        )
     return (
         f"The program ran exactly: {differing} of {one['integers']:,} integers of {one['runs']} steps differ between "
         f"the reference and {' and '.join(engines)}."
@@ -68,7 +74,9 @@ def _exactness(found: Json) -> str:
 
 
 def _faithfulness(found: Json) -> str:
-    """What integers change, against float64 under the same convention."""
+    """What integers change, against float64 under the same convention; nothing where they are the source."""
+    if "integers" in found:
+        return str(found["integers"])
     parts = []
     for name, row in found["outputs"].items():
         if row["spikes"]:
@@ -99,7 +107,7 @@ def build(data: NetworkReport) -> str:
     ]
     verdict = "".join(html.paragraph(s) for s in sentences(data))
     remarks = "".join(f'<div class="warn">{html.text(_remark(one))}</div>' for one in data.parity["diagnostics"])
-    head = f'<h1>{html.text(title)}</h1><p class="dim">spiketrack-deploy export report of a NIR network</p>'
+    head = f'<h1>{html.text(title)}</h1><p class="dim">spiketrack-deploy export report of a network</p>'
     return html.page(title, f'{head}<div class="verdict">{verdict}</div>{remarks}', sections)
 
 
@@ -109,33 +117,42 @@ def _remark(one: Mapping[str, str]) -> str:
 
 
 def _subject(data: NetworkReport) -> str:
+    if "about" in data.parity:
+        rows = [*map(tuple, data.parity["about"]), *_executed(data)]
+        return html.table(["what", "value"], rows)
     outline, back = data.outline, data.parity["back_edges"]
     rows = [
         ("network", f"{data.name}, {', '.join(f'{count} {kind}' for kind, count in outline['kinds'].items())}"),
         ("neurons, weights", f"{thin(outline['neurons'])}, {thin(outline['weights'])}"),
         ("convention", f"{data.parity['preset'] or 'not stated'}: {data.parity['convention']['text']}"),
         ("back edges", ", ".join(f"{a} -> {b}" for a, b in back) or "none: every edge carries the value of its step"),
-        ("input", data.source),
-        *((f"input {name}", said) for name, said in data.parity["inputs"].items()),
-        (
-            "integers",
-            f"{thin(data.program['weights'])} weights, {data.program['phases']['step']['operations']} operations",
-        ),
-        ("executed by", f"{data.engine} engine, exact integers; no neuromorphic hardware"),
+        *_executed(data),
     ]
     caption = "The flattened graph. Dashed edges carry the value of the step before."
     return html.table(["what", "value"], rows) + html.figure(graph_drawing.draw(outline, data.name), caption)
+
+
+def _executed(data: NetworkReport) -> list[tuple[str, str]]:
+    operations = data.program["phases"]["step"]["operations"]
+    return [
+        ("input", data.source),
+        *((f"input {name}", said) for name, said in data.parity["inputs"].items()),
+        ("integers", f"{thin(data.program['weights'])} weights, {operations} operations"),
+        ("executed by", f"{data.engine} engine, exact integers; no neuromorphic hardware"),
+    ]
 
 
 def _figure(kind: str, name: str, floats: NDArray[Any], integers: NDArray[Any]) -> str:
     if kind == "membrane":
         caption = f"Membrane of {name} before its reset, a few neurons: float64 (line) and integer program (dots)."
         return html.figure(rasters.lines(floats, integers, f"{name}.v"), caption)
+    if kind == "integers" and (integers.min() < 0 or integers.max() > _COUNT):
+        return html.figure(rasters.lines(floats, integers, name), f"Integers of {name}, a few elements.")
     whole = bool((floats == floats.round()).all() and (integers == integers.round()).all())
     if not whole:
         caption = f"Values of {name}, a few elements: float64 (line) and integer program (dots)."
         return html.figure(rasters.lines(floats, integers, name), caption)
-    differs = "" if kind == "input" else " Red: the float64 network differs."
+    differs = "" if kind in ("input", "integers") else " Red: the float64 network differs."
     caption = f"Spikes of {name}, {floats.shape[1]} elements; darker: more in a step.{differs}"
     return html.figure(rasters.raster(floats, integers, name), caption)
 
@@ -146,6 +163,8 @@ def _parity(found: Json) -> str:
         (r["engine"], *(html.number(r[key], thin(r[key])) for key in ("runs", "operations", "integers", "differing")))
         for r in found["engines"]
     ]
+    if not found["nodes"]:
+        return "<h3>Engines against the reference</h3>" + html.table(head, engines)
     spiking = [n for n in found["nodes"] if n["agreement"] and n["agreement"]["spikes"]]
     graded = [n for n in found["nodes"] if n["agreement"] and not n["agreement"]["spikes"]]
     body = "<h3>Engines against the reference</h3>" + html.table(head, engines)

@@ -36,15 +36,18 @@ LARGEST_PIXEL = 2**10 - 1
 TIMINGS = ("lava", "aligned")
 
 
-def lower_netx(network: NetxNetwork, timing: str = "lava", top: int = 1, width: int | None = None) -> Program:
+def lower_netx(
+    network: NetxNetwork, timing: str = "lava", top: int = 1, width: int | None = None, membrane: bool = True
+) -> Program:
     """The program of a network, phase ``step``, input ``input``; ``width``: 24 bits, or 32 for sigma-delta neurons.
 
     An input layer takes integers in the unit of its neurons' bias; without one, spikes up to ``top`` enter. Outputs:
-    ``output``, what the last layer sends; ``membrane``, of a last CUBA layer the voltage before its reset. Trace
+    ``output``, what the last layer sends; ``membrane``, of a last CUBA layer the voltage before its reset (where it
+    fires only with ``membrane``: a chip's own neuron has no port for it). Trace
     values: ``NAME.v``, ``NAME.u``, ``NAME.spikes``, ``NAME.sigma``, ``NAME.message`` for every layer.
     """
     graded = any(layer.neuron.kind == "sdnn" for layer in network.layers)
-    builder = _Builder(network, timing, top, width or (32 if graded else 24))
+    builder = _Builder(network, timing, top, width or (32 if graded else 24), membrane)
     for layer in network.layers:
         builder.layer(layer)
     return builder.program()
@@ -56,6 +59,7 @@ class _Builder:
     timing: str
     top: int
     width: int
+    membrane: bool
     ops: list[Op] = field(default_factory=list)
     values: dict[str, TensorSpec] = field(default_factory=dict)
     inputs: dict[str, TensorSpec] = field(default_factory=dict)
@@ -173,7 +177,7 @@ class _Builder:
             drive = self.add(name, "integrate", (held, drive), spec, {"shift": shift, "readout": 0, **limit},
                              decay=_one(4096 - neuron.i_decay, np.uint16))  # fmt: skip
             self.outputs[held], shift = name, 0
-        last = layer is self.network.layers[-1]
+        last = layer is self.network.layers[-1] and (self.membrane or not neuron.fires)
         held = self.state(f"{layer.name}.v.held", spec)
         v = self.add(
             f"{layer.name}.v", "integrate", (held, drive), spec,
