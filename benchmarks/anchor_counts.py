@@ -32,6 +32,8 @@ NEURONS = {
 VECTORS = {"B1": (37_198_306, 29_182), "B3": (19_201_202, 50_848)}
 """Network -> synaptic operations of steps 12 to 23 on the ramp, and its output at step 23, by another replay."""
 VECTOR_STEPS, VECTOR_FROM = 24, 12
+TIMING = "lava"
+"""Of the sigma-delta networks: a layer sees what the one below it sent a step before, as on the chip and in Lava."""
 SYNOP_TOLERANCE, CORE_TOLERANCE, SHARE_TOLERANCE = 0.05, 0.10, 0.05
 """Of an operation count and of cores, relative; of a layer's share of all operations, absolute."""
 PAN_PIXELS, PAN_STEPS, PAN_SKIP = 1.25, 36, 12
@@ -97,14 +99,14 @@ def image(files: Mapping[str, bytes]) -> IntArray:
 def golden(network: PilotNet, files: Mapping[str, bytes]) -> list[Check]:
     """B3: the wheel's sigma-delta network, its recorded output and the vectors on the ramp."""
     record = pilotnet.array(files, f"{pilotnet.SDNN}output.npy").ravel()
-    output = pilotnet_sdnn.replay(network, np.repeat(image(files), record.size, axis=0))[-1].spikes.ravel()
+    output = pilotnet.replay(network, np.repeat(image(files), record.size, axis=0), TIMING)[-1].spikes.ravel()
     wrong = int((output != record).sum())
     return [same("B3 outputs that differ from Lava's record, 9 steps", wrong, 0), *vectors("B3", network)]
 
 
 def vectors(name: str, network: PilotNet) -> list[Check]:
     """Operations and output of a sigma-delta network on the ramp."""
-    found = pilotnet_sdnn.replay(network, pilotnet_sdnn.ramp(network.input_shape, VECTOR_STEPS))
+    found = pilotnet.replay(network, pilotnet_sdnn.ramp(network.input_shape, VECTOR_STEPS), TIMING)
     total = sum(int(pilotnet_sdnn.synops_per_step(item)[VECTOR_FROM:].sum()) for item in found)
     output = int(found[-1].spikes[-1].item())
     synops, last = VECTORS[name]
@@ -123,7 +125,7 @@ def table(file: Path, tutorial: PilotNet, wheel: PilotNet, still: IntArray) -> C
         ("wheel", "input.npy"): (wheel, np.repeat(still, VECTOR_STEPS, axis=0)),
     }
     counts = {
-        key: np.array([pilotnet_sdnn.synops_per_step(item) for item in pilotnet_sdnn.replay(*run)])
+        key: np.array([pilotnet_sdnn.synops_per_step(item) for item in pilotnet.replay(*run, TIMING)])
         for key, run in runs.items()
     }
     wrong = compared = 0
@@ -145,7 +147,7 @@ def table(file: Path, tutorial: PilotNet, wheel: PilotNet, still: IntArray) -> C
 def pan(network: PilotNet, files: Mapping[str, bytes]) -> list[LayerReplay]:
     """B1's network on the wheel's driving frame, panned: the drive itself is not public."""
     frame = pilotnet.array(files, f"{pilotnet.LIF}image.npy").transpose(2, 1, 0)
-    return pilotnet_sdnn.replay(network, pilotnet_sdnn.panned(frame, PAN_STEPS, PAN_PIXELS), PAN_SKIP)
+    return pilotnet.replay(network, pilotnet_sdnn.panned(frame, PAN_STEPS, PAN_PIXELS), TIMING, PAN_SKIP)
 
 
 def shares(found: Sequence[LayerReplay]) -> list[Check]:

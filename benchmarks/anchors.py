@@ -59,7 +59,7 @@ def gather(data: Path | None, profile: Profile) -> tuple[Anchors, list[Check]]:
     if files:
         with progress("replay of PilotNet-LIF", 2) as tell:
             network = pilotnet.read(files[pilotnet.LIF + pilotnet.NETWORK])
-            found = pilotnet.replay(network)
+            found = pilotnet.sample(network)
             tell(1)
             anchor_sets.pilotnet_lif(anchors, network, found)
             checks += anchor_counts.lif(network, found, files, profile)

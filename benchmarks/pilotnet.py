@@ -1,8 +1,8 @@
-"""The public PilotNet networks as anchors: fetched, read, and PilotNet-LIF replayed spike by spike and counted.
+"""The public PilotNet networks as anchors: fetched, run as integer programs, and counted layer by layer.
 
-This module decides how a SLAYER file inside the lava-dl wheel becomes integer layers, and replays those of CUBA-LIF
-(hard reset, membranes cleared every 16 steps; sigma-delta neurons: ``pilotnet_sdnn``). Synaptic operations are counted
-by ``program.counts``, the code that counts the tracker. It must not know prices, mappings or what the chip measured.
+This module decides what of a run is kept. The networks are read (``read_netx``), lowered (``lower_netx``) and run as
+any ``.net`` file is, and counted by ``program.counts``, the code that counts the tracker. It must not know prices,
+mappings or what the chip measured.
 
 The network is fetched with the ordinary ``pip download`` into a temporary folder when it is needed (68 MB, BSD-3) and
 is never part of this repository; ``SPIKETRACK_LAVA_DL_WHEEL`` names a wheel that is already there.
@@ -17,18 +17,25 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from netx_parity import run
 from numpy.typing import NDArray
 
 from spiketrack_deploy.energy.layers import LayerCounts
+from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.errors import EngineError, InputError, VerificationError
+from spiketrack_deploy.frontends.netx.lower import lower_netx
+from spiketrack_deploy.frontends.netx.network import Layer as NetxLayer
+from spiketrack_deploy.frontends.netx.network import NetxNetwork
+from spiketrack_deploy.frontends.netx.read import read_netx
 from spiketrack_deploy.program.counts import OpCounts
-from spiketrack_deploy.program.ops.conv import conv_counts, conv_size, weighted_sum
+from spiketrack_deploy.program.ops.conv import weighted_sum
 from spiketrack_deploy.program.types import IntArray, Op
 
 REQUIREMENT = "lava-dl==0.6.0"
@@ -56,34 +63,43 @@ DOWNLOAD_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A convolution, or a dense layer as a 1x1 convolution over a flattened input, with its neurons.
+    """A layer of the network as counts and cores see it: a dense one is a 1x1 convolution over a flattened input.
 
-    ``weight`` int8 ``[1, O, C, kh, kw]``; ``bias`` int64 ``[O]``, added at every step; ``keep``: what is left of
-    a membrane after one step, of 4096 (CUBA-LIF; all of it in a sigma-delta neuron); ``threshold``: what a spike
-    exceeds or a delta reaches, before the neuron's shift; ``shape`` (C, H, W).
+    ``source``: as it was read; ``weight`` int8 ``[1, O, C, kh, kw]``; ``shape`` (C, H, W).
     """
 
     name: str
-    dense: bool
-    weight: NDArray[np.int8]
-    bias: IntArray
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    keep: int
-    threshold: int
-    shape: tuple[int, int, int]
+    source: NetxLayer
+
+    @property
+    def dense(self) -> bool:
+        """Whether it reads everything."""
+        return self.source.kind == "dense"
+
+    @property
+    def weight(self) -> NDArray[np.int8]:
+        """What it multiplies with."""
+        return self.source.weight[None].astype(np.int8)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Height, width."""
+        return self.source.stride
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Height, width."""
+        return self.source.padding
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.source.shape
 
     @property
     def neurons(self) -> int:
         """Neurons of the layer."""
         return int(np.prod(self.shape))
-
-    @property
-    def op(self) -> Op:
-        """The layer as an operation of the integer program, for the counting rule."""
-        pairs = {"stride": self.stride, "padding": self.padding, "dilation": (1, 1)}
-        attrs = {f"{name}_{axis}": pair[i] for name, pair in pairs.items() for i, axis in enumerate("hw")}
-        return Op(self.name, "conv", ("input",), self.name, attrs | {"groups": 1})
 
     def shaped(self, spikes: IntArray) -> IntArray:
         """Input spikes ``[T, C, H, W]``, flattened to ``[T, CHW, 1, 1]`` in front of a dense layer."""
@@ -97,13 +113,17 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerReplay:
-    """What happened in one layer over all steps: messages in and out ``[T, C, H, W]``, counts, synops of all taps."""
+    """What happened in one layer over all steps: messages in and out ``[T, C, H, W]``, counts."""
 
     layer: Layer
     spikes_in: IntArray
     spikes: IntArray
     counts: OpCounts
-    all_taps: int
+
+    @property
+    def all_taps(self) -> int:
+        """Synaptic operations, those of zero weights too."""
+        return int(self.layer.current((self.spikes_in != 0).astype(np.int64), np.ones_like(self.layer.weight)).sum())
 
     def synops_per_neuron(self) -> IntArray:
         """Synaptic operations that each neuron receives, ``[T, O, H, W]``: messages times non-zero weights."""
@@ -117,11 +137,15 @@ class LayerReplay:
 
 @dataclass(frozen=True, slots=True)
 class PilotNet:
-    """``input_shape`` (C, H, W) of the input layer and, of sigma-delta neurons, the delta that it sends at least."""
+    """``network``: as it was read; ``layers``: those with weights, by kind and number."""
 
-    input_shape: tuple[int, int, int]
+    network: NetxNetwork
     layers: tuple[Layer, ...]
-    input_threshold: int = 0
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.network.input_shape
 
     @property
     def populations(self) -> dict[str, int]:
@@ -171,115 +195,55 @@ def _members(wheel: Path) -> dict[str, bytes]:
 
 
 def read(data: bytes) -> PilotNet:
-    """Read a SLAYER network: an input layer, convolutions, flatten, dense layers; InputError where it is another."""
-    import h5py
-
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            entries = [file["layer"][str(index)] for index in range(len(file["layer"]))]
-            if _kind(entries[0]) != "input":
-                raise InputError("network: the first layer must be an input layer")
-            layers: list[Layer] = []
-            shape = _shape(entries[0])
-            for entry in entries[1:]:
-                if _kind(entry) == "flatten":
-                    continue
-                layers.append(_layer(entry, len(layers) + 1, layers[-1].shape if layers else shape))
-            return PilotNet(shape, tuple(layers), _threshold(entries[0]))
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise InputError(f"network: not a SLAYER file of convolutions and dense layers ({error})") from error
+    """Read a ``.net`` file; InputError where it is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / NETWORK
+        path.write_bytes(data)
+        network = read_netx(path)
+    weighted = [layer for layer in network.layers if layer.kind != "input"]
+    return PilotNet(network, tuple(Layer(f"{one.kind}{n}", one) for n, one in enumerate(weighted, 1)))
 
 
-def _kind(entry: Any) -> str:
-    return str(np.asarray(entry["type"]).ravel()[0].decode())
-
-
-def _shape(entry: Any) -> tuple[int, int, int]:
-    sizes = [int(n) for n in entry["shape"][()]]
-    channels, height, width = sizes if len(sizes) > 1 else (*sizes, 1, 1)
-    return channels, height, width
-
-
-def _threshold(entry: Any) -> int:
-    return int(entry["neuron"]["vThMant"][()]) if "neuron" in entry and "vThMant" in entry["neuron"] else 0
-
-
-def _keep(neuron: Any) -> int | None:
-    """Of 4096, what a membrane keeps in a step; ``None`` for a neuron that is not replayed."""
-    if "type" in neuron and neuron["type"][()] == b"SDNN":
-        return 4096
-    return 4096 - int(neuron["vDecay"][()]) if int(neuron["iDecay"][()]) == 4096 else None
-
-
-def _pair(entry: Any) -> tuple[int, int]:
-    height, width = (int(n) for n in entry[()])
-    return height, width
-
-
-def _integers(array: NDArray[Any], what: str, limit: int) -> IntArray:
-    whole = np.asarray(array, dtype=np.float64)
-    if not np.array_equal(whole, np.trunc(whole)) or np.abs(whole).max(initial=0) > limit:
-        raise InputError(f"network: {what} must be integers within +-{limit}")
-    return whole.astype(np.int64)
-
-
-def _layer(entry: Any, index: int, before: tuple[int, int, int]) -> Layer:
-    kind, shape, keep = _kind(entry), _shape(entry), _keep(entry["neuron"])
-    if kind not in ("conv", "dense") or keep is None:
-        raise InputError(f"network: layer {index} is a {kind}; only conv and dense with iDecay 4096 are replayed")
-    stride, padding = ((1, 1), (0, 0)) if kind == "dense" else (_pair(entry["stride"]), _pair(entry["padding"]))
-    weight = _integers(entry["weight"][()], f"weights of layer {index}", 127)
-    weight = weight if kind == "conv" else weight.reshape(int(np.prod(shape)), -1, 1, 1)
-    size = conv_size(before[1:], weight.shape[2:], stride, padding, (1, 1)) if kind == "conv" else (1, 1)
-    if (weight.shape[0], *size) != shape:
-        raise InputError(f"network: layer {index} has shape {shape}, its weights give {(weight.shape[0], *size)}")
-    # The last sigma-delta layer has no bias in the file; one of LIF neurons without bias would be another network.
-    none = keep == 4096 and "bias" not in entry
-    bias = np.zeros(shape[0], np.int64) if none else _integers(entry["bias"][()], f"bias of layer {index}", 2**20)
-    narrow = weight[None].astype(np.int8)
-    return Layer(f"{kind}{index}", kind == "dense", narrow, bias, stride, padding, keep, _threshold(entry), shape)
-
-
-def spike_train(current: IntArray, bias: IntArray, keep: int, threshold: int, resets: Collection[int] = ()) -> IntArray:
-    """CUBA-LIF, no current memory: ``v <- trunc(v*keep/4096) + (current + bias)*64``, a spike at ``v > threshold*64``.
-
-    ``current`` ``[T, O, H, W]``; the membrane starts at 0, is set to 0 by a spike and before the steps ``resets``.
-    Returns 0 or 1, same shape. The comparison is strict: so are the spikes that Lava recorded (:func:`recorded`).
+def replay(network: PilotNet, x: IntArray, timing: str, skip: int = 0) -> list[LayerReplay]:
+    """Run ``x`` ``[T, C, H, W]``, what enters the network, as its integer program. ``timing``: ``aligned`` or ``lava``
+    (``frontends.netx.lower``); the first ``skip`` steps run and are not returned. The last item's ``spikes`` are the
+    network's output. VerificationError where a value was cut off: those are not the integers of Lava.
     """
-    v = np.zeros(current.shape[1:], dtype=np.int64)
-    out = np.zeros_like(current)
-    for t in range(current.shape[0]):
-        if t in resets:
-            v[:] = 0
-        # Loihi's decay rounds toward zero.
-        v = np.sign(v) * ((np.abs(v) * keep) >> 12) + ((current[t] + bias[:, None, None]) << 6)
-        out[t] = v > (threshold << 6)
-        v = np.where(out[t] > 0, 0, v)
-    return out
+    program = lower_netx(network.network, timing)
+    phase = program.phases["step"]
+    sums = {f"{layer.source.name}.sum": layer for layer in network.layers}
+    read = {op.name: op.inputs[0] for op in phase.ops if op.name in sums}
+    sends = {op.name for op in phase.ops if op.kind in ("fire", "change")} | {phase.outputs["output"]}
+    said = {name.rpartition(".")[0]: name for name in sends}
+    kept: dict[str, list[IntArray]] = {name: [] for name in (*said.values(), *read.values())}
+    counts = {name: Counter[str]() for name in sums}
+    with make_engine("reference" if program.width > 24 else "sim", program) as engine:
+        session = engine.session()
+        for t, given in enumerate(x):
+            seen: dict[str, IntArray] = {"input": given[None], **session.states}
+
+            def watch(op: Op, value: IntArray, seen: dict[str, IntArray] = seen) -> None:
+                if op.name in kept:
+                    seen[op.name] = np.array(value)
+
+            result = session.step("step", {"input": given[None]}, watch=watch)
+            if any(count.saturated for count in result.counts.values()):
+                raise VerificationError(f"{network.network.name}: a value was cut off in step {t}")
+            if t < skip:
+                continue
+            for name, values in kept.items():
+                values.append(seen[name][0])
+            for name, total in counts.items():
+                total.update(result.counts[name].to_dict())
+    return [
+        LayerReplay(layer, np.stack(kept[read[n]]), np.stack(kept[said[layer.source.name]]), OpCounts(**counts[n]))
+        for n, layer in sums.items()
+    ]
 
 
-def replay(network: PilotNet, steps: int = STEPS) -> list[LayerReplay]:
-    """Run one sample as published: the input layer emits nothing, biases alone make the spikes.
-
-    Layers on the chip run one step behind each other and are reset one step behind each other, so that each sees its
-    own steps: layer after layer over all steps is the same.
-    """
-    spikes = np.zeros((steps, *network.input_shape), dtype=np.int64)
-    found = []
-    for layer in network.layers:
-        current = layer.current(spikes)
-        out = spike_train(current, layer.bias, layer.keep, layer.threshold)
-        found.append(counted(layer, spikes, out))
-        spikes = out
-    return found
-
-
-def counted(layer: Layer, messages: IntArray, out: IntArray) -> LayerReplay:
-    """Count what a layer did with ``messages`` ``[T, C, H, W]``; a negative one costs as much as a positive one."""
-    size = np.abs(messages)
-    counts = conv_counts(layer.op, {"weight": layer.weight}, [layer.shaped(size)], out)
-    everything = layer.current((size > 0).astype(np.int64), np.ones_like(layer.weight))
-    return LayerReplay(layer, messages, out, counts, int(everything.sum()))
+def sample(network: PilotNet, steps: int = STEPS) -> list[LayerReplay]:
+    """One sample as published: the input layer emits nothing, biases alone make the spikes."""
+    return replay(network, np.zeros((steps, *network.input_shape), np.int64), "aligned")
 
 
 def recorded(files: Mapping[str, bytes], name: str) -> IntArray:
@@ -296,18 +260,13 @@ def array(files: Mapping[str, bytes], name: str) -> IntArray:
 
 
 def wrong_spikes(network: PilotNet, files: Mapping[str, bytes]) -> dict[str, int]:
-    """Layer -> neuron-steps at which the replay of the recorded image differs from what Lava recorded.
-
-    Lava delivers a spike one step later and clears layer ``k`` at steps ``k + 1`` and ``k + 18`` of this record.
-    """
-    spikes = recorded(files, "input")
-    differ = {}
-    for index, (layer, name) in enumerate(zip(network.layers, TRACES)):
-        late = np.concatenate([np.zeros_like(spikes[:1]), spikes[:-1]])
-        resets = (index + 1, index + 18)
-        spikes = spike_train(layer.current(late), layer.bias, layer.keep, layer.threshold, resets)
-        differ[layer.name] = int((spikes != recorded(files, name)).sum())
-    return differ
+    """Layer -> neuron-steps at which the recorded image's run differs from what Lava recorded, all steps of Lava: layer
+    ``k`` is cleared at steps ``k`` and ``k + 17``."""
+    image = array(files, f"{LIF}image.npy").transpose(2, 1, 0)
+    names = tuple(layer.name for layer in network.network.layers)
+    steps = len(recorded(files, "input"))
+    got = run(lower_netx(network.network), np.stack([image] * steps), lambda t, k: t in (k, k + 17), names)
+    return {name: int((got[f"{name}.spikes"] != recorded(files, of)).sum()) for name, of in zip(names[1:], TRACES)}
 
 
 def per_step(network: PilotNet, found: Sequence[LayerReplay]) -> list[LayerCounts]:

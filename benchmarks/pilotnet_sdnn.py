@@ -1,69 +1,18 @@
-"""PilotNet with sigma-delta neurons: integer replay, and the inputs that it is replayed on.
+"""PilotNet with sigma-delta neurons: the inputs that it is run on, and what its layers did step by step.
 
-This module decides the neuron equation, which the golden output in the lava-dl wheel checks bit for bit. It must not
-know prices, cores or what the chip measured.
-
-One level works per step: a layer sees what the layer below it sent one step before. States start at 0, so biases fire
-at step 0. With ``trunc`` toward zero and ``>>`` the floor shift::
-
-    input:  a = pixel * 2^6;           layer:  sigma += W * s;  a = max(sigma + bias * 2^12, 0)
-    delta = a - a_before + residue;  sent = delta if |delta| >= threshold * 2^6 (input) or 2^12 (layer), else 0
-    residue = delta - sent;          message = sent >> 6 (layers), sent (input); the last layer emits sigma
+This module decides the inputs. It must not know prices, cores or what the chip measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
-from pilotnet import LayerReplay, PilotNet, counted
+from pilotnet import LayerReplay
 
 from spiketrack_deploy.program.types import IntArray
 
-INPUT_SHIFT, STATE_SHIFT = 6, 12
-"""Fraction bits of the input layer's and of the other layers' activation."""
 PIXEL_OF_SOURCE = 200 / 455
 """Columns of the network's input that one column of the recorded drive's frames is: they are 455 pixels wide."""
-
-
-def deltas(activation: IntArray, threshold: int) -> IntArray:
-    """What delta neurons send of an activation ``[T, ...]``: changes once they reach ``threshold``, nothing lost."""
-    before = np.zeros_like(activation[0])
-    residue = np.zeros_like(before)
-    sent = np.zeros_like(activation)
-    for t, now in enumerate(activation):
-        delta = now - before + residue
-        sent[t] = np.where(np.abs(delta) >= threshold, delta, 0)
-        residue, before = delta - sent[t], now
-    return sent
-
-
-def _late(messages: IntArray) -> IntArray:
-    return np.concatenate([np.zeros_like(messages[:1]), messages[:-1]])
-
-
-def replay(
-    network: PilotNet, pixels: IntArray, skip: int = 0, tell: Callable[[int], None] | None = None
-) -> list[LayerReplay]:
-    """Run ``pixels`` ``[T, C, H, W]`` (-64..63); ``tell`` is called with each finished layer's number.
-
-    The first ``skip`` steps run and are not returned. The last item's ``spikes`` are the network's output, ``sigma``.
-    """
-    messages = deltas(pixels << INPUT_SHIFT, network.input_threshold << INPUT_SHIFT)
-    found = []
-    for index, layer in enumerate(network.layers):
-        arriving = _late(messages)
-        sigma = np.cumsum(layer.current(arriving), axis=0)
-        if index + 1 == len(network.layers):
-            messages = sigma
-        else:
-            active = np.maximum(sigma + (layer.bias[:, None, None] << STATE_SHIFT), 0)
-            messages = deltas(active, layer.threshold << STATE_SHIFT) >> INPUT_SHIFT
-        found.append(counted(layer, arriving[skip:], messages[skip:]))
-        if tell is not None:
-            tell(index + 1)
-    return found
 
 
 def synops_per_step(item: LayerReplay) -> IntArray:
