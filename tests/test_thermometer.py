@@ -148,7 +148,7 @@ def test_streams_beyond_a_lif_keep_their_program(tmp_path: Path) -> None:
     wide = Program(program.phases, arrays, program.states)
     lif = by_name(map_network(wide, toy(tmp_path, cores_per_chip=16, tiles_x=16), sharing="turns"))[LIF]
     reasons = {v.op: v.reason for v in lif.needs}
-    assert reasons["s3"].startswith("no LIF: a stream up to ") and "s1" not in reasons and lif.programmed == 150
+    assert reasons["s3"].startswith("no LIF alone: a stream up to ") and "s1" not in reasons and lif.programmed == 150
     assert not map_network(pencil(2), toy(tmp_path, cores_per_chip=16, tiles_x=16), sharing="turns").forms
 
 

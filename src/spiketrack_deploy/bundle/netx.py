@@ -62,6 +62,7 @@ WIDE = (
     "sigma-delta sums take 32 bits and float32 holds 24, so the reference engine runs this program; --engine onnx or "
     "lava cut messages off so that 24 bits are enough"
 )
+NOT_LAVA = {"phase": PHASE, "processes": {}, "reason": "sums of more than 24 bits, which Lava's Processes do not keep"}
 TIME = (
     "layers answer within the step; in one Lava run layer k answers k steps later, and until then its biases alone "
     "drive it (docs/lava-dl.md)"
@@ -141,8 +142,7 @@ def export_netx_bundle(plan: NetxPlan, folder: Path, tell: Tell | None) -> dict[
         with clock.stage("ONNX"):
             stepping.write_onnx(program, folder / layout.ONNX)
     with clock.stage("Lava Processes"):
-        first = {"input": given.values[:STEPS]}
-        taken = add_lava(folder, program, PHASE, first) if narrow else {"reason": "its sums take more than 24 bits"}
+        taken = add_lava(folder, program, PHASE, {"input": given.values[:STEPS]}) if narrow else NOT_LAVA
     with clock.stage("floorplan"):
         chips = (whole, chip_figures(whole)) if whole else None
     data = NetworkReport(

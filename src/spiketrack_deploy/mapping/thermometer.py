@@ -164,7 +164,7 @@ def _form(
     exact = "one LIF without memory a level, whose spikes add up: the same integers"
     judged = tuple(
         replace(v, verdict="native", reason=exact) if v.op in levels
-        else replace(v, reason=f"no LIF: {defects[v.op]}") if defects.get(v.op) else v
+        else replace(v, reason=f"no LIF alone: {defects[v.op]}") if defects.get(v.op) else v
         for v in report.mapping.verdicts
     )  # fmt: skip
     profile = _binary(report.profile) if all(d is None for d in defects.values()) else report.profile
