@@ -39,7 +39,8 @@ def _fits(data: ReportData) -> Card:
     whole = data.chips[0]
     chosen, mapping = whole.chosen, whole.report.mapping
     low, high = chosen.band
-    size = f"{number_of(chosen.cores, 'core')} on {chosen.chips:,} [{low:,} .. {high:,}] chips of {whole.target.name}"
+    chips = number_of(chosen.chips, "chip")
+    size = f"{number_of(chosen.cores, 'core')} on {chips} [{low:,} .. {high:,}] of {whole.target.name}"
     others = f", {chosen.words}" if chosen.words else ""
     if not chosen.holds:
         limits = sum(breach.fatal for breach in mapping.breaches)
