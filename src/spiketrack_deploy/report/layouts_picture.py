@@ -47,7 +47,7 @@ def draw_layouts(met: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, A
         axes.grid(color=_GRID, linewidth=0.6, which="both")
         axes.set_axisbelow(True)
     energy.set_ylabel("total energy of a frame, mJ (nominal)")
-    time.set_ylabel("image to box, ms (nominal, image's way included)")
+    time.set_ylabel("image to box, ms (nominal, way into the chip included)")
     time.axhline(CAMERA_MS, color="#d55e00", lw=1.2, ls="--")
     time.annotate("33 ms: 30 frames a second", (0.01, CAMERA_MS), xycoords=("axes fraction", "data"),
                   va="bottom", fontsize=8, color="#d55e00")  # fmt: skip

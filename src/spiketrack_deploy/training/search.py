@@ -36,8 +36,8 @@ from spiketrack_deploy.training.outline import STAGES_LEFT_OUT, outline
 VENDOR_RULE = "power_of_two"
 RATES = {"memory": 0.70, "stream": 0.40, "norm": 0.33}
 """Share of neurons that spike in a frame, by what they read: the product with a memory, a residual stream, a normalised
-convolution. Assumed: means of spiketrack-nano on the bundled clip (``spiketrack-export spiketrack-nano``, layers.csv),
-rounded; classes differ by a factor of two, layers of a class by a tenth."""
+convolution. Assumed, near the means of spiketrack-nano on the bundled clip (0.79, 0.39 and 0.34 by
+``spiketrack-export spiketrack-nano``, layers.csv; 0.70, 0.40 and 0.33 of the network of that name before)."""
 _BEHIND_MEMORY = ("q_spike#2", "attn_spike")
 _BEHIND_STREAM = ("encode_spike", "head_spike", "fc1_spike", "spike1")
 SIDES = (64, 80, 96, 112, 128, 160, 192, 224, 256)
