@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def layouts(
     the search cannot outline.
     """
     from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.inputs.whole_folder import whole_folder
     from spiketrack_deploy.training.search import RATES, WAYS, Bounds, known, meets, search, spread, verdict
 
     aim = resolve_target(target)
@@ -82,38 +84,37 @@ def layouts(
     ways = [way for way in WAYS if first_layer in (None, way.first_layer) and streams in (None, way.streams)]
     if not ways:
         raise UsageError(f"a layout is not mapped with first_layer {first_layer!r} and streams {streams!r}")
-    met, front = search(
-        base, aim, bounds, trials=trials, seed=seed, ways=ways, told=lambda n: told("layouts judged", trials, n)
-    )
-    shown = [(base, ways[0]), *((one.config, one.way) for one in spread(front))]
-    rows = []
-    for done, (one, way) in enumerate(shown):
-        told("verdicts", len(shown), done)
-        row = verdict(one, aim, way)
-        rows.append({**row, "meets": meets(row, bounds)})
-    result: LayoutsResult = {
-        "target": aim.name,
-        "bounds": asdict(bounds),
-        "trials": trials,
-        "seed": seed,
-        "assumed_rates": dict(RATES),
-        "rows": rows,
-        "front": len(front),
-        "met": [known(layout) for layout in met],
-        "output": None if out is None else os.fspath(out),
-    }
-    if out is not None:
-        _write(result, Path(out))
+    with nullcontext() if out is None else whole_folder(Path(out)) as folder:  # a bad place is told before the work
+        met, front = search(
+            base, aim, bounds, trials=trials, seed=seed, ways=ways, told=lambda n: told("layouts judged", trials, n)
+        )
+        shown = [(base, ways[0]), *((one.config, one.way) for one in spread(front))]
+        rows = []
+        for done, (one, way) in enumerate(shown):
+            told("verdicts", len(shown), done)
+            row = verdict(one, aim, way)
+            rows.append({**row, "meets": meets(row, bounds)})
+        result: LayoutsResult = {
+            "target": aim.name,
+            "bounds": asdict(bounds),
+            "trials": trials,
+            "seed": seed,
+            "assumed_rates": dict(RATES),
+            "rows": rows,
+            "front": len(front),
+            "met": [known(layout) for layout in met],
+            "output": None if out is None else os.fspath(out),
+        }
+        if folder is not None:
+            _write(result, folder)
     return result
 
 
 def _write(result: LayoutsResult, folder: Path) -> None:
-    from spiketrack_deploy.inputs.whole_folder import whole_folder
     from spiketrack_deploy.report.layouts_picture import draw_layouts
 
-    with whole_folder(folder) as part:
-        (part / "search.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        for number, row in enumerate(result["rows"]):
-            text = json.dumps(row["config"], indent=1) + "\n"
-            (part / f"config-{number}.json").write_text(text, encoding="utf-8")
-        draw_layouts(result["met"], result["rows"], part / "search.png")
+    (folder / "search.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for number, row in enumerate(result["rows"]):
+        text = json.dumps(row["config"], indent=1) + "\n"
+        (folder / f"config-{number}.json").write_text(text, encoding="utf-8")
+    draw_layouts(result["met"], result["rows"], folder / "search.png")
