@@ -200,10 +200,10 @@ def test_lost_frames_are_found_and_drawn(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     sampler = Sampler(read_folders([data]), small_config(), replace(PLAIN, video=0.0, hard=1.0), FrameStore())
     assert not any(sampler.draw(0, i).around for i in range(3)), "nothing is known to be lost yet"
-    found = failures(lively_model(), sampler.clips, FrameStore(), 1)
+    found = failures(lively_model(), sampler.clips.items(), FrameStore(), 1)
     assert found and {one.clip for one in found} <= {"left", "right"}
     for one in found:
-        clip = next(c for c in sampler.clips if c.name == one.clip)
+        clip = sampler.clips[one.clip]
         truth = clip.boxes[one.first]
         assert one.first < one.at and (one.at > one.first + 1 or one.box == tuple(truth))
     put_failures(tmp_path, 6, 0, found[::2])
@@ -242,6 +242,18 @@ def test_a_run_that_follows_itself_resumes_to_the_same_network(tmp_path: Path, s
     assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 3
     again = load_checkpoint(run(parts))[0].state_dict()
     assert all(torch.equal(again[key], value) for key, value in whole.items())
+
+
+def test_clips_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """A frame that only the longer of two clips called ``one`` has."""
+    for folder, frames in (("a", 12), ("b", 4)):
+        write_clip(tmp_path / folder / "one", frames=frames)
+    catalogue = read_folders([tmp_path / "a", tmp_path / "b"])
+    sampler = Sampler(catalogue, small_config(), replace(PLAIN, video=1.0, hard=1.0), FrameStore())
+    assert [(name, len(clip.frames)) for name, clip in sampler.clips.items()] == [("one", 12), ("one#2", 4)]
+    sampler.failures = [Failure("one", 0, 11, (37.0, 20.0, 20.0, 20.0))]
+    drawn = sampler.draw(0, 0)
+    assert drawn.views[0].frame_box(drawn.boxes[0].tolist())[0] == pytest.approx(37.0, abs=0.01)
 
 
 def test_a_loop_needs_two_crops() -> None:

@@ -63,15 +63,18 @@ def _follow(view: View, found: Sequence[float], config: TrackerConfig) -> Box:
     return x + 0.5 * w - 0.5 * side, y + 0.5 * h - 0.5 * side, side, side
 
 
-def failures(model: SpikeTrack, clips: Iterable[VideoSequence], store: FrameStore, seed: int) -> list[Failure]:
-    """Every followed frame on which an evaluation-mode model was lost, with the box it had searched around."""
+def failures(
+    model: SpikeTrack, clips: Iterable[tuple[str, VideoSequence]], store: FrameStore, seed: int
+) -> list[Failure]:
+    """Every followed frame of named clips on which an evaluation-mode model was lost, with the box it had searched
+    around."""
     network = TorchNetwork(model, dtype=torch.float32)
     rng = np.random.default_rng(seed)
-    return [failure for clip in clips for failure in _of_clip(network, clip, store, rng)]
+    return [failure for name, clip in clips for failure in _of_clip(network, name, clip, store, rng)]
 
 
 def _of_clip(
-    network: TorchNetwork, clip: VideoSequence, store: FrameStore, rng: np.random.Generator
+    network: TorchNetwork, name: str, clip: VideoSequence, store: FrameStore, rng: np.random.Generator
 ) -> Iterable[Failure]:
     usable = clip.usable()
     start = int(rng.integers(max(len(usable) - CLIP_FRAMES, 0) + 1))
@@ -85,7 +88,7 @@ def _of_clip(
         found = tracker.track(frame).box
         if overlaps([found], truth[None])[0] < LOST:
             lost += 1
-            yield Failure(clip.name, first, index, last)
+            yield Failure(name, first, index, last)
         else:
             lost = 0
         last, first = found, -1 if lost >= PATIENCE else first

@@ -134,15 +134,11 @@ class Sampler:
             )
         self.failures: Sequence[Failure] = ()
         """What the share ``hard`` of the samples is drawn from."""
-        self._named = {clip.name: clip for clip in self._clips}
+        self.clips = _by_name(self._clips)
+        """Those that are drawn from, each under a name of its own."""
         self._clip_weights = _cumulative(self._clips)
         self._picture_weights = _cumulative(self._pictures)
         self._masked_weights = _cumulative(self._masked)
-
-    @property
-    def clips(self) -> Sequence[VideoSequence]:
-        """Those that are drawn from."""
-        return self._clips
 
     def looped(self, step: int, index: int) -> bool:
         """Whether this sample is to follow the network."""
@@ -182,7 +178,7 @@ class Sampler:
             lost = self.failures[int(own.integers(len(self.failures)))]
             same = [one for one in self.failures if (one.clip, one.first) == (lost.clip, lost.first)]
             chosen = [lost, *(same[int(own.integers(len(same)))] for _ in range(searches - 1))]
-            clip = self._named[lost.clip]
+            clip = self.clips[lost.clip]
             template = self._clip_frame(clip, lost.first)
             found = tuple(self._clip_frame(clip, one.at) for one in chosen)
             return _Scene((template,) * steps, found, around=tuple(_near(one.box, own) for one in chosen))
@@ -349,6 +345,14 @@ class Sampler:
         view = view_onto(box, beside, bool(rng.random() < 0.5))
         mask = cut_mask(target.outline, view, r) if target.outline else ellipse(beside, r)
         return laid_over(crop, cut(frame, view, r), mask if front is None else mask * (1 - front))
+
+
+def _by_name(clips: Sequence[VideoSequence]) -> dict[str, VideoSequence]:
+    found: dict[str, VideoSequence] = {}
+    for clip in clips:  # two folders may have a clip of one name
+        twins = sum(other.name == clip.name for other in found.values())
+        found[f"{clip.name}#{twins + 1}" if twins else clip.name] = clip
+    return found
 
 
 def _near(box: Box, rng: Generator) -> Box:

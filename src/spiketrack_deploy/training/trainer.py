@@ -283,7 +283,7 @@ class Trainer:
         since = step - step % recipe.hard_every
         if not recipe.hard or since == self._looked or (since == 0 and not self.job.trained):
             return
-        self._looked, clips = since, self.sampler.clips
+        self._looked, clips = since, list(self.sampler.clips.items())
         if step == since:
             model = self.stage.deployed(self.average.state)
             found = failures(model, clips[crew.rank :: crew.size], self.store, recipe.seed + step)
