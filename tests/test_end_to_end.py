@@ -24,6 +24,7 @@ FILES = {
     "model.nir", "model.cuts.json", "program/program.json", "program/arrays.npz", "program/vectors.npz",
     "program/expected.json", "program.onnx", "energy.json", "parity.json", "layers.csv", "tracked.mp4", "boxes.csv",
     "report.html", "provenance.json", "MANIFEST.json", "lava/README.md", "lava/stock_network.py", "lava/search.json",
+    "lava/stock_processes.py",
     "lava/search.npz", "lava/search.answers.npz",
 }  # fmt: skip
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from spiketrack_deploy.cli.commands import group
+from spiketrack_deploy.cli.main import run
+from spiketrack_deploy.engines.lava_engine import group_members
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.engines.stock_parts import memory_of
 from spiketrack_deploy.engines.stock_plan import stock_plan
 from spiketrack_deploy.engines.stock_run import Comparison, compare_all, compare_stock, comparison
-from spiketrack_deploy.errors import EngineError
 from spiketrack_deploy.frontends.netx.lower import lower_netx
 from spiketrack_deploy.frontends.netx.write import write_netx
 from spiketrack_deploy.frontends.nir.lower import LowerOptions, lower_network
 from spiketrack_deploy.nir_graph.tree_writer import write_tree
 from spiketrack_deploy.program.types import Op, Program
+from spiketrack_deploy.trackers.spiketrack.checkpoint import save_model
 
-from _cli import spiketrack, succeed  # isort: skip
+from _cli import command, environment, refuse, spiketrack, succeed  # isort: skip
 from _lava import chain_inputs, chain_program, requires_lava, shared_memory  # isort: skip
+from _models import tiny_config, tiny_model  # isort: skip
 from _nir_drawn import Drawn  # isort: skip
 from test_netx import network  # isort: skip
 from test_nir_export import dense  # isort: skip
@@ -95,9 +102,9 @@ class TestLava:
         done = succeed(tmp_path, "lava", "net.net", "-o", "mine", "--check")
         assert done["differing"] == 0 < done["compared"]
         made = succeed(tmp_path, "export", "net.nir", "-o", "bundle", "--steps", 12)
-        assert sum(made["lava"]["processes"].values()) and {p for p in made["files"] if p.startswith("lava/")} == {
-            f"lava/{name}" for name in ("README.md", "stock_network.py", "step.json", "step.npz", "step.answers.npz")
-        }
+        files = ("README.md", "stock_network.py", "stock_processes.py", "step.json", "step.npz", "step.answers.npz")
+        assert sum(made["lava"]["processes"].values())
+        assert {path for path in made["files"] if path.startswith("lava/")} == {f"lava/{name}" for name in files}
         for readme, said in ((ROOT / "README.md", "True}"), (tmp_path / "mine" / "README.md", "")):
             text = readme.read_text(encoding="utf-8").split("stock_network import build")
             code = text[0].rsplit("```python\n", 1)[1] + "stock_network import build" + text[1].split("```")[0]
@@ -123,16 +130,70 @@ class TestLava:
         assert [(one["differing"], one["compared"]) for one in found["rows"]] == [(0, found["runs"] * 8)]
 
     @pytest.mark.slow
-    def test_a_tracker_block_by_block(self, bundle: Path) -> None:
-        found = succeed(bundle.parent, "simulate", "bundle", "--engine", "lava", "--granularity", "stock")
-        assert len(found["rows"]) > 3
-        assert not sum(one["differing"] for one in found["rows"])
-        assert all(one["compared"] for one in found["rows"])
+    @pytest.mark.parametrize("templates", [1, 3])
+    def test_a_tracker_block_by_block(self, templates: int, tmp_path: Path) -> None:
+        config = tiny_config(templates)
+        save_model(tiny_model(config), config, tmp_path / "tiny.safetensors")
+        words = ("--engine", "lava", "--granularity", "stock")
+        made = succeed(tmp_path, "export", "tiny.safetensors", "--max-frames", 3, "-o", "bundle", *words)
+        run = made["engines"]["stock"]
+        assert run["differing"] == 0 < run["integers"] and run["runs"] > 6 and made["engine"] == "sim"
+        assert made["lava"]["processes"]["LIF"] > 20
+        assert "0 of" in " ".join(made["verdict"]) and "Processes that Lava ships" in " ".join(made["verdict"])
+        found = succeed(tmp_path, "simulate", "bundle", *words)
+        assert {one["phase"] for one in found["rows"]} == {"template", "search"}
+        assert sum(one["compared"] for one in found["rows"]) == run["integers"]
+        assert all(one["compared"] > one["differing"] == 0 for one in found["rows"])
 
-    def test_a_run_that_hangs_is_ended(self) -> None:
-        with pytest.raises(EngineError, match=r"did not end within 0\.2 s"):
-            compare_stock(chain_program(), "search", chain_inputs(), timeout=0.2)
-        assert not shared_memory(os.getpid())
+    @pytest.mark.parametrize(
+        ("number", "seconds", "sentence"),
+        [
+            (signal.SIGKILL, 120, "died (exit code -9)"),
+            pytest.param(signal.SIGSTOP, 8, "the stock run did not end within 8 s", marks=pytest.mark.slow),
+        ],
+    )
+    def test_a_process_that_dies_or_hangs_in_the_middle(
+        self, number: signal.Signals, seconds: int, sentence: str, tmp_path: Path
+    ) -> None:
+        write_netx(network("cuba"), tmp_path / "net.net")
+        words = command("lava", "net.net", "--check", "--steps", 1000, "--timeout", seconds)
+        with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as running:
+            (worker,) = waited(running.pid, 1)
+            os.kill(max(waited(worker, 4)), number)
+            said = running.communicate(timeout=200)[1]
+        assert running.returncode == 6 and sentence in said and said.count("\n") == 1, said
+        assert not shared_memory(running.pid) and not group_members(worker)
+        assert [path.name for path in tmp_path.iterdir()] == ["net.net"]
+
+    def test_a_run_that_takes_too_long_is_ended(self, tmp_path: Path) -> None:
+        write_netx(network("cuba"), tmp_path / "net.net")
+        refuse(tmp_path, 6, ("the stock run did not end within 1 s",), "lava", "net.net", "--check", "--timeout", 1,
+               "--steps", 1000)  # fmt: skip
+
+
+def waited(parent: int, least: int) -> list[int]:
+    """Children of a process that run the worker, once there are so many."""
+    for _ in range(2000):
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                above = int(path.read_text().rpartition(")")[2].split()[1])
+                if above == parent and b"stock_main.py" in path.with_name("cmdline").read_bytes():
+                    found.append(int(path.parent.name))
+        if len(found) >= least:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("no worker started")
+
+
+def test_a_memory_that_the_weights_do_not_hold(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spiketrack_deploy.engines.stock_plan.LARGEST_MEMORY", 0)
+    monkeypatch.setenv("SPIKETRACK_LAVA_PYTHON", sys.executable)
+    code = run(group, "spiketrack", ["simulate", str(bundle), "--engine", "lava", "--granularity", "stock"])
+    said = capsys.readouterr().err.strip()
+    assert code == 6 and "chained eight-bit weights hold 0 to" in said and "memory." in said, said
 
 
 def test_an_interpreter_without_lava(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,16 @@ from spiketrack_deploy.engines.factory import make_engine
 from spiketrack_deploy.engines.lava_worker import stock
 from spiketrack_deploy.engines.stock_nodes import StockPlan
 from spiketrack_deploy.engines.stock_plan import stock_plan
-from spiketrack_deploy.engines.stock_run import StockParity, compare_whole, smallest, write_plan
+from spiketrack_deploy.engines.stock_run import Comparison, StockParity, compare_all, comparisons, smallest, write_plan
 from spiketrack_deploy.engines.stock_unroll import has_memory
-from spiketrack_deploy.errors import EngineError
+from spiketrack_deploy.errors import EngineError, VerificationError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
 
 FOLDER = "lava"
 STEPS = 8
 """Of the answers of a network."""
-MODULE = "stock_network.py"
+MODULES = ("stock_network.py", "stock_processes.py")
 LARGEST = 1 << 20
 """Values a run of a tracker's phase whose Processes go into its bundle unasked: under 1 s and 5 MB."""
 _README = """# Phase `{phase}` as Lava Processes
@@ -70,7 +71,8 @@ def write_lava(
     kept: dict[str, Any] = {f"input:{name}": smallest(a) for name, a in inputs.items()}
     kept |= {f"output:{name}": smallest(a) for name, a in answers.items()}
     np.savez_compressed(folder / f"{plan.phase}.answers.npz", **kept)
-    shutil.copyfile(Path(stock.__file__).with_name(MODULE), folder / MODULE)
+    for name in MODULES:
+        shutil.copyfile(Path(stock.__file__).with_name(name), folder / name)
     still = " A picture is held still until everything has settled." if plan.static else ""
     late = ", ".join(f"`{name}` {plan.latency[name]} steps" for name in answers)
     text = _README.format(
@@ -123,7 +125,9 @@ def compare_recorded(
     program: Program, recorded: Sequence[Run], tell: Tell | None = None, python: str | None = None
 ) -> Iterator[tuple[str, str, StockParity]]:
     """Recorded inputs in stock Processes, as (phase, block, what was found): every phase of a tracker block by block on
-    its first run, a network in one Lava run of all its steps. VerificationError: an integer differs."""
+    its first run, a network in one Lava run of all its steps. EngineError before the first of them where one cannot
+    be; VerificationError: an integer differs."""
+    todo: dict[tuple[str, str], Comparison] = {}
     for phase in program.phases:
         runs = [one for one in recorded if one.phase == phase]
         runs = runs if has_memory(program.phases[phase]) else runs[:1]
@@ -131,9 +135,17 @@ def compare_recorded(
             continue
         outside = {n: np.concatenate([one.inputs[n] for one in runs]) for n in program.external(program.phases[phase])}
         held = {n: np.asarray(a, dtype=np.int64) for n, a in runs[0].inputs.items() if n not in outside}
-        for done, (block, found) in enumerate(compare_whole(program, phase, outside, held, python=python, timeout=600)):
+        todo |= {(phase, block): one for block, one in comparisons(program, phase, outside, held).items()}
+    with closing(compare_all(list(todo.values()), python=python, timeout=600)) as done:
+        for index, ((phase, block), found) in enumerate(zip(todo, done)):
+            wrong = {name: count for name, count in found.differing.items() if count}
+            if wrong:
+                raise VerificationError(
+                    f"lava, stock Processes: {sum(wrong.values())} of {found.compared} integers of {phase}, {block} "
+                    f"differ, the first in {next(iter(wrong))}"
+                )
             if tell:
-                tell(f"stock Lava: {phase} {block}", done + 1, 0)
+                tell(f"stock Lava: {phase} {block}", index + 1, len(todo))
             yield phase, block, found
 
 
