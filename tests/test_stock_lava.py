@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spiketrack_deploy.bundle.lava_folder import add_lava
 from spiketrack_deploy.cli.commands import group
 from spiketrack_deploy.cli.main import run
 from spiketrack_deploy.engines.lava_engine import group_members
 from spiketrack_deploy.engines.lava_interpreter import lava_python
 from spiketrack_deploy.engines.stock_parts import memory_of
 from spiketrack_deploy.engines.stock_plan import stock_plan
-from spiketrack_deploy.engines.stock_run import Comparison, compare_all, compare_stock, comparison
+from spiketrack_deploy.engines.stock_run import Comparison, compare_all, compare_stock, comparison, reference_values
 from spiketrack_deploy.frontends.netx.lower import lower_netx
 from spiketrack_deploy.frontends.netx.write import write_netx
 from spiketrack_deploy.frontends.nir.lower import LowerOptions, lower_network
@@ -31,6 +33,7 @@ from _cli import command, environment, refuse, spiketrack, succeed  # isort: ski
 from _lava import chain_inputs, chain_program, requires_lava, shared_memory  # isort: skip
 from _models import tiny_config, tiny_model  # isort: skip
 from _nir_drawn import Drawn  # isort: skip
+from _programs import tracker_program  # isort: skip
 from test_netx import network  # isort: skip
 from test_nir_export import dense  # isort: skip
 
@@ -239,6 +242,29 @@ def test_a_matrix_in_chained_weights_is_the_matrix() -> None:
     want = np.matmul(memory.swapaxes(2, 3), q.reshape(1, 2, 3, 6)).reshape(-1) << 1
     assert np.array_equal(total, want)
     assert len(answer.parts) == 3
+
+
+STAGES = ("ConvBlock1_1.0", "downsample1_2", "downsample2", "downsample3", "mrm.3", "block3.0")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_lies_in_the_folder_of_a_tracker(steps: int, tmp_path: Path) -> None:
+    """Inputs and answers by the names of the network, a step of several templates each; the reference's integers."""
+    program = tracker_program(1, (4, 8, 16, 24, 24), {"template": (32, 48), "search": (48, 32)}, steps, 8, heads=2,
+                              stages=STAGES)  # fmt: skip
+    rng = np.random.default_rng(0)
+    for name, phase in program.phases.items():
+        inputs = {n: rng.integers(0, (spec.top or 3) + 1, spec.shape) for n, spec in phase.inputs.items()}
+        assert add_lava(tmp_path / name, program, name, inputs)["processes"]["LIF"]
+        folder = tmp_path / name / "lava"
+        asked = set(json.loads((folder / f"{name}.json").read_text())["inputs"])
+        kept = np.load(folder / f"{name}.answers.npz")
+        assert {n.removeprefix("input:") for n in kept.files if n.startswith("input:")} == asked
+        held = {n: a for n, a in inputs.items() if n in program.states}
+        want = reference_values(program, name, {n: a for n, a in inputs.items() if n not in held}, held)
+        outputs = [n for n in kept.files if n.startswith("output:")]
+        assert len(outputs) == sum(phase.values[v].shape[0] for v in phase.outputs.values())
+        assert all(np.array_equal(kept[n], want[n.removeprefix("output:")]) for n in outputs)
 
 
 def test_every_own_process_has_its_reason() -> None:

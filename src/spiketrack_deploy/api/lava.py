@@ -50,6 +50,7 @@ def lava(
     from spiketrack_deploy.bundle.lava_folder import answered, write_lava
     from spiketrack_deploy.engines.stock_plan import stock_plan
     from spiketrack_deploy.engines.stock_run import compare_stock, reference_values
+    from spiketrack_deploy.engines.stock_unroll import split
     from spiketrack_deploy.inputs.whole_folder import whole_folder
 
     program, name = _program(subject)
@@ -60,10 +61,10 @@ def lava(
     if target.exists() and not force:
         raise InputError(f"{target}: is there already; choose another place with -o, or replace it with --force")
     part, plan = program.phases[chosen], stock_plan(program, chosen)
-    steps = 1 if plan.static else steps
+    sizes = {n: spec.shape if plan.static else (steps, *spec.shape[1:]) for n, spec in part.inputs.items()}
     rng = np.random.default_rng(seed)
     drawn = {
-        n: rng.integers(spec.extremes[0], max(spec.extremes[1], 3) + 1, (steps, *spec.shape[1:]))
+        n: rng.integers(spec.extremes[0], max(spec.extremes[1], 3) + 1, sizes[n])
         for n, spec in part.inputs.items() if n not in program.states or n not in program.phases[chosen].outputs
     }  # fmt: skip
     held = {n: a for n, a in drawn.items() if n in program.states}
@@ -80,7 +81,8 @@ def lava(
             worst = next(n for n, count in done.differing.items() if count)
             raise VerificationError(f"lava: {differing} of {compared} integers differ, the first in {worst}")
     with whole_folder(target) as folder:
-        write_lava(folder, plan, drawn, {n: values[n] for n in shown}, target.name)
+        given = split(part, drawn) if plan.static else drawn
+        write_lava(folder, plan, given, {n: values[n] for n in shown}, target.name)
     return {
         "folder": str(target), "phase": chosen, "processes": dict(Counter(n.process for n in plan.nodes.values())),
         "rows": plan.rows(), "outputs": {n: plan.latency[n] for n in shown},

@@ -21,7 +21,7 @@ from spiketrack_deploy.engines.lava_worker import stock
 from spiketrack_deploy.engines.stock_nodes import StockPlan
 from spiketrack_deploy.engines.stock_plan import stock_plan
 from spiketrack_deploy.engines.stock_run import Comparison, StockParity, compare_all, comparisons, smallest, write_plan
-from spiketrack_deploy.engines.stock_unroll import has_memory
+from spiketrack_deploy.engines.stock_unroll import has_memory, split
 from spiketrack_deploy.errors import EngineError, VerificationError
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.program.types import AnyArray, IntArray, Op, Program
@@ -58,8 +58,8 @@ network.stop()
 def answered(program: Program, plan: StockPlan) -> list[str]:
     """Values that the answers hold: the phase's results, where Lava can read them."""
     visible = plan.visible()
-    results = [v for n, v in program.phases[plan.phase].outputs.items() if n not in program.states]
-    return [value for value in results if value in visible] or visible[-1:]
+    outputs = {v for n, v in program.phases[plan.phase].outputs.items() if plan.static or n not in program.states}
+    return [value for value in visible if value.partition("@")[0] in outputs] or visible[-1:]
 
 
 def write_lava(
@@ -105,19 +105,22 @@ def add_lava(folder: Path, program: Program, phase: str, inputs: Mapping[str, An
     except EngineError as error:
         return {"phase": phase, "processes": {}, "reason": str(error)}
     wanted = answered(program, plan)
-    seen: dict[str, list[IntArray]] = {name: [] for name in wanted}
+    seen: dict[str, list[IntArray]] = {}
 
     def watch(op: Op, value: IntArray) -> None:
-        if op.name in seen:
-            seen[op.name].append(np.array(value[0]))
+        seen.setdefault(op.name, []).append(np.array(value))
 
+    outside = {name: a for name, a in inputs.items() if name not in program.states}
     with make_engine("sim", program) as engine:
         session = engine.session()
         session.states.update({name: a for name, a in inputs.items() if name in program.states})
-        outside = {name: a for name, a in inputs.items() if name not in program.states}
         for step in range(1 if plan.static else max(map(len, outside.values()))):
-            session.step(phase, {name: a[step : step + 1] for name, a in outside.items()}, watch=watch, count=False)
-    write_lava(folder / FOLDER, plan, inputs, {name: np.stack(values) for name, values in seen.items()}, FOLDER)
+            given = outside if plan.static else {name: a[step : step + 1] for name, a in outside.items()}
+            session.step(phase, given, watch=watch, count=False)
+    values = {name: np.concatenate(found) for name, found in seen.items()}
+    if plan.static:
+        inputs, values = (split(program.phases[phase], found) for found in (inputs, values))
+    write_lava(folder / FOLDER, plan, inputs, {name: values[name] for name in wanted}, FOLDER)
     return {"phase": phase, "processes": dict(Counter(n.process for n in plan.nodes.values())), "reason": ""}
 
 

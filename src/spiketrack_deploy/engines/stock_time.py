@@ -149,10 +149,13 @@ class Wiring:
     def _settled(self) -> dict[str, int]:
         """Steps after which a still input has reached everything, by value."""
         depth = dict.fromkeys(self.nodes, 0)
-        for _ in self.nodes:
+        grown = True
+        while grown:
+            grown = False
             for edge in self.edges:
-                if edge.end.node:
-                    depth[edge.target] = max(depth[edge.target], depth[edge.end.node] + self.nodes[edge.end.node].delay)
+                least = depth[edge.end.node] + self.nodes[edge.end.node].delay if edge.end.node else 0
+                if least > depth[edge.target]:
+                    depth[edge.target], grown = least, True
         return {
             n: max((depth[e.node] + self.nodes[e.node].delay for e in ends if e.node), default=0)
             for n, ends in self.values.items()
