@@ -255,7 +255,8 @@ def test_what_lies_in_the_folder_of_a_tracker(steps: int, tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     for name, phase in program.phases.items():
         inputs = {n: rng.integers(0, (spec.top or 3) + 1, spec.shape) for n, spec in phase.inputs.items()}
-        assert add_lava(tmp_path / name, program, name, inputs)["processes"]["LIF"]
+        more = {n: np.concatenate([a, a]) for n, a in inputs.items()}  # of which one picture is taken
+        assert add_lava(tmp_path / name, program, name, more)["processes"]["LIF"]
         folder = tmp_path / name / "lava"
         asked = set(json.loads((folder / f"{name}.json").read_text())["inputs"])
         kept = np.load(folder / f"{name}.answers.npz")

@@ -110,6 +110,8 @@ def add_lava(folder: Path, program: Program, phase: str, inputs: Mapping[str, An
     def watch(op: Op, value: IntArray) -> None:
         seen.setdefault(op.name, []).append(np.array(value))
 
+    if plan.static:  # one picture
+        inputs = {name: a[: program.phases[phase].spec(name).shape[0]] for name, a in inputs.items()}
     outside = {name: a for name, a in inputs.items() if name not in program.states}
     with make_engine("sim", program) as engine:
         session = engine.session()
