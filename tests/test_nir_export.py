@@ -162,7 +162,7 @@ BAD: dict[str, Bad] = {
     "dt zero": Bad(GOOD, ("--dt",), ("--dt", "0"), 2),
     "late without subtract": Bad(GOOD, ("--late", "--reset subtract"), ("--late", "reset"), 2),
     "trace of nothing": Bad(GOOD, ("--trace fc", "no neuron"), ("--trace", "fc"), 2),
-    "video": Bad(GOOD, ("--video", "NIR network"), ("--video", "x.mp4"), 2),
+    "video": Bad(GOOD, ("--video", "is a network"), ("--video", "x.mp4"), 2),
     "rate and input": Bad(GOOD, ("--rate",), ("--rate", "0.5", "--input", "good.npz"), 2),
     "input missing": Bad(GOOD, ("nowhere.npz",), ("--input", "nowhere.npz")),
     "input shape": Bad(GOOD, ("'input' has shape (5, 7)", "(6,)"), ("--input", "shape.npz")),
