@@ -206,10 +206,8 @@ class NetxResult(TypedDict):
     written: str | None
 
 
-class NetxExportResult(TypedDict):
-    """A lava-dl network's bundle: ``layers`` with the messages that each sent, ``outputs`` (values, how many are not 0,
-    digest), ``saturated`` values, ``diagnostics`` (what was drawn, which engine runs and why), energy of a step,
-    ``lava`` (as in :class:`ExportResult`)."""
+class _ExportedNetwork(TypedDict):
+    """What bundles of networks have in common. ``verdict``: sentences; ``lava``: as in :class:`ExportResult`."""
 
     bundle: str
     network: str
@@ -218,10 +216,7 @@ class NetxExportResult(TypedDict):
     engine: str
     steps: int
     diagnostics: list[dict[str, str]]
-    layers: list[dict[str, Any]]
     outputs: dict[str, dict[str, Any]]
-    saturated: int
-    engines: list[dict[str, Any]]
     content_hash: str
     program_hash: str
     energy: dict[str, Any]
@@ -230,6 +225,15 @@ class NetxExportResult(TypedDict):
     lava: dict[str, Any]
     files: list[str]
     seconds: dict[str, float]
+
+
+class NetxExportResult(_ExportedNetwork):
+    """A lava-dl network's bundle: ``layers`` with the messages that each sent, ``outputs`` (values, how many are not 0,
+    digest), ``saturated`` values, ``diagnostics`` (what was drawn, which engine runs and why), energy of a step."""
+
+    layers: list[dict[str, Any]]
+    saturated: int
+    engines: list[dict[str, Any]]
 
 
 class _InspectedNetx(TypedDict):
@@ -248,31 +252,14 @@ class InspectNetxResult(_InspectedNetx, total=False):
     ranges: dict[str, Any]
 
 
-class NetworkResult(TypedDict):
+class NetworkResult(_ExportedNetwork):
     """A NIR network's bundle: ``convention`` (its words), ``diagnostics`` (what was assumed), ``outputs`` (per Output:
-    values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step, verdict,
-    ``lava`` (as in :class:`ExportResult`)."""
+    values, how many differ from float64, the first), ``nodes`` (per neuron), ``engines``, energy of a step."""
 
-    bundle: str
-    network: str
-    target: str
-    profile: str
-    engine: str
-    steps: int
     convention: dict[str, Any]
-    diagnostics: list[dict[str, str]]
     back_edges: list[list[str]]
-    outputs: dict[str, dict[str, Any]]
     spike_error: float
     engines: dict[str, Any]
-    content_hash: str
-    program_hash: str
-    energy: dict[str, Any]
-    unpriced: list[dict[str, Any]]
-    verdict: list[str]
-    lava: dict[str, Any]
-    files: list[str]
-    seconds: dict[str, float]
 
 
 class _InspectedNetwork(TypedDict):
