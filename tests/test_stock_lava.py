@@ -280,6 +280,29 @@ def test_every_own_process_has_its_reason() -> None:
         assert {op.name for op in program.phases["step"].ops} - wiring <= placed
 
 
+PLANS = """
+import hashlib, json, sys
+sys.path.insert(0, "tests")
+from test_stock_lava import Drawn, LowerOptions, lower_network, stock_plan
+for seed in range(12):
+    made = Drawn(seed, 3)
+    program = lower_network(made.network(), made.convention, LowerOptions(kinds=made.kinds)).program
+    print(hashlib.sha256(json.dumps(stock_plan(program, "step").to_files()[0]).encode()).hexdigest())
+"""
+
+
+def test_a_plan_is_the_same_whatever_python_s_hashes_are() -> None:
+    """A bundle's content hash holds it; the order of a set is another one in every process."""
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", PLANS], cwd=ROOT, env=environment({"PYTHONHASHSEED": seed}), capture_output=True,
+            text=True, check=True, timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert len(found[0].split()) == 12 and found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

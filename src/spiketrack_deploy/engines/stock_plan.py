@@ -252,7 +252,8 @@ class _Builder(Wiring):
         read = {n for o in self.phase.ops if o.name not in made for n in o.inputs}
         read |= {v for s, v in self.writers.items() if s in read} | set(self.phase.outputs.values())
         outputs = [o.name for o in group if o.name in read and o.kind not in ("reset", "told")] or [group[-1].name]
-        node = Node(group[0].name if len(group) == 1 else outputs[0], "Own", tuple(made), (), reason=reason)
+        name = group[0].name if len(group) == 1 else outputs[0]
+        node = Node(name, "Own", tuple(op.name for op in group), (), reason=reason)
         lava = [list(self.phase.spec(n).shape[1:][::-1]) for n in inputs]
         node.params = {
             "inputs": inputs, "outputs": outputs, "in_shapes": lava, "first": 1,
