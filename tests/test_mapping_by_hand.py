@@ -255,7 +255,7 @@ def test_counts_and_energies(tmp_path: Path) -> None:
     whole = sum(count * PRICES[price] for price, count in COUNTS.items()) / 1000
     assert close(run["dynamic_nj"], whole)
     lacking = {item["name"]: item["count"] for item in run["unpriced"]}
-    assert lacking == {"chip_steps": 5.0, "pixels": 180.0, "barriers": 5.0, "image_way": 180}
+    assert lacking == {"chip_steps": 5.0, "entering": 180.0, "barriers": 5.0, "image_way": 180}
 
 
 def test_words_of_memory_read(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_what_a_result_takes_and_costs(tmp_path: Path) -> None:
     own, other = (found.phases[name].loop.latency.nominal for name in ("look", "other"))
     assert own == pytest.approx(sum(n + 1000 for n, _ in LEVELS.values()) * 1e-9)
     assert steady.on_chip.nominal == pytest.approx(own + other) and steady.chips == found.chosen.chips == 5
-    pixels = found.phases["look"].run.pixels + found.phases["other"].run.pixels
+    pixels = found.phases["look"].run.entering + found.phases["other"].run.entering
     assert steady.image.nominal == pytest.approx(pixels * 1e-3)
     assert steady.latency.nominal == pytest.approx(pixels * 1e-3 + own + other)
     assert steady.static.nominal == pytest.approx(5 * 0.25 / 30 * 1e9)

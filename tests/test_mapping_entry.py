@@ -62,9 +62,9 @@ def test_only_what_reads_the_picture_leaves_and_every_other_neuron_lies_on_a_cor
 def test_what_enters_are_its_spikes(program: Program) -> None:
     report = mapped(program, "host").report
     entered = [p for p in report.mapping.network.populations if p.kind == "entry"]
-    assert report.run.pixels == pytest.approx(DENSITY * sum(p.slots for p in entered))
+    assert report.run.entering == pytest.approx(DENSITY * sum(p.slots for p in entered))
     pixels = sum(s.slots for s in mapped(program, "chip").report.mapping.network.populations if s.kind == "image")
-    assert mapped(program, "chip").report.run.pixels == pixels
+    assert mapped(program, "chip").report.run.entering == pixels
 
 
 def test_counted_spikes_enter_where_a_run_was_counted() -> None:
@@ -76,7 +76,7 @@ def test_counted_spikes_enter_where_a_run_was_counted() -> None:
     at = next(i for i, layer in enumerate(counts["search"]) if layer.name == reader.op)
     counts["search"][at] = _counts(reader.op, network.populations[entry].slots, events=41)
     whole = map_network(program, resolve_target("loihi2"), counts=counts, rounds=1, first_layer="host")
-    assert whole.report.run.pixels == pytest.approx(41)
+    assert whole.report.run.entering == pytest.approx(41)
 
 
 def _counts(name: str, size: int, events: int = 10) -> LayerCounts:

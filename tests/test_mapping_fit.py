@@ -162,7 +162,7 @@ def test_operation_counts_are_the_programs():
     assert happened["hops_ew"] + happened["hops_ns"] == pytest.approx(mapping.placement.hops)
     assert set(run.operations) <= {op.name for op in program.phases["search"].ops}, "a layer's row would not have it"
     missing = {item.name for item in unpriced_of(run, profile)}
-    assert {"barriers", "pixels"} <= missing
+    assert {"barriers", "entering"} <= missing
 
 
 def test_every_line_of_a_mapping_is_a_count_times_the_profiles_price():

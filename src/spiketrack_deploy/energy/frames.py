@@ -4,7 +4,7 @@ between, one with an update.
 This module decides what a result is charged for. It must not know how a network was placed (``mapping`` brings runs)
 nor what a phase is for. Energies in nanojoules, times in seconds, all with their band, added end by end.
 
-    latency   time on the chip + pixels * t_image            one run in flight: nothing overlaps
+    latency   time on the chip + values that enter * t_image            one run in flight: nothing overlaps
     dynamic   counts * prices of every run that the result takes
     static    static_power * chips * max(frame period, time on the chip)
     input     static_power * chips * (max(frame period, latency) - max(frame period, time on the chip))
@@ -36,14 +36,14 @@ START, STEADY, UPDATE = "start", "steady", "update"
 class Run:
     """One run of a phase on its chips. ``operations``: operation -> what it is charged for, by the names of
     ``pricing.CHARGES``; ``whole``: what belongs to no operation. ``chips``: powered for it; ``time``: seconds on them;
-    ``pixels``: values of images that enter, or of a first layer outside."""
+    ``entering``: pixels, or spikes of a first layer outside."""
 
     phase: str
     operations: Mapping[str, Mapping[str, float]]
     whole: Mapping[str, float]
     chips: int
     time: Interval
-    pixels: float
+    entering: float
 
     @cached_property
     def counts(self) -> dict[str, float]:
@@ -116,7 +116,7 @@ def result_cost(
     """A result that takes ``runs``, one after the other, on ``chips`` powered chips; 0 where they lie on none."""
     on_chip = total(run.time for run in runs)
     way = profile.price("t_image")
-    image = way * sum(run.pixels for run in runs) if way else None
+    image = way * sum(run.entering for run in runs) if way else None
     power, board = (profile.price(name) if chips else None for name in ("static_power", "board_power"))
     busy, whole = at_least(on_chip, period_s), at_least(on_chip + (image or ZERO), period_s)
     static = over(power, busy, chips) if power else None

@@ -67,7 +67,7 @@ class Arrangement:
 
     @property
     def answer(self) -> str:
-        """``fits``, ``needs a host for N operations of``, or ``does not fit``."""
+        """``fits``, ``needs a host for N operations beside``, or ``does not fit``."""
         if not self.holds:
             return "does not fit"
         return "fits" if self.fits else f"needs a host for {self.host_operations:,} operations beside"

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from spiketrack_deploy.energy.frames import ResultCost, Run, result_cost
-from spiketrack_deploy.mapping.activity import Activity
 from spiketrack_deploy.mapping.closed_loop import ENDS, CoreWork, barrier, core_times, longest, slots_per_core
-from spiketrack_deploy.mapping.entry import entering, first_layer, outside
 from spiketrack_deploy.mapping.fixes import fewer_channels, smaller_crop
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.report import MappingReport
-from spiketrack_deploy.mapping.split import RULES, Split, split
+from spiketrack_deploy.mapping.split import RULES, split
 from spiketrack_deploy.mapping.types import PopulationGraph
 from spiketrack_deploy.units import ZERO, Interval, total
 
@@ -73,13 +71,8 @@ def changes(report: MappingReport, beside: int, steady: ResultCost) -> tuple[Cha
         found.append(_changed(report, beside, steady, f"crop side x {factor:g}", crop))
         slim = _resized(report, base, fewer_channels(report.mapping.network, factor), factor**2, factor)
         found.append(_changed(report, beside, steady, f"channels x {factor:g} (fewer slots)", slim))
-    more = [_hard_coded(report, steady), _first_layer(report, base, beside, steady)]
-    return (
-        *found,
-        *(change for change in more if change),
-        _other_rule(report, base, beside, steady),
-        _targets(report, steady),
-    )
+    hard = _hard_coded(report, steady)
+    return (*found, *([hard] if hard else []), _other_rule(report, base, beside, steady), _targets(report, steady))
 
 
 def _base(report: MappingReport) -> _Scenario:
@@ -128,40 +121,6 @@ def _steps(report: MappingReport, network: PopulationGraph) -> tuple[float, ...]
             level = network.level[s.target]
             steps[level] = max(steps[level], source.height * source.width)
     return tuple((steps[1:] * report.profile.substeps).tolist())
-
-
-def _first_layer(report: MappingReport, base: _Scenario, beside: int, steady: ResultCost) -> Change | None:
-    """The host runs what reads the picture and sends its spikes: one level and its slots less, another image's way."""
-    mapping, before = report.mapping, report.mapping.network
-    if (found := first_layer(before)) is None:
-        return None
-    network, kept = found
-    old = report.activity
-    share = tuple(old.share[i] for i in kept)
-    activity = replace(old, rate=old.rate[kept], synops=old.synops[kept], share=share)
-    gone, values = outside(before, network), entering(network, activity)
-    left = {op: counts for op, counts in report.run.operations.items() if op not in gone}
-    whole = {**report.run.whole, "pixels": values}
-    parts = split(network, mapping.limits, mapping.rule)
-    to = _resplit(report, base, network, parts, activity)
-    changed = replace(report, run=replace(report.run, operations=left, whole=whole, pixels=values))
-    return _changed(changed, beside, steady, "first layer on the host, its spikes enter", to)
-
-
-def _resplit(
-    report: MappingReport, base: _Scenario, network: PopulationGraph, parts: Split, activity: Activity
-) -> _Scenario:
-    """Another split whose busiest cores are counted; slots are those of the run it goes with."""
-    memory = SynapseMemory.of(report.mapping.limits)
-    done = core_synapses(network, parts.pieces, parts.cores, activity, memory)
-    return replace(
-        base,
-        steps=_steps(report, network),
-        synops=tuple(done.by_level[1:].max(axis=1).tolist()),
-        words=tuple(done.words[1:].max(axis=1).tolist()),
-        fullest=float(parts.neurons.max()),
-        cores=parts.cores,
-    )
 
 
 def _changed(report: MappingReport, beside: int, steady: ResultCost, what: str, to: _Scenario) -> Change:
@@ -247,7 +206,15 @@ def _other_rule(report: MappingReport, base: _Scenario, beside: int, steady: Res
     mapping = report.mapping
     rule = next(rule for rule in RULES if rule != mapping.rule)
     parts = split(mapping.network, mapping.limits, rule)
-    other = _resplit(report, base, mapping.network, parts, report.activity)
+    memory = SynapseMemory.of(mapping.limits)
+    done = core_synapses(mapping.network, parts.pieces, parts.cores, report.activity, memory)
+    other = replace(
+        base,
+        synops=tuple(done.by_level[1:].max(axis=1).tolist()),
+        words=tuple(done.words[1:].max(axis=1).tolist()),
+        fullest=float(parts.neurons.max()),
+        cores=parts.cores,
+    )
     return _changed(report, beside, steady, f"split by the rule {rule}", other)
 
 
@@ -256,7 +223,7 @@ def _targets(report: MappingReport, steady: ResultCost) -> Change:
     pipe, loop = report.interleaved, report.loop
     factors = dict.fromkeys((*STEPPED, "chip_steps", "barriers"), pipe.interval / loop.steps)
     factors["chip_ns"] = pipe.period.nominal / loop.latency.nominal if loop.latency.nominal else 1.0
-    run = replace(_scaled(report.run, factors, pipe.period), pixels=0)
+    run = replace(_scaled(report.run, factors, pipe.period), entering=0.0)
     cost = result_cost(steady.kind, [run], report.profile, steady.chips, 0.0)
     what = f"{pipe.targets} targets interleaved, each (without the images' way)"
     return Change(what, report.mapping.cores, steady.chips, cost, alone=False)

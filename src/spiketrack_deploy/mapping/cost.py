@@ -36,7 +36,7 @@ NEEDS = (
     Need("chip_crossings", (), "messages between chips"),
     Need("host_values", (), "values exchanged with the host beside the image"),
     Need("memory_writes", ("memory_write",), "entries of stored matrices rewritten"),
-    Need("pixels", (), "values of the image entering from the host, or of its first layer run there"),
+    Need("entering", (), "values of the image entering from the host, or of its first layer run there"),
     Need("barriers", (), "barriers"),
 )
 """What a mapping counts, and the prices of which one has to exist."""
@@ -75,7 +75,7 @@ def mapped_run(
     east, north = hops(mapping)
     network = mapping.network
     sources = [network.populations[s.source] for s in network.synapses if s.form == "host"]
-    pixels = entering(network, activity)
+    values = entering(network, activity)
     read = {s.source for s in network.synapses}
     written = {i for i, p in enumerate(network.populations) if p.kind == "memory" and i not in read}
     return Run(
@@ -91,11 +91,11 @@ def mapped_run(
             "host_values": float(sum(p.slots for p in sources if p.kind != "input")),
             "memory_writes": float(sum(p.slots for i, p in enumerate(network.populations) if i in written)),
             "barriers": float(loop.steps),
-            "pixels": pixels,
+            "entering": values,
         },
         chips=mapping.powered,
         time=loop.latency,
-        pixels=pixels,
+        entering=values,
     )
 
 
@@ -108,8 +108,8 @@ def unpriced_of(run: Run, profile: Profile) -> list[Unpriced]:
             found.append(Unpriced(need.count, count, run.phase, f"{need.what}: {lack}"))
     if profile.price("static_power") is None:
         found.append(Unpriced("static_power", run.chips, "chip", f"no price static_power in {profile.name}"))
-    if profile.price("t_image") is None and run.pixels:
-        found.append(Unpriced("image_way", run.pixels, run.phase, f"no price t_image in {profile.name}"))
+    if profile.price("t_image") is None and run.entering:
+        found.append(Unpriced("image_way", run.entering, run.phase, f"no price t_image in {profile.name}"))
     return found
 
 

@@ -48,7 +48,7 @@ def spikes_enter(network: PopulationGraph) -> tuple[PopulationGraph, list[int]]:
     return replace(levelled, synapses=(*levelled.synapses, *recurrent)), order
 
 
-def first_layer(network: PopulationGraph) -> tuple[PopulationGraph, list[int]] | None:
+def without_first_layer(network: PopulationGraph) -> tuple[PopulationGraph, list[int]] | None:
     """:func:`spikes_enter`, or ``None`` where there is nothing to leave to a host."""
     try:
         return spikes_enter(network)

@@ -26,7 +26,7 @@ from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.activity import Density
 from spiketrack_deploy.mapping.arrangements import HOST, OWN, SHARING, Arrangement, arrange, default
 from spiketrack_deploy.mapping.changes import Change, changes
-from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER
+from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, without_first_layer
 from spiketrack_deploy.mapping.entry import HOST as BY_HOST
 from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, SUMMED
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
@@ -77,24 +77,26 @@ class WholeNetwork:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """What would change the total, computed."""
-        summed = self._summed()
-        return (*([summed] if summed else []), *changes(self.report, self._beside, self.chosen.results[STEADY]))
+        afresh = [self._afresh("streams summed by every reader", streams=SUMMED)]
+        if without_first_layer(self.report.mapping.network):
+            afresh.append(self._afresh("first layer on the host, its spikes enter", first_layer=BY_HOST))
+        scaled = changes(self.report, self._beside, self.chosen.results[STEADY])
+        return (*(change for change in afresh if change), *scaled)
 
-    def _summed(self) -> Change | None:
-        """The main phase with streams summed by every reader, where that makes a difference."""
+    def _afresh(self, what: str, **changed: str) -> Change | None:
+        """The main phase mapped with another option; ``None`` where that changes no slot."""
         before, steady = self.report.mapping, self.chosen.results[STEADY]
-        if self.streams == SUMMED:
-            return None
-        options: dict[str, Any] = {"rule": before.rule, "rounds": 1, "first_layer": self.first_layer, "streams": SUMMED}
+        options: dict[str, Any] = {"first_layer": self.first_layer, "streams": self.streams, **changed}
         known = self.counts or None
-        density = None if known else self.density
-        report = map_phase(self.program, self.main, self.target, counts=known, density=density, **options)
+        options |= {"rule": before.rule, "rounds": 1, "counts": known, "density": None if known else self.density}
+        report = map_phase(self.program, self.main, self.target, **options)
         mapping = report.mapping
         if mapping.network.slots == before.network.slots:
             return None
-        chips = max(mapping.chips_available or 0, mapping.chips + self._beside)
-        cost = result_cost(steady.kind, [report.run], self.profile, chips, steady.period_s)
-        return Change("streams summed by every reader", mapping.cores, chips, cost)
+        chips = mapping.chips + self._beside
+        powered = max(mapping.chips_available or 0, chips)
+        cost = result_cost(steady.kind, [report.run], self.profile, powered, steady.period_s)
+        return Change(what, mapping.cores, chips, cost)
 
     @cached_property
     def forms(self) -> tuple[Form, ...]:

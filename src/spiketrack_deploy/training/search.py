@@ -23,7 +23,7 @@ from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.activity import assumed
 from spiketrack_deploy.mapping.closed_loop import closed_loop
 from spiketrack_deploy.mapping.cost import mapped_run
-from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, first_layer
+from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, without_first_layer
 from spiketrack_deploy.mapping.fit import map_program
 from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, populations
 from spiketrack_deploy.mapping.types import Population
@@ -136,7 +136,7 @@ def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, w
     phase = main_phase(runs_per_result(program))
     network, profile = populations(program, phase, way.streams), target.profile
     if way.first_layer == HOST:
-        rest = first_layer(network)
+        rest = without_first_layer(network)
         if rest is None:
             return float("inf")
         network = rest[0]
