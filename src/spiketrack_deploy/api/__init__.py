@@ -8,17 +8,9 @@ This package decides defaults and what a verb returns (:mod:`results`: plain JSO
 so that importing this package costs nothing. docs/python.md has what each verb returns.
 """
 
+from spiketrack_deploy.api.asked import require_engine
 from spiketrack_deploy.api.audits import audit
-from spiketrack_deploy.api.bundles import (
-    ExportRequest,
-    doctor,
-    energy,
-    export,
-    require_engine,
-    simulate,
-    track,
-    verify,
-)
+from spiketrack_deploy.api.bundles import ExportRequest, doctor, energy, export, simulate, track, verify
 from spiketrack_deploy.api.chips import compare_targets, map, target, targets
 from spiketrack_deploy.api.inspecting import inspect
 from spiketrack_deploy.api.lava import lava, netx, simulate_stock

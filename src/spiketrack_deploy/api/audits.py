@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spiketrack_deploy.api.bundles import ExportRequest, Place, export
+from spiketrack_deploy.api.asked import Place
+from spiketrack_deploy.api.bundles import ExportRequest, export
 from spiketrack_deploy.api.results import AuditResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spiketrack_deploy.api.bundles import Place
+from spiketrack_deploy.api.asked import Place
 from spiketrack_deploy.api.results import DenseFitResult, MapResult, TargetsComparison, TargetsResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell

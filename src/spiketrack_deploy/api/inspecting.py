@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spiketrack_deploy.api.bundles import Place
+from spiketrack_deploy.api.asked import Place
 from spiketrack_deploy.api.results import InspectResult
 from spiketrack_deploy.bundle import layout
 

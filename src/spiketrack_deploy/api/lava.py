@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spiketrack_deploy.api.bundles import Place
+from spiketrack_deploy.api.asked import Place
 from spiketrack_deploy.api.results import LavaResult, NetxResult, StockResult
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import InputError, VerificationError

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from spiketrack_deploy.api.bundles import Place
+from spiketrack_deploy.api.asked import Place
 from spiketrack_deploy.api.results import BudgetResult, LayoutsResult
 from spiketrack_deploy.api.training import find_config
 from spiketrack_deploy.errors import UsageError

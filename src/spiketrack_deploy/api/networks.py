@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spiketrack_deploy.api.bundles import Place, as_path, export_target, in_stock, require_engine, simulated
+from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine
+from spiketrack_deploy.api.bundles import simulated
 from spiketrack_deploy.api.lava import SUFFIX, netx
 from spiketrack_deploy.api.results import (
     ConformanceResult,

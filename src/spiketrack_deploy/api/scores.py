@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from spiketrack_deploy.api.bundles import Place, as_path
+from spiketrack_deploy.api.asked import Place, as_path
 from spiketrack_deploy.api.results import EvaluateResult
 from spiketrack_deploy.inputs.progress import Tell
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spiketrack_deploy.api.bundles import Place, as_path
+from spiketrack_deploy.api.asked import Place, as_path
 from spiketrack_deploy.api.results import AdaptResult, LoopResult, TrainResult
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.inputs.progress import Tell
