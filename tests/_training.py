@@ -133,9 +133,9 @@ def materialised(trained: IntegerModel) -> SpikeTrack:
     return net.eval()
 
 
-def lively_model() -> SpikeTrack:
+def lively_model(**changes: object) -> SpikeTrack:
     """Drawn weights whose norms have seen pictures and whose offsets are not zero, so that every layer fires."""
-    model = new_model(small_config(), 3)
+    model = new_model(small_config(**changes), 3)
     generator = torch.Generator().manual_seed(1)
     thaw_norms(model)
     with torch.no_grad():

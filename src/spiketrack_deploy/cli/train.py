@@ -57,7 +57,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--grow",
     is_flag=True,
-    help="The weights of --start may be of another crop size or lack blocks of CONFIG; what is added begins neutral.",
+    help="The weights of --start may be of another crop size and have other blocks than CONFIG; what is added begins "
+    "neutral, what CONFIG lacks is left out.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps of the whole run.")
 @click.option(

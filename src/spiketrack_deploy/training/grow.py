@@ -1,8 +1,9 @@
-"""A network of larger crops or more blocks from a trained one of the same widths.
+"""A network of other crops or other blocks from a trained one of the same widths.
 
 This module decides which weights carry over and how everything new begins. It must not know how they are trained
 further. Convolutions do not depend on the crop size, and every block is residual: so little is lost that a
-network grown from a trained one needs a fraction of the crops of one trained from nothing.
+network grown from a trained one needs a fraction of the crops of one trained from nothing; one that leaves blocks out
+starts from what the others made of their stream.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _MAY_DIFFER = frozenset(
     }
 )
 _FIRST = "encoder.downsample1_1."
-_LAST_NORMS = (".pwconv2.1", ".bn2", ".proj_conv.1", ".mlp.fc2_bn")
+LAST_NORMS = (".pwconv2.1", ".bn2", ".proj_conv.1", ".mlp.fc2_bn")
 """The norm through which each residual path of a block, a transformer block or a retriever joins the stream."""
 
 
@@ -41,9 +42,9 @@ def grown(model: SpikeTrack, config: TrackerConfig, fresh: SpikeTrack) -> SpikeT
     """The network of ``config`` that starts from ``model``; whatever ``model`` lacks comes from ``fresh``.
 
     Positional embeddings ``[1,C,P*P]`` are resampled bilinearly onto the new grid; the residual paths of added blocks
-    begin at zero, so that they pass the stream on unchanged. Only a resolution, loop settings and blocks may differ:
-    :class:`InputError` names another difference, and a stage that ``config`` leaves out or cannot add (``downsample4``
-    changes the width of everything behind it).
+    begin at zero, so that they pass the stream on unchanged, and those left out add nothing to it any more. Only a
+    resolution, pixels, loop settings and blocks may differ: :class:`InputError` names another difference
+    (``downsample4`` too, which changes the width of everything behind it).
     """
     _check(model.config, config)
     known = model.state_dict()
@@ -52,7 +53,7 @@ def grown(model: SpikeTrack, config: TrackerConfig, fresh: SpikeTrack) -> SpikeT
     for key in state:
         stem, _, leaf = key.rpartition(".")
         new = any(key.startswith(f"encoder.{stage}.") for stage in added)
-        if new and stem.endswith(_LAST_NORMS) and leaf in ("weight", "bias"):
+        if new and stem.endswith(LAST_NORMS) and leaf in ("weight", "bias"):
             state[key] = torch.zeros_like(state[key])
     out = SpikeTrack(config)
     out.load_state_dict(state)
@@ -84,12 +85,9 @@ def _check(own: TrackerConfig, wanted: TrackerConfig) -> None:
         if found != asked and field.name not in _MAY_DIFFER:
             raise InputError(
                 f"{wanted.name} cannot grow from {own.name}: {field.name} is {asked} and not {found}; "
-                "only the crop size, the loop settings and added blocks may differ"
+                "only the crop size, the pixels' normalisation, the loop settings and blocks may differ"
             )
-    lost = [stage for stage in own.walk if stage not in wanted.walk]
-    if lost:
-        raise InputError(f"{wanted.name} cannot grow from {own.name}: it leaves out {', '.join(lost)}")
-    if "downsample4" in wanted.walk and "downsample4" not in own.walk:
+    if ("downsample4" in wanted.walk) != ("downsample4" in own.walk):
         raise InputError(f"{wanted.name} cannot grow from {own.name}: downsample4 changes every width behind it")
 
 
