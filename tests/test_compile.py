@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from _models import FULL_WALK, calibration_of, lower_graph, tiny_config, tiny_graph, tiny_model, tiny_runs
 
-from spiketrack_deploy.api.chips import program_and_counts
+from spiketrack_deploy.api.chips import program_of
 from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.frontends.compile import Options, compile
 from spiketrack_deploy.frontends.spiketrack.recognise import recognise
@@ -65,7 +65,7 @@ def test_a_calibrated_source_has_one_hash(checkpoint: Path, clip: ClipSource, tm
 
 def test_an_uncalibrated_source_has_one_hash(checkpoint: Path) -> None:
     """As `map`, training and the benchmarks compile it."""
-    mapped, _ = program_and_counts(str(checkpoint))
+    mapped = program_of(str(checkpoint)).program
     plain = compile(checkpoint)
     assert plain.run is None and all(c.sqnr_db is None for c in plain.report.convolutions)
     assert len({content_hash(p) for p in (mapped, lowered(tiny_model(CONFIG)), plain.program)}) == 1

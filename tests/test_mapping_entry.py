@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _cli import succeed
+from _cli import refuse, succeed
 from _mapping import nano_program, small_program
 from _nir_exact import drawn_case
 from _programs import OFFICIAL_STAGES, tracker_program
@@ -16,6 +17,7 @@ from spiketrack_deploy.energy.layers import LayerCounts
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.mapping.check import defects
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
 from spiketrack_deploy.program.types import Program
 
@@ -40,7 +42,7 @@ def without_stream(steps: int) -> Program:
 
 
 def mapped(program: Program, first_layer: str) -> WholeNetwork:
-    options: dict[str, Any] = {"density": DENSITY, "rounds": 1, "sharing": "turns", "first_layer": first_layer}
+    options: dict[str, Any] = {"density": DENSITY, "rounds": 1, "sharing": "turns", "way": Way(first_layer)}
     return map_network(program, resolve_target("loihi2"), **options)
 
 
@@ -75,7 +77,7 @@ def test_counted_spikes_enter_where_a_run_was_counted() -> None:
     counts = {name: [_counts(op.name, 100) for op in phase.ops] for name, phase in program.phases.items()}
     at = next(i for i, layer in enumerate(counts["search"]) if layer.name == reader.op)
     counts["search"][at] = _counts(reader.op, network.populations[entry].slots, events=41)
-    whole = map_network(program, resolve_target("loihi2"), counts=counts, rounds=1, first_layer="host")
+    whole = map_network(program, resolve_target("loihi2"), counts=counts, rounds=1, way=Way("host"))
     assert whole.report.run.entering == pytest.approx(41)
 
 
@@ -108,10 +110,36 @@ def test_the_command_says_who_runs_it(tmp_path: Path) -> None:
     assert any("way of the first layer's spikes" in words for words in result["camera"])
 
 
+def test_an_export_says_it_records_it_and_every_verb_keeps_it(tmp_path: Path) -> None:
+    made = succeed(tmp_path, "export", "spiketrack-nano", "--max-frames", 2, "--first-layer", "host", "-o", "b")
+    energy = json.loads((tmp_path / "b" / "energy.json").read_text())
+    assert energy["placed"]["way"] == {"first_layer": "host", "streams": "relayed"}
+    assert any("way of the first layer's spikes" in words for words in made["energy"]["placed"]["camera"])
+    kept, other = succeed(tmp_path, "map", "b"), succeed(tmp_path, "map", "b", "--first-layer", "chip")
+    assert kept["first_layer"] == "host" and other["first_layer"] == "chip"
+    assert kept["cost"]["total_nj"] == made["energy"]["placed"]["cost"]["total_nj"] != other["cost"]["total_nj"]
+    priced = succeed(tmp_path, "energy", "b", "--profile", "loihi2")["profiles"][0]["placed"]
+    assert priced["cost"]["total_nj"] == made["energy"]["placed"]["cost"]["total_nj"]
+    row = next(row for row in succeed(tmp_path, "targets", "compare", "b")["rows"] if row["name"] == "loihi2")
+    assert row["total_nj"] == kept["cost"]["total_nj"] and "first layer on the host" in row["note"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--first-layer", "host", "--target", "cpu"), ("target cpu", "none that can be mapped to")),
+        (("spmtrack-micro", "--streams", "summed"), ("spmtrack-micro", "nothing for --first-layer")),
+        (("--first-layer", "moon"), ("moon", "chip", "host")),
+    ],
+)
+def test_a_choice_that_no_chip_has_is_refused(tmp_path: Path, asked: tuple[str, ...], words: tuple[str, ...]) -> None:
+    refuse(tmp_path, 2, words, "export", *asked)
+
+
 def test_a_stream_behind_it_or_no_picture_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="no neurons read a picture and nothing else"):
-        map_network(small_program(3, 1), resolve_target("loihi2"), rounds=1, first_layer="host")
+        map_network(small_program(3, 1), resolve_target("loihi2"), rounds=1, way=Way("host"))
     with pytest.raises(UsageError, match="no neurons read a picture and nothing else"):
-        map_network(drawn_case(1, 2).lowered(8).program, resolve_target("loihi2"), rounds=1, first_layer="host")
+        map_network(drawn_case(1, 2).lowered(8).program, resolve_target("loihi2"), rounds=1, way=Way("host"))
     with pytest.raises(UsageError, match="chip or the host, not on 'moon'"):
-        map_network(small_program(3, 1), resolve_target("loihi2"), first_layer="moon")
+        map_network(small_program(3, 1), resolve_target("loihi2"), way=Way("moon"))

@@ -15,6 +15,7 @@ from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.mapping.check import defects
 from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
 from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import Phase, Program
@@ -24,7 +25,7 @@ LOIHI2 = resolve_target("loihi2")
 
 
 def mapped(program: Program, streams: str, **options: Any) -> WholeNetwork:
-    return map_network(program, LOIHI2, rounds=1, streams=streams, **options)
+    return map_network(program, LOIHI2, rounds=1, way=Way(streams=streams), **options)
 
 
 def dropped(phase: Phase) -> dict[str, int]:

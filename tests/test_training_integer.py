@@ -14,6 +14,7 @@ from spiketrack_deploy.errors import InputError
 from spiketrack_deploy.frontends.compile import compile
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.mapping.report import map_phase
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.program.run import run_phase
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.record import record_spikes
@@ -139,7 +140,7 @@ def test_the_penalty_is_the_difference_in_the_verdict_s_energy(
     """Two frames of a network on the same cores: what their spikes cost, by the bill and by the meter."""
     program = lowered(copy.deepcopy(trained.deployed()), [sample(3)])
     net, aim = materialised(trained), resolve_target(target)
-    report = map_phase(program, "search", aim, first_layer=first_layer)
+    report = map_phase(program, "search", aim, way=Way(first_layer))
     prices = prices_of(report)
     assert prices == spike_prices(program, aim, first_layer) and prices.synop == pytest.approx(0.025)
     meter = SpikeMeter(convolutions(net), prices)
@@ -173,7 +174,7 @@ def test_spikes_that_enter_from_a_host_cost_the_time_they_take() -> None:
         program = compile(drawn(config)).program
         chip, host = (spike_prices(program, aim, reader).spike for reader in ("chip", "host"))
         added = host["encoder.downsample1_2.encode_conv"]
-        chips = map_phase(program, "search", aim, first_layer="host").mapping.chips
+        chips = map_phase(program, "search", aim, way=Way("host")).mapping.chips
         assert added == pytest.approx(chips * 0.26 * 1.65e-6 * 1e9 if waits else 0.0)
         assert chip["encoder.downsample1_2.encode_conv"] > 0 and len(chip) == len(host)
 

@@ -19,11 +19,12 @@ from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.resources import models_dir
 from spiketrack_deploy.mapping.activity import assumed
 from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.trackers.spiketrack.checkpoint import read_config
 from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, TrackerConfig
 from spiketrack_deploy.training.budget import drawn
 from spiketrack_deploy.training.outline import outline
-from spiketrack_deploy.training.search import Bounds, Layout, Way, judge, meets, rate, search, spread, verdict
+from spiketrack_deploy.training.search import Bounds, Layout, judge, meets, rate, search, spread, verdict
 
 LOIHI2 = resolve_target("loihi2")
 WALKS = (

@@ -63,7 +63,7 @@ def loads(report: Any, arrays: Any, layers: Any) -> tuple[Any, Any]:
 
 def check(bundle: Path, target: str = "loihi2") -> list[str]:
     """What differs; prints both sides."""
-    program, counts = api.chips.program_and_counts(str(bundle))
+    program, counts, _ = api.chips.program_of(str(bundle))
     found = map_network(program, resolve_target(target), counts=counts)
     price = {name: p.value * UNIT[p.unit] for name, p in found.profile.prices.items()}
     mapping, flow, at = found.report.mapping, found.report.mapping.traffic, found.report.mapping.placement

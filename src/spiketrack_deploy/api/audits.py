@@ -139,7 +139,7 @@ def _counted(bundle: Path, paper: float | None, target: str) -> dict[str, Any]:
     phase = main_phase(recorded.per_result)
     layers = recorded.counts[phase]
     goal = resolve_target(target)
-    whole = on_chips(program, recorded.counts, goal)
+    whole = on_chips(program, recorded.counts, goal, recorded.way)
     chip = {"profile": goal.profile.name, **placed(program, recorded.counts, goal, whole)}
     levels, source = largest_spike(program, phase), "given" if paper else None
     run = whole.report.run if whole else counted_run(phase, layers, goal.profile)

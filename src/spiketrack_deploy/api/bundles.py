@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine
+from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine, way_on
 from spiketrack_deploy.api.dense import ONNX, demand_onnx, dense_fit, simulate_step, track_step
 from spiketrack_deploy.api.results import (
     DenseExportResult,
@@ -37,11 +37,13 @@ class ExportRequest:
     """What ``spiketrack-export`` is asked. ``None`` means the default: bundled model, bundled clip, its first box, the
     target's own profile, ``export/<model>-<target>``. ``profile``: a bundled profile's name or a TOML file.
     ``granularity`` ``stock``, of the engine ``lava``: what is recorded runs in Processes that Lava ships, and ``sim``
-    tracks, which no such run does."""
+    tracks, which no such run does. ``first_layer`` and ``streams``: how the chips run it, see :func:`map`."""
 
     model: str | None = None
     target: str = "loihi2"
     profile: str | None = None
+    first_layer: str | None = None
+    streams: str | None = None
     video: Place | None = None
     frames: Place | None = None
     init: tuple[float, ...] | None = None
@@ -63,12 +65,16 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
     from spiketrack_deploy.bundle.provenance import command_line
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.sources import find_frames, find_source
+    from spiketrack_deploy.mapping.ways import DEFAULT_WAY
     from spiketrack_deploy.trackers.opening import demand_program, is_dense
 
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
+    way = way_on(priced, request.first_layer, request.streams)
     source = find_source(request.model)
     dense = is_dense(source.path)
+    if dense and way != DEFAULT_WAY:
+        demand_program(source.path, "--first-layer or --streams")
     if dense and request.engine != "sim":
         demand_program(source.path, f"the {request.engine} engine")
     if dense and target.profile.family is not None:
@@ -90,6 +96,7 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
         clip,
         target,
         priced,
+        way,
         request.profile,
         engine,
         request.threads,
@@ -213,7 +220,7 @@ def _track_bundle(
     options = {"threads": threads} if engine == "sim" else {}
     with make_engine(engine, program, **options) as runner:
         run = run_program(program, runner, config, frames, clip, tell)
-    whole = on_chips(program, recorded.counts, target)
+    whole = on_chips(program, recorded.counts, target, recorded.way)
     costs = run.costs(program, target, whole, run.placed(program, target, whole))
     return list(run.steps), costs, program.meta.get("remark")
 

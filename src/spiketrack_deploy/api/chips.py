@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from spiketrack_deploy.api.asked import Place
 from spiketrack_deploy.api.results import DenseFitResult, MapResult, TargetsComparison, TargetsResult
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spiketrack_deploy.energy.layers import LayerCounts
     from spiketrack_deploy.hardware.schema import Profile
     from spiketrack_deploy.hardware.targets import Target
+    from spiketrack_deploy.mapping.ways import Way
     from spiketrack_deploy.mapping.whole import WholeNetwork
     from spiketrack_deploy.program.dense import DenseLayer
     from spiketrack_deploy.program.types import Program
@@ -62,8 +63,8 @@ def map(
     rule: str | None = None,
     balance: float | None = None,
     sharing: str | None = None,
-    first_layer: str = "chip",
-    streams: str = "relayed",
+    first_layer: str | None = None,
+    streams: str | None = None,
     pictures: Place | None = None,
 ) -> MapResult | DenseFitResult:
     """Map a bundle's program (or a model, lowered without calibration) to the cores and chips of ``target``; of a dense
@@ -73,7 +74,8 @@ def map(
     one that runs most often; costs are always those of results of all phases. ``sharing``: where the other phases run:
     ``own`` chips, in ``turns`` on the same ones, on the ``host``. ``first_layer``: who runs what reads the picture: the
     ``chip``, or the ``host``, which sends spikes in place of pixels. ``streams``: a convolution's output that several
-    neurons or sums read is ``relayed`` by accumulators of its own, or ``summed`` anew in each reader.
+    neurons or sums read is ``relayed`` by accumulators of its own, or ``summed`` anew in each reader. None: as a bundle
+    was exported, else chip and relayed.
     ``density``: assumed share of neurons that spike, in place of a bundle's own counts. ``rule``: how layers are split,
     by default as the chip's family does. ``balance``: no core does more than so many times the mean work.
     ``pictures``: a folder for the drawn chips. Where it does not fit, ``holds`` is False and nothing is raised;
@@ -82,6 +84,7 @@ def map(
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.mapping.limits import core_limits
+    from spiketrack_deploy.mapping.ways import Way
     from spiketrack_deploy.mapping.whole import map_network
 
     goal = resolve_target(target)
@@ -90,12 +93,12 @@ def map(
         from spiketrack_deploy.mapping.dense import dense_verdict
 
         return cast(DenseFitResult, {"subject": str(subject), **dense_verdict(layers, goal)})
-    program, counts = program_and_counts(str(subject))
+    program, counts, way = program_of(str(subject))
     if phase is not None and phase not in program.phases:
         raise UsageError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
     chosen = phase or main_phase(runs_per_result(program))
-    options: dict[str, Any] = {"rule": rule, "balance": balance, "sharing": sharing, "first_layer": first_layer}
-    options["streams"] = streams
+    way = Way(first_layer or way.first_layer, streams or way.streams)
+    options: dict[str, Any] = {"rule": rule, "balance": balance, "sharing": sharing, "way": way}
     whole = map_network(program, goal, counts=counts, density=density, **options)
     if pictures is not None:
         from spiketrack_deploy.report.floorplan import floorplan, write_pictures
@@ -113,14 +116,14 @@ def compare_targets(subject: Place, tell: Tell | None = None) -> TargetsComparis
     from spiketrack_deploy.hardware.profiles import list_profiles
     from spiketrack_deploy.hardware.targets import Target
 
-    program, counts = program_and_counts(str(subject))
+    program, counts, way = program_of(str(subject))
     profiles = sorted(list_profiles(), key=lambda p: (p.family is None, _KINDS.index(p.kind), "dense_mac" in p.prices))
     rows = []
     for done, profile in enumerate(profiles):
         if tell:
             tell(f"mapping to {profile.name}", done, len(profiles))
         about = {"name": profile.name, "kind": profile.kind, "title": profile.title}
-        rows.append({**about, **placed(program, counts, Target(profile.name, profile))})
+        rows.append({**about, **placed(program, counts, Target(profile.name, profile), way=way)})
     return {"subject": str(subject), "phase": main_phase(runs_per_result(program)), "rows": rows}
 
 
@@ -128,15 +131,21 @@ _KINDS = ("chip", "board", "convention")
 
 
 def placed(
-    program: Program, counts: Mapping[str, Sequence[LayerCounts]], goal: Target, whole: WholeNetwork | None = None
+    program: Program,
+    counts: Mapping[str, Sequence[LayerCounts]],
+    goal: Target,
+    whole: WholeNetwork | None = None,
+    way: Way | None = None,
 ) -> dict[str, Any]:
     """A result of the main phase on a target, in the keys that every table across chips has; ``None``: not known.
 
     A target with a family is mapped with all phases: ``fits``, ``cores`` of the main phase, ``chips`` of all,
     ``latency_s`` of a mean result with the image's way and ``on_chip_s`` without, its energies. One that only prices
-    events has ``dynamic_nj``; ``note`` says what is missing. ``whole``: the network there, where it was mapped.
+    events has ``dynamic_nj``; ``note`` says what is missing. ``whole``: the network there, where it was
+    mapped; else it is mapped the ``way`` given.
     """
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
+    from spiketrack_deploy.mapping.ways import DEFAULT_WAY
     from spiketrack_deploy.mapping.whole import map_network
 
     phase = main_phase(runs_per_result(program))
@@ -145,11 +154,11 @@ def placed(
         energy, found["note"] = _counts_alone(program, phase, counts.get(phase) or None, goal.profile)
         found["dynamic_nj"] = energy.to_dict() if energy else None
         return found
-    whole = whole or map_network(program, goal, counts=counts)
+    whole = whole or map_network(program, goal, counts=counts, way=way or DEFAULT_WAY)
     cost, host, report = whole.cost, whole.chosen.host_operations, whole.report
     known = {"static_nj": cost.static, "input_nj": cost.input, "total_nj": cost.total if cost.static else None}
     known |= {"latency_s": cost.latency if cost.on_chip.high else None, "on_chip_s": cost.on_chip}
-    notes = [whole.chosen.words] if whole.chosen.words else []
+    notes = [words for words in (whole.chosen.words, *whole.way.words) if words]
     return {
         "fits": whole.chosen.fits,
         "holds": whole.chosen.holds,
@@ -211,8 +220,16 @@ def dense_layers(subject: str) -> Sequence[DenseLayer] | None:
     return frame_layers(find_source(subject).path) or None
 
 
-def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[LayerCounts]]]:
-    """The program of a bundle or a model, and the counts that a bundle recorded for each of its phases."""
+class Subject(NamedTuple):
+    """A program to be placed; of a bundle the counts that it recorded for each phase and how its chips ran it."""
+
+    program: Program
+    counts: Mapping[str, Sequence[LayerCounts]]
+    way: Way
+
+
+def program_of(subject: str) -> Subject:
+    """The program of a bundle or a model."""
     from spiketrack_deploy.inputs.sources import demand_spiking, find_source, is_bundle
 
     path = Path(subject)
@@ -224,10 +241,12 @@ def program_and_counts(subject: str) -> tuple[Program, Mapping[str, Sequence[Lay
         from spiketrack_deploy.bundle.recorded import recorded_counts
 
         layout.check_bundle(path)
-        return read_alone(path), recorded_counts(path / layout.ENERGY).counts
+        recorded = recorded_counts(path / layout.ENERGY)
+        return Subject(read_alone(path), recorded.counts, recorded.way)
     from spiketrack_deploy.frontends.compile import compile
+    from spiketrack_deploy.mapping.ways import DEFAULT_WAY
     from spiketrack_deploy.trackers.opening import demand_program
 
     source = find_source(subject)
     demand_program(source.path, "placing a program")
-    return compile(source.path).program, {}
+    return Subject(compile(source.path).program, {}, DEFAULT_WAY)

@@ -71,7 +71,8 @@ def layouts(
     """
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.whole_folder import whole_folder
-    from spiketrack_deploy.training.search import RATES, WAYS, Bounds, known, meets, search, spread, verdict
+    from spiketrack_deploy.mapping.ways import WAYS
+    from spiketrack_deploy.training.search import RATES, Bounds, known, meets, search, spread, verdict
 
     aim = resolve_target(target)
     bounds = Bounds(chips, on_chip_s, latency_s, energy_nj, slots_levels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine
+from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine, way_on
 from spiketrack_deploy.api.bundles import simulated
 from spiketrack_deploy.api.lava import SUFFIX, netx
 from spiketrack_deploy.api.results import (
@@ -26,6 +26,7 @@ from spiketrack_deploy.inputs.progress import Tell
 
 if TYPE_CHECKING:
     from spiketrack_deploy.hardware.targets import Target
+    from spiketrack_deploy.mapping.ways import Way
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 SUITE = "SUITE.json"
@@ -36,11 +37,14 @@ class NetworkRequest:
     """What ``spiketrack-export net.nir`` is asked, or of ``FILE.net`` what concerns integers. ``None`` means the
     default, or that nothing was said: then what was assumed is among the diagnostics. docs/nir.md explains every word
     of a convention. ``granularity`` ``stock``, of the engine ``lava``: the checked steps run in Processes that Lava
-    ships, and ``sim`` counts, which no Lava run does."""
+    ships, and ``sim`` counts, which no Lava run does. ``first_layer`` and ``streams``: how the chips run it, see
+    :func:`map`."""
 
     path: Place
     target: str = "loihi2"
     profile: str | None = None
+    first_layer: str | None = None
+    streams: str | None = None
     convention: str | None = None
     dt: float | None = None
     integrate: str | None = None
@@ -111,6 +115,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
         raise UsageError(f"--steps {request.steps}: at least one step is needed")
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
+    way = way_on(priced, request.first_layer, request.streams)
     out = as_path(request.out) or Path("export") / f"{path.stem}-{target.name}"
     layout.check_output(out, request.force)
     if not path.is_file():
@@ -118,7 +123,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
     require_engine(request.engine)
     stock = in_stock(request.engine, request.granularity)
     if given:
-        return _export_netx(request, out, target, priced, tell)
+        return _export_netx(request, out, target, priced, way, tell)
     words = Words(
         request.convention,
         {key: value for key in _FIELDS if (value := getattr(request, key)) is not None},
@@ -137,6 +142,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
         words,
         target,
         priced,
+        way,
         request.profile,
         "sim" if stock else request.engine,
         request.threads,
@@ -155,7 +161,7 @@ _FLOATS = (*_FIELDS, "convention", "strict", "trace", "max_spike_error", "weight
 
 
 def _export_netx(
-    request: NetworkRequest, out: Path, target: Target, priced: Target, tell: Tell | None
+    request: NetworkRequest, out: Path, target: Target, priced: Target, way: Way, tell: Tell | None
 ) -> NetxExportResult:
     said = [name for name in _FLOATS if getattr(request, name) not in (None, False, ())]
     if said:
@@ -168,7 +174,7 @@ def _export_netx(
 
     stock = request.granularity == "stock"
     plan = NetxPlan(
-        Path(request.path), as_path(request.input), request.steps, request.rate, request.seed, target, priced,
+        Path(request.path), as_path(request.input), request.steps, request.rate, request.seed, target, priced, way,
         request.profile, "sim" if stock else request.engine, request.threads, command_line(request.command), stock,
     )  # fmt: skip
     with layout.staging(out, request.force) as folder:

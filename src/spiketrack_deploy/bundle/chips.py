@@ -20,6 +20,7 @@ from spiketrack_deploy.energy.frames import (
 )
 from spiketrack_deploy.energy.layers import LayerCounts, main_phase, runs_per_result
 from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
 from spiketrack_deploy.program.types import Program
 
@@ -27,7 +28,7 @@ Counts = Mapping[str, Sequence[LayerCounts]]
 
 
 def on_chips(
-    program: Program, counts: Counts, target: Target, sharing: str | None = None, period_s: float = CAMERA_PERIOD_S
+    program: Program, counts: Counts, target: Target, way: Way, period_s: float = CAMERA_PERIOD_S
 ) -> WholeNetwork | None:
     """Every phase with its counted activity on the target's chips; ``period_s``: time between two results.
 
@@ -35,7 +36,7 @@ def on_chips(
     """
     if target.profile.family is None:
         return None
-    return map_network(program, target, counts=counts, sharing=sharing, period_s=period_s)
+    return map_network(program, target, counts=counts, way=way, period_s=period_s)
 
 
 def chip_figures(whole: WholeNetwork) -> str:

@@ -38,6 +38,7 @@ from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import ClipSource, ModelSource
 from spiketrack_deploy.inputs.whole_file import whole as whole_file
 from spiketrack_deploy.lowering.lower import LoweringResult
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
@@ -63,6 +64,7 @@ class Plan:
     clip: ClipSource
     target: Target
     priced: Target
+    way: Way
     profile_path: str | None
     engine: str
     threads: int | None
@@ -132,7 +134,7 @@ def export_bundle(plan: Plan, folder: Path, tell: Tell | None) -> Outcome:
             found["engines"]["stock"] = summed(compare_recorded(program, recorded, tell))
         layout.write_json(folder / layout.PARITY, found)
     with clock.stage("mapping"):
-        whole = on_chips(program, run.counts, plan.priced)
+        whole = on_chips(program, run.counts, plan.priced, plan.way)
     with clock.stage("energy"):
         single = run.placed(program, plan.priced, whole)
         costs = run.costs(program, plan.priced, whole, single)

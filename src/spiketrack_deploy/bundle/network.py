@@ -44,6 +44,7 @@ from spiketrack_deploy.frontends.nir.prepare import FloatRun, Prepared, Words, d
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.program.describe import describe_program
 from spiketrack_deploy.program.store import save_program
 from spiketrack_deploy.program.types import IntArray, Op
@@ -60,6 +61,7 @@ class NetworkPlan:
     words: Words
     target: Target
     priced: Target
+    way: Way
     profile_path: str | None
     engine: str
     threads: int | None
@@ -106,7 +108,7 @@ def export_network_bundle(plan: NetworkPlan, folder: Path, tell: Tell | None) ->
     with clock.stage("mapping"):
         counts = {PHASE: add_runs(ran.runs, PHASE)}
         period = _period(prepared)
-        whole = on_chips(lowered.program, counts, plan.priced, period_s=period)
+        whole = on_chips(lowered.program, counts, plan.priced, plan.way, period)
     with clock.stage("energy"):
         single = single_runs(lowered.program, plan.priced, whole, {PHASE: ran.runs})[PHASE]
         energy = assess(

@@ -48,6 +48,7 @@ from spiketrack_deploy.frontends.netx.read import read_netx
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork
 from spiketrack_deploy.program.bounds import prove_ranges
 from spiketrack_deploy.program.describe import describe_program, describe_ranges
@@ -81,6 +82,7 @@ class NetxPlan:
     seed: int | None
     target: Target
     priced: Target
+    way: Way
     profile_path: str | None
     engine: str
     threads: int | None
@@ -130,7 +132,7 @@ def export_netx_bundle(plan: NetxPlan, folder: Path, tell: Tell | None) -> dict[
             ran = _run(program, engine, steps, tell)
     with clock.stage("mapping"):
         counts = {PHASE: add_runs(ran.runs, PHASE)}
-        whole = on_chips(program, counts, plan.priced, period_s=CAMERA_PERIOD_S)
+        whole = on_chips(program, counts, plan.priced, plan.way)
     with clock.stage("energy"):
         energy = _energy(program, plan, counts, ran, whole)
         write_energy_json(energy, folder / layout.ENERGY)

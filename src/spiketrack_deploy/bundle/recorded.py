@@ -18,6 +18,9 @@ from spiketrack_deploy.hardware.profiles import checked_profile
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.inputs.untrusted import Entry
+from spiketrack_deploy.mapping.entry import FIRST_LAYER
+from spiketrack_deploy.mapping.populations import SHARED_STREAMS
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
 from spiketrack_deploy.program.types import Program
 
 MAX_RUNS = 2**40
@@ -26,13 +29,14 @@ MAX_PHASES = 64
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Exact sums of every layer's counts by phase, runs of each phase per result, what a result is called, and the
-    profile of the export."""
+    """Exact sums of every layer's counts by phase, runs of each phase per result, what a result is called, the
+    profile of the export, and how its chips ran the program."""
 
     result: str
     per_result: Mapping[str, float]
     counts: Mapping[str, tuple[LayerCounts, ...]]
     profile: Profile
+    way: Way = DEFAULT_WAY
 
 
 def recorded_counts(path: Path) -> Recorded:
@@ -54,7 +58,20 @@ def recorded_counts(path: Path) -> Recorded:
         {name: phase["per_result"].number() for name, phase in phases.items()},
         {name: tuple(layers) for name, layers in counts.items()},
         checked_profile(profile, path),
+        _way(data),
     )
+
+
+def _way(data: Entry) -> Way:
+    """Bundles of earlier versions say nothing of it: they were mapped the default way."""
+    placed = data["placed"]
+    said = None if placed.value is None else placed.get("way")
+    if said is None:
+        return DEFAULT_WAY
+    for key, known in (("first_layer", FIRST_LAYER), ("streams", SHARED_STREAMS)):
+        if said[key].text() not in known:
+            raise said[key].fault(" or ".join(known))
+    return Way(said["first_layer"].text(), said["streams"].text())
 
 
 def _layer(row: Entry, runs: int) -> LayerCounts:
@@ -64,6 +81,6 @@ def _layer(row: Entry, runs: int) -> LayerCounts:
 
 def reprice(recorded: Recorded, program: Program | None, target: Target) -> EnergyReport:
     """The same counts under another profile, on its chips where it has a family and there is a program."""
-    whole = on_chips(program, recorded.counts, target) if program is not None else None
+    whole = on_chips(program, recorded.counts, target, recorded.way) if program is not None else None
     placed = whole.placed if whole else None
     return assess(recorded.counts, target.profile, recorded.per_result, result=recorded.result, placed=placed)

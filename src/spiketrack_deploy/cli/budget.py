@@ -45,16 +45,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--energy-mj", type=_POSITIVE, help="Search: at most so much energy a frame, nominal.")
 @click.option("--slots-levels", type=click.IntRange(min=1), help="Search: at most so many slots times levels.")
-@click.option(
-    "--first-layer",
-    type=click.Choice(["chip", "host"]),
-    help="Search: who runs what reads the picture; by default whatever is better.",
-)
-@click.option(
-    "--streams",
-    type=click.Choice(["relayed", "summed"]),
-    help="Search: shared streams, as in spiketrack map; by default whatever is better.",
-)
+@options.way("whatever is better (search)")
 @click.option("--trials", type=click.IntRange(2, 10**6), help="Search: layouts to judge; default 2000.")
 @click.option("--seed", type=click.IntRange(min=0), help="Search: of the layouts that are drawn; default 1.")
 @click.option(

@@ -44,6 +44,7 @@ def group() -> None:
     help="A chip, a board, a list of prices, or cpu (no chip; prices of 45 nm CMOS): spiketrack targets.",
 )
 @click.option("--profile", metavar="NAME|FILE", help="Hardware profile to price with, instead of the target's own.")
+@options.way("chip and relayed")
 @options.frames
 @options.network
 @options.engine()

@@ -44,21 +44,7 @@ Examples:
     help="Where the other phases run: on chips of their own, in turns on the same chips, on the host. Default: in "
     "turns where they run at the start alone, else on their own if the target has the chips.",
 )
-@click.option(
-    "--first-layer",
-    type=click.Choice(["chip", "host"]),
-    default="chip",
-    show_default=True,
-    help="Who runs the layer that reads the picture. The host sends its spikes, which are fewer than the pixels.",
-)
-@click.option(
-    "--streams",
-    type=click.Choice(["relayed", "summed"]),
-    default="relayed",
-    show_default=True,
-    help="A convolution's output that several neurons read: relayed by accumulators of its own, or summed by every"
-    " reader (fewer slots and levels, more synaptic operations).",
-)
+@options.way("as a bundle was exported, else chip and relayed")
 @click.option(
     "--density",
     type=click.FloatRange(0, 1),

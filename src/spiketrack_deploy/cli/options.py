@@ -161,6 +161,24 @@ def device(function: Function) -> Function:
     return click.option("--device", type=choice, default="cpu", show_default=True, help=words)(function)
 
 
+def way(default: str) -> Callable[[Function], Function]:
+    """``--first-layer`` and ``--streams``: how chips run a program (``mapping.ways``)."""
+
+    def decorate(function: Function) -> Function:
+        streams = (
+            "A convolution's output that several neurons read: relayed by accumulators of its own, or summed by every "
+            f"reader (fewer slots and levels, more synaptic operations). Default: {default}."
+        )
+        function = click.option("--streams", type=click.Choice(["relayed", "summed"]), help=streams)(function)
+        first = (
+            "Who runs the layer that reads the picture. The host sends its spikes, which are fewer than the pixels. "
+            f"Default: {default}."
+        )
+        return click.option("--first-layer", type=click.Choice(["chip", "host"]), help=first)(function)
+
+    return decorate
+
+
 def granularity(function: Function) -> Function:
     """``--granularity`` of the Lava engine."""
     words = "Of --engine lava: a Process per block (default), or the Processes that Lava ships (docs/lava-dl.md)."

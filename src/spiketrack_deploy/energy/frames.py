@@ -153,7 +153,8 @@ def _less(whole: Interval, part: Interval) -> Interval:
 class Placed:
     """A workload on chips, as ``mapping.whole`` placed it. ``runs``: phase -> a mean run; ``sentence``: fit, chips and
     what is assumed of phases beside the main one; ``camera``: whether it keeps up; ``results``: kind -> cost; ``mean``:
-    of a result in the long run; ``unpriced``: what happens there without a price."""
+    of a result in the long run; ``way``: how it was mapped, choice by choice (``mapping.ways``); ``unpriced``: what
+    happens there without a price."""
 
     runs: Mapping[str, Run]
     sentence: str
@@ -162,6 +163,7 @@ class Placed:
     chips_band: tuple[int, int]
     results: Mapping[str, ResultCost]
     mean: ResultCost
+    way: Mapping[str, str]
     unpriced: tuple[Unpriced, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,6 +175,7 @@ class Placed:
             "chips_band": list(self.chips_band),
             "cost": self.mean.to_dict(),
             "results": {kind: cost.to_dict() for kind, cost in self.results.items()},
+            "way": dict(self.way),
         }
 
 

@@ -22,15 +22,16 @@ from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, Density, assumed, measured
 from spiketrack_deploy.mapping.closed_loop import ClosedLoop, Interleaved, closed_loop, interleaved
 from spiketrack_deploy.mapping.cost import mapped_run, mean_value, unpriced_of
-from spiketrack_deploy.mapping.entry import CHIP, HOST, spikes_enter
+from spiketrack_deploy.mapping.entry import spikes_enter
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.fit import balanced_split, map_program
 from spiketrack_deploy.mapping.fixes import Turns, fixes, in_turns
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.placement import ROUNDS
-from spiketrack_deploy.mapping.populations import RELAYED, populations
+from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.types import ChipMapping, Fix, Population, PopulationGraph
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
 from spiketrack_deploy.program.types import Arrays, Program
 
 _LARGEST = 12
@@ -178,20 +179,18 @@ def map_phase(
     rule: str | None = None,
     rounds: int = ROUNDS,
     balance: float | None = None,
-    first_layer: str = CHIP,
-    streams: str = RELAYED,
+    way: Way = DEFAULT_WAY,
 ) -> MappingReport:
     """Map, time and count one phase. See :func:`map_program`.
 
     ``counts``: mean counts of every operation per run of the phase; else ``density``, an assumed share of neurons that
-    spike. ``first_layer``: who runs what reads the picture, one of ``entry.FIRST_LAYER``.
-    ``streams``: one of ``populations.SHARED_STREAMS``. Raises nothing where the network does not fit; InputError where
-    both are given, UsageError where no layer reads a picture.
+    spike. Raises nothing where the network does not fit; InputError where both are given, UsageError where no layer
+    reads a picture that the ``way`` leaves to a host.
     """
     if counts is not None and density is not None:
         raise InputError("counts of a run and an assumed spike density were both given; choose one.")
-    network = populations(program, phase, streams)
-    if first_layer == HOST:
+    network = populations(program, phase, way.streams)
+    if way.by_host:
         network, _ = spikes_enter(network)
     if counts is not None:
         activity = measured(network, program.arrays, counts)

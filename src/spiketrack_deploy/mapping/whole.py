@@ -7,7 +7,7 @@ what a phase is for, nor any price.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,12 +26,13 @@ from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.activity import Density
 from spiketrack_deploy.mapping.arrangements import HOST, OWN, SHARING, Arrangement, arrange, default
 from spiketrack_deploy.mapping.changes import Change, changes
-from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, without_first_layer
+from spiketrack_deploy.mapping.entry import CHIP, without_first_layer
 from spiketrack_deploy.mapping.entry import HOST as BY_HOST
-from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, SUMMED
+from spiketrack_deploy.mapping.populations import SUMMED
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
 from spiketrack_deploy.mapping.split import RULES, split
 from spiketrack_deploy.mapping.thermometer import Form, forms
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.units import Interval, number_of, si_interval
 
@@ -43,9 +44,8 @@ _OTHER_ROUNDS = 40
 class WholeNetwork:
     """A program on a target. ``phases``: every phase mapped; ``main``: the one that runs most often;
     ``arrangements``: all ways to share chips, ``chosen`` one of them; ``cores_by_rule``: phase -> rule -> cores;
-    ``counts``: of a run of the main phase, empty where its activity is assumed; ``first_layer``: who runs what reads
-    the picture, one of ``entry.FIRST_LAYER``; ``streams``: one of ``populations.SHARED_STREAMS``; ``density``: what was
-    assumed."""
+    ``counts``: of a run of the main phase, empty where its activity is assumed; ``way``: how it was mapped;
+    ``density``: what was assumed."""
 
     program: Program
     counts: Sequence[LayerCounts]
@@ -55,8 +55,7 @@ class WholeNetwork:
     cores_by_rule: Mapping[str, Mapping[str, int]]
     arrangements: tuple[Arrangement, ...]
     chosen: Arrangement
-    first_layer: str = CHIP
-    streams: str = RELAYED
+    way: Way = DEFAULT_WAY
     density: Density | None = None
 
     @property
@@ -77,18 +76,24 @@ class WholeNetwork:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """What would change the total, computed."""
-        afresh = [self._afresh("streams summed by every reader", streams=SUMMED)]
+        afresh = [self._afresh("streams summed by every reader", replace(self.way, streams=SUMMED))]
         if without_first_layer(self.report.mapping.network):
-            afresh.append(self._afresh("first layer on the host, its spikes enter", first_layer=BY_HOST))
+            by_host = replace(self.way, first_layer=BY_HOST)
+            afresh.append(self._afresh("first layer on the host, its spikes enter", by_host))
         scaled = changes(self.report, self._beside, self.chosen.results[STEADY])
         return (*(change for change in afresh if change), *scaled)
 
-    def _afresh(self, what: str, **changed: str) -> Change | None:
-        """The main phase mapped with another option; ``None`` where that changes no slot."""
+    def _afresh(self, what: str, way: Way) -> Change | None:
+        """The main phase mapped another way; ``None`` where that changes no slot."""
         before, steady = self.report.mapping, self.chosen.results[STEADY]
-        options: dict[str, Any] = {"first_layer": self.first_layer, "streams": self.streams, **changed}
         known = self.counts or None
-        options |= {"rule": before.rule, "rounds": 1, "counts": known, "density": None if known else self.density}
+        options: dict[str, Any] = {
+            "way": way,
+            "rule": before.rule,
+            "rounds": 1,
+            "counts": known,
+            "density": None if known else self.density,
+        }
         report = map_phase(self.program, self.main, self.target, **options)
         mapping = report.mapping
         if mapping.network.slots == before.network.slots:
@@ -140,9 +145,7 @@ class WholeNetwork:
         chosen, mapping = self.chosen, self.report.mapping
         low, high = chosen.band
         board = f" of {mapping.chips_available}" if mapping.chips_available else ""
-        ways = [chosen.words, "the first layer on the host" if self.first_layer == BY_HOST else ""]
-        ways += ["streams summed by every reader" if self.streams == SUMMED else ""]
-        others = "".join(f", with {words}" for words in ways if words)
+        others = "".join(f", with {words}" for words in (chosen.words, *self.way.words) if words)
         return (
             f"It {chosen.answer} {self.target.name}: {number_of(chosen.cores, 'core')} on {_chips(chosen.chips, board)}"
             f" [{low} .. {high}]{others}."
@@ -160,7 +163,7 @@ class WholeNetwork:
             said[0] += f" Without a time: {', '.join(self.report.loop.untimed)}."
         if cost.image is None:
             return (*said, "The image's way into the chip has no time in this profile.")
-        what = "way of the first layer's spikes" if self.first_layer == BY_HOST else "image's way"
+        what = "way of the first layer's spikes" if self.way.by_host else "image's way"
         way = (
             f"The {what} into the chip: {_seconds(cost.image)} by the only published path; with it "
             f"{_keeps(cost.latency, cost.period_s)}, {_seconds(cost.latency)} a frame."
@@ -179,6 +182,7 @@ class WholeNetwork:
             chips_band=self.chosen.band,
             results=self.chosen.results,
             mean=self.cost,
+            way=self.way.to_dict(),
             unpriced=(*listed, *self.chosen.unpriced),
         )
 
@@ -206,8 +210,7 @@ class WholeNetwork:
             "sentence": self.sentence,
             "camera": list(self.camera()),
             "sharing": self.chosen.sharing,
-            "first_layer": self.first_layer,
-            "streams": self.streams,
+            **self.way.to_dict(),
             "cost": self.cost.to_dict(),
             "dominant": {"name": dominant, "share": share},
             "chips": self.chosen.chips,
@@ -247,31 +250,24 @@ def map_network(
     sharing: str | None = None,
     rounds: int | None = None,
     period_s: float = CAMERA_PERIOD_S,
-    first_layer: str = CHIP,
-    streams: str = RELAYED,
+    way: Way = DEFAULT_WAY,
 ) -> WholeNetwork:
     """Map every phase and add up what results cost. ``counts``: phase -> mean counts of a run; phases without are
     mapped with an assumed spike density. ``sharing``: one of :data:`SHARING`; by default in turns where the other
     phases run at the start alone, else on chips of their own if the target has them. ``period_s``: time between two
-    results, over which chips are powered. ``first_layer``: who runs what reads the picture, the ``chip`` or the
-    ``host``, which then sends its spikes in place of pixels. ``streams``: one of ``populations.SHARED_STREAMS``.
-    See ``report.map_phase`` for the rest.
+    results, over which chips are powered. See ``report.map_phase`` for the rest.
 
-    UsageError: another ``sharing``, ``first_layer`` or ``streams``, or nothing reads a picture for the host to read.
+    UsageError: another ``sharing``, or nothing reads a picture that the ``way`` leaves to a host.
     """
-    if first_layer not in FIRST_LAYER:
-        raise UsageError(f"the first layer runs on the {' or the '.join(FIRST_LAYER)}, not on {first_layer!r}")
-    if streams not in SHARED_STREAMS:
-        raise UsageError(f"streams are {' or '.join(SHARED_STREAMS)}, not {streams!r}")
     if sharing is not None and sharing not in SHARING:
         raise UsageError(f"there is no way {sharing!r} to share chips; choose one of {', '.join(SHARING)}")
     often = runs_per_result(program)
     main = main_phase(often)
     phases, taken = {}, dict[str, Sequence[LayerCounts]]()
     for name in program.phases:
-        options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None, "streams": streams}
-        if name == main or any(spec.kind == "image" for spec in program.phases[name].inputs.values()):
-            options["first_layer"] = first_layer
+        options: dict[str, Any] = {"rule": rule, "balance": balance if name == main else None, "way": way}
+        if name != main and all(spec.kind != "image" for spec in program.phases[name].inputs.values()):
+            options["way"] = replace(way, first_layer=CHIP)
         if rounds is not None or name != main:
             options["rounds"] = rounds or _OTHER_ROUNDS
         known = (counts or {}).get(name) if density is None else None
@@ -283,11 +279,9 @@ def map_network(
         name: {one: split(r.mapping.network, r.mapping.limits, one).cores for one in RULES}
         for name, r in phases.items()
     }
-    arranged = tuple(arrange(program, phases, main, by_rule, way, period_s) for way in SHARING)
+    arranged = tuple(arrange(program, phases, main, by_rule, sharer, period_s) for sharer in SHARING)
     if len(phases) == 1:
         arranged = arranged[:1]
     wanted = sharing or default(arranged, any(share for name, share in often.items() if name != main))
     chosen = next((one for one in arranged if one.sharing == wanted), arranged[0])
-    return WholeNetwork(
-        program, taken[main], target, main, phases, by_rule, arranged, chosen, first_layer, streams, density
-    )
+    return WholeNetwork(program, taken[main], target, main, phases, by_rule, arranged, chosen, way, density)

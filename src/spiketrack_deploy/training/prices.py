@@ -16,6 +16,7 @@ from spiketrack_deploy.energy.layers import main_phase, runs_per_result
 from spiketrack_deploy.energy.pricing import bill
 from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.training.penalty import SpikePrices
 
@@ -25,7 +26,7 @@ def spike_prices(program: Program, target: Target, first_layer: str = "chip") ->
 
     UsageError: a target without cores, or no first layer that a host could run.
     """
-    return prices_of(map_phase(program, main_phase(runs_per_result(program)), target, first_layer=first_layer))
+    return prices_of(map_phase(program, main_phase(runs_per_result(program)), target, way=Way(first_layer)))
 
 
 def prices_of(report: MappingReport) -> SpikePrices:

@@ -23,10 +23,11 @@ from spiketrack_deploy.hardware.targets import Target
 from spiketrack_deploy.mapping.activity import assumed
 from spiketrack_deploy.mapping.closed_loop import closed_loop
 from spiketrack_deploy.mapping.cost import mapped_run
-from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, without_first_layer
+from spiketrack_deploy.mapping.entry import without_first_layer
 from spiketrack_deploy.mapping.fit import map_program
-from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, populations
+from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.types import Population
+from spiketrack_deploy.mapping.ways import WAYS, Way
 from spiketrack_deploy.mapping.whole import map_network
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.spiketrack.config import OFFICIAL_WALK, REQUIRED_STAGES, TrackerConfig
@@ -83,18 +84,6 @@ class Bounds:
         return sum(max(0.0, value / bound - 1) for value, bound in bounds if bound is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a configuration is mapped: who runs the ``first_layer`` (one of ``entry.FIRST_LAYER``), what becomes of
-    shared ``streams`` (one of ``populations.SHARED_STREAMS``)."""
-
-    first_layer: str = CHIP
-    streams: str = RELAYED
-
-
-WAYS = tuple(Way(reader, streams) for reader in FIRST_LAYER for streams in SHARED_STREAMS)
-
-
 @dataclass(frozen=True)
 class Layout:
     """One layout, judged. ``cost``: of a steady frame; ``chips``: of the search phase by the vendor's split rule;
@@ -135,7 +124,7 @@ def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, w
     program = outline(config)
     phase = main_phase(runs_per_result(program))
     network, profile = populations(program, phase, way.streams), target.profile
-    if way.first_layer == HOST:
+    if way.by_host:
         rest = without_first_layer(network)
         if rest is None:
             return float("inf")
@@ -275,13 +264,13 @@ def verdict(config: TrackerConfig, target: Target, way: Way = WAYS[0]) -> dict[s
     """What ``spiketrack map`` says of a layout, by the vendor's split rule, with drawn weights and assumed rates:
     JSON-ready, seconds and nanojoules."""
     program = compile(drawn(config)).program
-    whole = map_network(program, target, density=rate, rule=VENDOR_RULE, **asdict(way))
+    whole = map_network(program, target, density=rate, rule=VENDOR_RULE, way=way)
     mapping, cost = whole.report.mapping, whole.cost
     slots, levels = sum(mapping.network.slots.values()), mapping.network.depth
     return {
         "name": config.name,
         "config": config.to_dict(),
-        **asdict(way),
+        **way.to_dict(),
         "side": config.resolution,
         "macs": dense_macs(program),
         "parameters": parameters(config),
@@ -305,7 +294,7 @@ def known(layout: Layout) -> dict[str, Any]:
     cost = layout.cost
     return {
         "name": layout.config.name,
-        **asdict(layout.way),
+        **layout.way.to_dict(),
         "side": layout.config.resolution,
         "macs": layout.macs,
         "slots_levels": layout.slots_levels,
