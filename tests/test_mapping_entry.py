@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from _cli import refuse, succeed
+from _evaluation import dataset
 from _mapping import nano_program, small_program
 from _nir_exact import drawn_case
 from _programs import OFFICIAL_STAGES, tracker_program
@@ -122,18 +123,27 @@ def test_an_export_says_it_records_it_and_every_verb_keeps_it(tmp_path: Path) ->
     assert priced["cost"]["total_nj"] == made["energy"]["placed"]["cost"]["total_nj"]
     row = next(row for row in succeed(tmp_path, "targets", "compare", "b")["rows"] if row["name"] == "loihi2")
     assert row["total_nj"] == kept["cost"]["total_nj"] and "first layer on the host" in row["note"]
+    dataset(tmp_path / "data", ("one",), frames=3)
+    for out, asked, way in (("host", (), "host"), ("chip", ("--first-layer", "chip"), "chip")):
+        scored = succeed(tmp_path, "evaluate", "b", "data", *asked, "-o", out)["trackers"]["b@sim"]
+        assert scored["energy"]["placed"]["way"]["first_layer"] == way
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (("--first-layer", "host", "--target", "cpu"), ("target cpu", "none that can be mapped to")),
-        (("spmtrack-micro", "--streams", "summed"), ("spmtrack-micro", "nothing for --first-layer")),
-        (("--first-layer", "moon"), ("moon", "chip", "host")),
+        (("export", "--first-layer", "host", "--target", "cpu"), ("target cmos45", "none that can be mapped to")),
+        (("export", "spmtrack-micro", "--streams", "summed"), ("spmtrack-micro", "nothing for --first-layer")),
+        (("export", "--first-layer", "moon"), ("moon", "chip", "host")),
+        (
+            ("evaluate", "data", "--first-layer", "host", "--profile", "cmos45_int8"),
+            ("cmos45_int8", "none that can be mapped to"),
+        ),
     ],
 )
 def test_a_choice_that_no_chip_has_is_refused(tmp_path: Path, asked: tuple[str, ...], words: tuple[str, ...]) -> None:
-    refuse(tmp_path, 2, words, "export", *asked)
+    dataset(tmp_path / "data", ("one",), frames=3)
+    refuse(tmp_path, 2, words, *asked)
 
 
 def test_a_stream_behind_it_or_no_picture_at_all_is_refused() -> None:

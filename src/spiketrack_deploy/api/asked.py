@@ -1,4 +1,4 @@
-"""What verbs are asked for alike: a place, a target, how it runs there, an engine; and how it is refused.
+"""What verbs are asked for alike: a place, a target, an engine; and how it is refused.
 
 This module decides sentences of refusal that several verbs share. It must not run anything.
 """
@@ -12,7 +12,6 @@ from spiketrack_deploy.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from spiketrack_deploy.hardware.targets import Target
-    from spiketrack_deploy.mapping.ways import Way
 
 Place = str | Path
 """A file or folder."""
@@ -35,18 +34,6 @@ def export_target(name: str) -> Target:
             "it; choose another (spiketrack targets)"
         )
     return target
-
-
-def way_on(target: Target, first_layer: str | None, streams: str | None) -> Way:
-    """How the target's chips run a program (``None``: the default); UsageError where it has none to choose for."""
-    from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
-
-    way = Way(first_layer or DEFAULT_WAY.first_layer, streams or DEFAULT_WAY.streams)
-    if target.profile.family is None and way != DEFAULT_WAY:
-        raise UsageError(
-            f"--first-layer and --streams say what chips run; target {target.name} has none that can be mapped to"
-        )
-    return way
 
 
 def in_stock(engine: str, granularity: str | None) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine, way_on
+from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine
 from spiketrack_deploy.api.dense import ONNX, demand_onnx, dense_fit, simulate_step, track_step
 from spiketrack_deploy.api.results import (
     DenseExportResult,
@@ -65,12 +65,12 @@ def export(request: ExportRequest, tell: Tell | None = None) -> ExportResult | D
     from spiketrack_deploy.bundle.provenance import command_line
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.inputs.sources import find_frames, find_source
-    from spiketrack_deploy.mapping.ways import DEFAULT_WAY
+    from spiketrack_deploy.mapping.ways import DEFAULT_WAY, way_on
     from spiketrack_deploy.trackers.opening import demand_program, is_dense
 
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
-    way = way_on(priced, request.first_layer, request.streams)
+    way = way_on(priced.profile, request.first_layer, request.streams)
     source = find_source(request.model)
     dense = is_dense(source.path)
     if dense and way != DEFAULT_WAY:

@@ -84,7 +84,7 @@ def map(
     from spiketrack_deploy.energy.layers import main_phase, runs_per_result
     from spiketrack_deploy.hardware.targets import resolve_target
     from spiketrack_deploy.mapping.limits import core_limits
-    from spiketrack_deploy.mapping.ways import Way
+    from spiketrack_deploy.mapping.ways import way_on
     from spiketrack_deploy.mapping.whole import map_network
 
     goal = resolve_target(target)
@@ -97,7 +97,7 @@ def map(
     if phase is not None and phase not in program.phases:
         raise UsageError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
     chosen = phase or main_phase(runs_per_result(program))
-    way = Way(first_layer or way.first_layer, streams or way.streams)
+    way = way_on(goal.profile, first_layer, streams, way)
     options: dict[str, Any] = {"rule": rule, "balance": balance, "sharing": sharing, "way": way}
     whole = map_network(program, goal, counts=counts, density=density, **options)
     if pictures is not None:

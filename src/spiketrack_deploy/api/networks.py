@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine, way_on
+from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine
 from spiketrack_deploy.api.bundles import simulated
 from spiketrack_deploy.api.lava import SUFFIX, netx
 from spiketrack_deploy.api.results import (
@@ -106,6 +106,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
     from spiketrack_deploy.bundle.provenance import command_line
     from spiketrack_deploy.frontends.nir.prepare import Words
     from spiketrack_deploy.hardware.targets import resolve_target
+    from spiketrack_deploy.mapping.ways import way_on
 
     path, given = Path(request.path), is_netx(request.path)
     what = f"{SUFFIX} file" if given else "NIR file"
@@ -115,7 +116,7 @@ def export_network(request: NetworkRequest, tell: Tell | None = None) -> Network
         raise UsageError(f"--steps {request.steps}: at least one step is needed")
     target = export_target(request.target)
     priced = resolve_target(request.profile) if request.profile else target
-    way = way_on(priced, request.first_layer, request.streams)
+    way = way_on(priced.profile, request.first_layer, request.streams)
     out = as_path(request.out) or Path("export") / f"{path.stem}-{target.name}"
     layout.check_output(out, request.force)
     if not path.is_file():

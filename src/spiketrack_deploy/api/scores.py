@@ -22,6 +22,8 @@ def evaluate(
     sequences: Sequence[str] = (),
     max_frames: int | None = None,
     profile: str | None = None,
+    first_layer: str | None = None,
+    streams: str | None = None,
     jobs: int = 1,
     threads: int = 1,
     dask: str | None = None,
@@ -35,13 +37,16 @@ def evaluate(
 
     ``trackers``: models, bundles and baselines (``kcf``, ``csrt``, ``static``), each with an optional ``@engine``, and
     folders of earlier evaluations. ``dataset`` may be None where all are such folders.
-    ``profile``: prices, by default loihi2, or cmos45_int8 where a dense tracker takes part; ``batch``: sequences of a
+    ``profile``: prices, by default loihi2, or cmos45_int8 where a dense tracker takes part; ``first_layer`` and
+    ``streams``: how its chips run a program (see :func:`map`); ``batch``: sequences of a
     dense tracker that are stepped together; ``device`` of float trackers: cpu, cuda, or auto for a GPU where there is
     one. ``out``: a folder, gone on with where it holds the same evaluation already.
 
     Sequences that cannot be used are in the result with reasons; UsageError (2), InputError (3), EngineError (6) where
     nothing could be run.
     """
+    from spiketrack_deploy.bundle.layout import ENERGY
+    from spiketrack_deploy.bundle.recorded import recorded_counts
     from spiketrack_deploy.evaluation.evaluate import EvaluationRequest
     from spiketrack_deploy.evaluation.evaluate import evaluate as run
 
@@ -52,6 +57,8 @@ def evaluate(
         sequences=tuple(sequences),
         max_frames=max_frames,
         profile=profile,
+        first_layer=first_layer,
+        streams=streams,
         jobs=jobs,
         threads=threads,
         dask=dask,
@@ -60,7 +67,7 @@ def evaluate(
         out=as_path(out),
         force=force,
     )
-    return cast(EvaluateResult, run(request, tell))
+    return cast(EvaluateResult, run(request, tell, lambda bundle: recorded_counts(bundle / ENERGY).way))
 
 
 def is_evaluation(folder: Place) -> bool:

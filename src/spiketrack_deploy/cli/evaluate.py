@@ -72,6 +72,7 @@ Examples:
     help="Prices of what a tracker does. Default: loihi2, or cmos45_int8 where a dense tracker takes part, which no "
     "chip of spikes runs: one convention for all.",
 )
+@options.way("as a bundle was exported, else chip and relayed")
 @click.option(
     "--jobs", type=options.THREADS, default=1, show_default=True, help="Processes; one that dies loses nothing."
 )

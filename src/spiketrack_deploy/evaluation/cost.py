@@ -26,6 +26,7 @@ from spiketrack_deploy.evaluation.metrics import bootstrap
 from spiketrack_deploy.evaluation.tally import PhaseTally, Tally
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.hardware.targets import Target
+from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.units import ZERO, Interval, total
@@ -87,17 +88,17 @@ def _share(layers: Sequence[LayerCounts], frames: int) -> float:
     return layers[0].runs / frames if frames and layers else 0.0
 
 
-def cost_of(tallies: Mapping[str, Tally], program: Program, target: Target) -> dict[str, Any]:
+def cost_of(tallies: Mapping[str, Tally], program: Program, target: Target, way: Way) -> dict[str, Any]:
     """Energy of a tracker over all its sequences (sequence -> tally), as JSON data.
 
     ``per_frame_nj``: dynamic energy, starts included, and static power and input of a mean frame on the target's chips;
     ``dynamic_nj`` alone beside it, both with the band of the prices. ``sequences_nj`` is the bootstrap interval of the
     former's nominal value over sequences, another kind of uncertainty and kept apart. ``main``: the phase that ran most
-    often. ``placed``: chips, latency and cost of a mean frame, where the target has chips.
+    often. ``placed``: chips, latency and cost of a mean frame, where the target has chips, which run it this ``way``.
     """
     layers, profile = layers_of(program), target.profile
     counts = counts_of(add_up(list(tallies.values())), layers)
-    whole = map_network(program, target, counts=counts) if profile.family and counts else None
+    whole = map_network(program, target, counts=counts, way=way) if profile.family and counts else None
     return _stated(tallies, layers, profile, program, whole)
 
 

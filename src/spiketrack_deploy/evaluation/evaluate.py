@@ -5,8 +5,9 @@ This module decides the order of work and what ends a run. It must not compute a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from spiketrack_deploy.evaluation.together import run_together
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.whole_file import write_whole
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way, way_on
 from spiketrack_deploy.program.types import Program
 
 DEFAULT_PROFILE, DENSE_PROFILE = "loihi2", "cmos45_int8"
@@ -41,9 +43,10 @@ class EvaluationRequest:
     folders of earlier evaluations; ``engines``: for those without ``@``. ``dataset`` may be None where all are earlier
     evaluations. ``sequences``: only these; ``max_frames``: of each. ``jobs`` processes with ``threads`` threads each,
     or a Dask cluster at ``dask``, or up to ``batch`` sequences of a dense tracker in one pass of this process.
-    ``profile``: prices, by default :data:`DEFAULT_PROFILE` or :data:`DENSE_PROFILE`.
-    ``device`` of float trackers: cpu, cuda, or auto for a GPU where there is one. ``out``: a folder, gone on with where
-    it holds the same evaluation already.
+    ``profile``: prices, by default :data:`DEFAULT_PROFILE` or :data:`DENSE_PROFILE`; ``first_layer`` and
+    ``streams``: how its chips run programs (``mapping.ways``), by default as a bundle was exported. ``device`` of
+    float trackers: cpu, cuda, or auto for a GPU where there is one. ``out``: a folder, gone on with where it holds the
+    same evaluation already.
     """
 
     trackers: tuple[str, ...]
@@ -52,6 +55,8 @@ class EvaluationRequest:
     sequences: tuple[str, ...] = ()
     max_frames: int | None = None
     profile: str | None = None
+    first_layer: str | None = None
+    streams: str | None = None
     jobs: int = 1
     threads: int = 1
     dask: str | None = None
@@ -61,9 +66,12 @@ class EvaluationRequest:
     force: bool = False
 
 
-def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, Any]:
+def evaluate(
+    request: EvaluationRequest, tell: Tell | None = None, recorded: Callable[[Path], Way] = lambda bundle: DEFAULT_WAY
+) -> dict[str, Any]:
     """Run, score, write; returns the results (``results.json``) with ``speed``, ``output``, ``pictures`` and
-    ``exit_code``: 0, or that of the sequences that failed (they are in the results, with reasons).
+    ``exit_code``: 0, or that of the sequences that failed (they are in the results, with reasons). ``recorded``: how
+    the chips of a bundle run its program.
 
     Raises UsageError (2), InputError (3), EngineError (6) before or instead of running; what is finished stays.
     """
@@ -84,7 +92,14 @@ def evaluate(request: EvaluationRequest, tell: Tell | None = None) -> dict[str, 
         check_cluster(request.dask)
     first = safe_label(Path(fresh[0]).name) if len(fresh) == 1 else "compare"
     folder = store.RunFolder(_output(request, f"evaluate-{safe_label(dataset.name)}-{first}"))
-    resolver = Resolver(request.engines, request.threads, folder, tell, request.device)
+    profile = (asked or resolve_target(DEFAULT_PROFILE)).profile
+    asked_way = partial(way_on, profile, request.first_layer, request.streams)
+    asked_way()  # a profile without chips is refused before anything is written
+
+    def way(bundle: Path | None) -> Way:
+        return asked_way() if bundle is None else asked_way(recorded(bundle))
+
+    resolver = Resolver(request.engines, request.threads, folder, tell, way, request.device)
     subjects = resolve(fresh, resolver, lambda: folder.open(dataset, request.force))
     ledger = _Ledger(folder, subjects, dataset, tell)
     if ledger.tasks:

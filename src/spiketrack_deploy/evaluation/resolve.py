@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from spiketrack_deploy.energy.layers import main_phase, runs_per_result
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.evaluation.baselines import BASELINES, baseline_version, check_baseline
 from spiketrack_deploy.evaluation.store import RunFolder
@@ -30,7 +31,9 @@ from spiketrack_deploy.inputs.sources import (
 )
 from spiketrack_deploy.inputs.whole_file import file_digest
 from spiketrack_deploy.inputs.whole_folder import whole_folder
+from spiketrack_deploy.mapping.ways import Way, populations_of
 from spiketrack_deploy.program.store import content_hash, load_program, save_program
+from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.trackers.opening import CPU, FLOATS, check, demand_engine, find_device
 from spiketrack_deploy.trackers.settings import tracker_config
 
@@ -44,12 +47,14 @@ Later = Callable[[], Subject]
 @dataclass(frozen=True, slots=True)
 class Resolver:
     """What all names of one command have in common. ``engines``: for names without ``@engine``; none means the float
-    tracker for a model and the simulator for a bundle. ``device``: cpu, cuda or auto, of float trackers."""
+    tracker for a model and the simulator for a bundle. ``device``: cpu, cuda or auto, of float trackers;
+    ``way``: how chips run the program of a bundle, or of a model (None)."""
 
     engines: tuple[str, ...]
     threads: int
     folder: RunFolder
     tell: Tell | None
+    way: Callable[[Path | None], Way]
     device: str = "cpu"
 
     def plans(self, name: str) -> list[Later]:
@@ -91,10 +96,17 @@ class Resolver:
         if rule := tracker_config(program, str(path)).loop.to_dict():
             identity["loop"] = json.dumps(rule, sort_keys=True)
         place = str(program_folder(path).resolve())
-        label = path.resolve().name
+        label, way = path.resolve().name, self._way(program, path)
         return [
-            partial(Subject, _label(label, one), PROGRAM_KIND, place, one, self.threads, identity) for one in engines
+            partial(Subject, _label(label, one), PROGRAM_KIND, place, one, self.threads, identity, way=way)
+            for one in engines
         ]
+
+    def _way(self, program: Program, bundle: Path | None) -> Way:
+        """UsageError now where chips cannot run the program so, not behind the last frame."""
+        way = self.way(bundle)
+        populations_of(program, main_phase(runs_per_result(program)), way)
+        return way
 
     def _float(self, source: ModelSource, engine: str) -> Subject:
         device = find_device(self.device, engine)
@@ -113,9 +125,10 @@ class Resolver:
             options = Options(clip=find_frames(None, None, None), tell=self.tell)
             with whole_folder(place) as part:  # where another evaluation lowers it too the last one stays: the same
                 save_program(compile(source.path, options).program, part)
-        identity = {"model": digest, "program": content_hash(load_program(place))}
-        label = _label(source.name, engine)
-        return Subject(label, PROGRAM_KIND, str(place.resolve()), engine, self.threads, identity)
+        program = load_program(place)
+        identity = {"model": digest, "program": content_hash(program)}
+        label, way = _label(source.name, engine), self._way(program, None)
+        return Subject(label, PROGRAM_KIND, str(place.resolve()), engine, self.threads, identity, way=way)
 
 
 def resolve(names: Sequence[str], resolver: Resolver, claim: Callable[[], None]) -> list[Subject]:

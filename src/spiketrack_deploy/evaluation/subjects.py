@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from spiketrack_deploy.engines.base import Engine
 from spiketrack_deploy.evaluation.baselines import OpenCVTracker, StaticBox
 from spiketrack_deploy.evaluation.tally import Tally
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
 from spiketrack_deploy.program.counts import OpCounts
 from spiketrack_deploy.tracking.boxes import Box
 from spiketrack_deploy.tracking.images import Image
@@ -34,7 +35,7 @@ FRAME = "frame"
 class Subject:
     """One row of the table. ``kind``: baseline, float, program. ``source``: a baseline's name, a checkpoint file, a
     program folder. ``identity``: what the results belong to; a run folder never mixes two identities. ``device``: where
-    a float tracker computes, cpu or cuda."""
+    a float tracker computes, cpu or cuda; ``way``: how chips run a program, which changes prices alone."""
 
     label: str
     kind: str
@@ -43,6 +44,7 @@ class Subject:
     threads: int
     identity: Mapping[str, str] = field(hash=False)
     device: str = "cpu"
+    way: Way = DEFAULT_WAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def _tracker(dataset: Dataset, found: Findings, target: Target) -> dict[str, Any
 def _energy(found: Findings, tallies: Mapping[str, Tally], target: Target) -> dict[str, Any] | None:
     """Of a program on its chips; of a dense tracker by its operations, where the profile prices dense ones."""
     if found.program is not None:
-        return cost_of(tallies, found.program, target)
+        return cost_of(tallies, found.program, target, found.subject.way)
     dense = as_dense(target.profile) if found.subject.kind == FLOAT else None
     return cost_of_layers(tallies, found.layers, dense) if found.layers and dense else None
 

@@ -22,16 +22,14 @@ from spiketrack_deploy.hardware.vocabulary import PRICES
 from spiketrack_deploy.mapping.activity import ASSUMED_DENSITY, Activity, Density, assumed, measured
 from spiketrack_deploy.mapping.closed_loop import ClosedLoop, Interleaved, closed_loop, interleaved
 from spiketrack_deploy.mapping.cost import mapped_run, mean_value, unpriced_of
-from spiketrack_deploy.mapping.entry import spikes_enter
 from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.fit import balanced_split, map_program
 from spiketrack_deploy.mapping.fixes import Turns, fixes, in_turns
 from spiketrack_deploy.mapping.loads import core_synapses
 from spiketrack_deploy.mapping.memory import SynapseMemory
 from spiketrack_deploy.mapping.placement import ROUNDS
-from spiketrack_deploy.mapping.populations import populations
 from spiketrack_deploy.mapping.types import ChipMapping, Fix, Population, PopulationGraph
-from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way, populations_of
 from spiketrack_deploy.program.types import Arrays, Program
 
 _LARGEST = 12
@@ -189,9 +187,7 @@ def map_phase(
     """
     if counts is not None and density is not None:
         raise InputError("counts of a run and an assumed spike density were both given; choose one.")
-    network = populations(program, phase, way.streams)
-    if way.by_host:
-        network, _ = spikes_enter(network)
+    network = populations_of(program, phase, way)
     if counts is not None:
         activity = measured(network, program.arrays, counts)
     else:

@@ -1,6 +1,7 @@
 """The choices of how a program is mapped that change what the chips run: its first layer, its shared streams.
 
-This module decides which choices exist and which are legal. It must not map anything.
+This module decides which choices exist, which are legal, and which populations they leave to the chips. It must not
+know cores or prices.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from spiketrack_deploy.errors import UsageError
-from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST
-from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, SUMMED
+from spiketrack_deploy.hardware.schema import Profile
+from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, spikes_enter
+from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, SUMMED, populations
+from spiketrack_deploy.mapping.types import PopulationGraph
+from spiketrack_deploy.program.types import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +51,22 @@ class Way:
 
 
 DEFAULT_WAY = Way()
+
+
+def way_on(profile: Profile, first_layer: str | None, streams: str | None, before: Way = DEFAULT_WAY) -> Way:
+    """What was asked for of ``before``, ``None`` leaving it as it is; UsageError where ``profile`` has no chips that
+    could run anything one way or another."""
+    if profile.family is None and (first_layer or streams):
+        raise UsageError(
+            f"--first-layer and --streams say what chips run; target {profile.name} has none that can be mapped to"
+        )
+    return Way(first_layer or before.first_layer, streams or before.streams)
+
+
+def populations_of(program: Program, phase: str, way: Way) -> PopulationGraph:
+    """What the chips hold of a phase. UsageError: no layer reads a picture that could be left to a host."""
+    network = populations(program, phase, way.streams)
+    return spikes_enter(network)[0] if way.by_host else network
+
+
 WAYS = tuple(Way(reader, streams) for reader in FIRST_LAYER for streams in SHARED_STREAMS)
