@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import verdict_check
 from _cli import refuse, succeed
 from _evaluation import dataset
 from _mapping import nano_program, small_program
@@ -119,6 +120,7 @@ def test_an_export_says_it_records_it_and_every_verb_keeps_it(tmp_path: Path) ->
     kept, other = succeed(tmp_path, "map", "b"), succeed(tmp_path, "map", "b", "--first-layer", "chip")
     assert kept["first_layer"] == "host" and other["first_layer"] == "chip"
     assert kept["cost"]["total_nj"] == made["energy"]["placed"]["cost"]["total_nj"] != other["cost"]["total_nj"]
+    assert verdict_check.check(tmp_path / "b") == [], "an independent sum over levels and prices finds other numbers"
     priced = succeed(tmp_path, "energy", "b", "--profile", "loihi2")["profiles"][0]["placed"]
     assert priced["cost"]["total_nj"] == made["energy"]["placed"]["cost"]["total_nj"]
     row = next(row for row in succeed(tmp_path, "targets", "compare", "b")["rows"] if row["name"] == "loihi2")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import verdict_check
+from _cli import succeed
 
 from spiketrack_deploy import api
 from spiketrack_deploy.bundle import layout as bundles
@@ -132,6 +133,12 @@ def test_page_map_and_energy_say_the_same(data: ReportData, exported: Path) -> N
     recorded = json.loads((exported / bundles.ENERGY).read_text())["placed"]["cost"]
     assert recorded == cost
     assert verdict_check.check(exported) == [], "an independent sum over levels and prices finds other numbers"
+
+
+def test_an_independent_sum_agrees_on_a_network_of_several_chips(tmp_path: Path) -> None:
+    made = succeed(tmp_path, "export", "spiketrack-tiny", "--max-frames", 2, "--streams", "summed", "-o", "b")
+    assert made["energy"]["placed"]["chips"] > 1
+    assert verdict_check.check(tmp_path / "b") == []
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,19 @@ def loads(report: Any, arrays: Any, layers: Any) -> tuple[Any, Any]:
     whole = [1.0 if fan is None else float(fan[0].sum()) for fan in fans]  # shares of an operation's visits
     counted = [s.op if s.form in ("conv", "matrix", "product") else "" for s in net.synapses]
     sums = {op: sum(n for n, other in zip(whole, counted) if other == op) for op in counted}
+    readers: dict[Any, set[int]] = {}  # every reader of a summed stream does all of its operation
+    for s, (_, target) in zip(net.synapses, ends):
+        readers.setdefault((s.op, target.step), set()).add(s.target)
     synops, words = np.zeros((2, net.depth + 1, mapping.cores))
     for i, (s, fan) in enumerate(zip(net.synapses, fans)):
         if s.form == "host" or not ends[i][1].on_chip:
             continue
         level, here, row = net.level[s.target], core[s.target], layers[s.op]
-        visits = (float(row["synops"]) + float(row["macs"])) / sums[s.op] if counted[i] else report.activity.rate[i]
+        visits = (
+            (float(row["synops"]) + float(row["macs"])) / sums[s.op] * len(readers[s.op, ends[i][1].step])
+            if counted[i]
+            else report.activity.rate[i]
+        )
         share = np.full(here.shape, 1 / here.size) if fan is None else fan[0]
         np.add.at(synops[level], here, share * visits)
         for y in range(here.shape[1]):  # a kernel row is read once for all channels that a core holds of a position
@@ -61,15 +68,28 @@ def loads(report: Any, arrays: Any, layers: Any) -> tuple[Any, Any]:
     return synops, words
 
 
+def busiest(flow: Any, level: int, x: Any, y: Any) -> float:
+    """Messages of a level over the link between chips that carries most: along a row, then along a column."""
+    load = dict[tuple[int, ...], float]()
+    for n in np.flatnonzero(flow.level == level):
+        (x0, y0), (x1, y1) = ((int(x[core]), int(y[core])) for core in (flow.source[n], flow.target[n]))
+        row = [(c, y0, min(max(x1 - c, -1), 1), 0) for c in range(x0, x1, 1 if x1 > x0 else -1)]
+        column = [(x1, r, 0, min(max(y1 - r, -1), 1)) for r in range(y0, y1, 1 if y1 > y0 else -1)]
+        for link in (*row, *column):
+            load[link] = load.get(link, 0.0) + float(flow.messages[n])
+    return max(load.values(), default=0.0)
+
+
 def check(bundle: Path, target: str = "loihi2") -> list[str]:
     """What differs; prints both sides."""
-    program, counts, _ = api.chips.program_of(str(bundle))
-    found = map_network(program, resolve_target(target), counts=counts)
+    program, counts, way = api.chips.program_of(str(bundle))
+    found = map_network(program, resolve_target(target), counts=counts, way=way)
     price = {name: p.value * UNIT[p.unit] for name, p in found.profile.prices.items()}
     mapping, flow, at = found.report.mapping, found.report.mapping.traffic, found.report.mapping.placement
     net, pieces = mapping.network, mapping.pieces.T
     table = csv.DictReader((bundle / "layers.csv").read_text().splitlines())
-    synops, words = loads(found.report, program.arrays, {r["name"]: r for r in table if r["phase"] == found.main})
+    layers = {r["name"]: r for r in table if r["phase"] == found.main}
+    synops, words = loads(found.report, program.arrays, layers)
     width = np.array([p.width for p in net.populations])[pieces[1]]
     slots = np.bincount(pieces[0], (pieces[3] - pieces[2]) * (pieces[5] - pieces[4]) * width)
     steps = np.ones(net.depth + 1)
@@ -78,13 +98,18 @@ def check(bundle: Path, target: str = "loihi2") -> list[str]:
             steps[net.level[s.target]] = net.populations[s.source].height * net.populations[s.source].width
     busy = np.maximum(synops.max(axis=1) * price["t_synop"], words.max(axis=1) * price["t_word"])
     busy = np.maximum(busy, steps * slots.max() * price["t_slot_microcode"])
+    chips = at.x // mapping.limits.tiles_x, at.y // mapping.limits.tiles_y
+    crossing = np.array([busiest(flow, level, *chips) for level in range(net.depth + 1)])
+    busy = np.maximum(busy, crossing * price["t_link"])
     chip = (busy + steps * price["t_barrier_chip" if mapping.chips == 1 else "t_barrier_chips"])[1:].sum()
     energy = synops.sum() * price["synop"] + slots.sum() * steps[1:].sum() * price["slot_microcode"]
     stepping = price.get("chip_step", 0) * steps[1:].sum() + price.get("stepping_power", 0) * chip
     energy += mapping.messages.sum() * price["message"] + mapping.chips * stepping
     for axis, hop in ((at.x, "hop_ew"), (at.y, "hop_ns")):
         energy += float((abs(axis[flow.source] - axis[flow.target]) * flow.messages).sum()) * price[hop]
-    latency = chip + sum(p.slots for p in net.populations if p.kind == "image") * price["t_image"]
+    enters = sum(p.slots for p in net.populations if p.kind == "image")  # else what the host's first layer fires
+    enters += sum(float(layers[op]["neuron_spiking"]) for op in {p.op for p in net.populations if p.kind == "entry"})
+    latency = chip + enters * price["t_image"]
     total = energy + price["static_power"] * found.chosen.chips * max(latency, 1 / 30)
     mapped, priced = api.map(bundle, target=target), api.energy(bundle, [target])["profiles"][0]["placed"]
     page, wrong = (bundle / "report.html").read_text(), ["chips"] * (mapped["chips"] != priced["chips"])

@@ -20,7 +20,7 @@ from spiketrack_deploy.energy.frames import (
 )
 from spiketrack_deploy.energy.layers import LayerCounts, main_phase, runs_per_result
 from spiketrack_deploy.hardware.targets import Target
-from spiketrack_deploy.mapping.ways import Way
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
 from spiketrack_deploy.program.types import Program
 
@@ -28,7 +28,7 @@ Counts = Mapping[str, Sequence[LayerCounts]]
 
 
 def on_chips(
-    program: Program, counts: Counts, target: Target, way: Way, period_s: float = CAMERA_PERIOD_S
+    program: Program, counts: Counts, target: Target, way: Way = DEFAULT_WAY, period_s: float = CAMERA_PERIOD_S
 ) -> WholeNetwork | None:
     """Every phase with its counted activity on the target's chips; ``period_s``: time between two results.
 
