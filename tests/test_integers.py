@@ -1,6 +1,6 @@
 """No rebuilding changes an integer: digests of every operation's output, recorded once, for fixed weights and inputs.
 
-``golden_text/integers.json`` was recorded before the rooms of the package were rebuilt: the four bundled models on the
+``golden_text/integers.json`` was recorded before the rooms of the package were rebuilt: the bundled models on the
 bundled clip (slow), the golden configurations and two drawn trackers. `make golden` rewrites it; its difference is then
 the claim that integers changed, and wants a reason.
 """

@@ -22,7 +22,7 @@ from spiketrack_deploy.trackers.spiketrack.model import SpikeTrack
 from spiketrack_deploy.training.budget import Room, budget
 
 LOIHI2 = Room.of(resolve_target("loihi2"))
-MODELS = ("spiketrack-nano", "spiketrack-tiny", "spiketrack-nano-t3", "spiketrack-untrained")
+MODELS = ("spiketrack-nano", "spiketrack-tiny", "spiketrack-untrained")
 
 
 def ask(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:

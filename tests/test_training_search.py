@@ -133,7 +133,7 @@ def test_the_command_writes_a_table_a_picture_and_configurations(tmp_path: Path,
     [
         (("spiketrack-nano", "--chips", "1"), 2, "goes with --search alone"),
         (("spiketrack-nano", "--search", "--latency-ms", "0"), 2, "latency-ms"),
-        (("spiketrack-nano-t3", "--search"), 3, "without 3 templates"),
+        (("s256_t3", "--search"), 3, "only layouts of one template"),
         (("s256_t1", "--search"), 3, "without the stage mrm.0"),
         (("spiketrack-nano", "--search", "--target", "cpu"), 3, "names no family of chips"),
         (("spiketrack-nano", "--search", "--trials", "1000000", "-o", "/proc/none"), 3, "cannot be written"),
