@@ -12,10 +12,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spiketrack_deploy.engines import sim_census, sim_counts, sim_jit, sim_membrane, sim_sums
+from spiketrack_deploy.engines import sim_census, sim_conv, sim_counts, sim_jit, sim_membrane, sim_sums
 from spiketrack_deploy.engines.base import ReferenceEngine
 from spiketrack_deploy.engines.parity import compare
 from spiketrack_deploy.engines.sim import SimEngine
@@ -247,3 +248,18 @@ print(seen)
 def environment() -> dict[str, str]:
     """This process's import path for a child."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_one_channel_and_one_column_of_outputs() -> None:
+    """Where oneDNN's convolution reads memory that is not its own; a drawn program found it."""
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        rows, columns = (int(n) for n in rng.integers(4, 7, 2))
+        padding = int(rng.integers(0, columns // 2))
+        width = columns - 2 * padding + int(rng.integers(0, 2))
+        weight = rng.integers(-9, 9, (13, 1, rows, columns)).astype(np.int8)
+        g = sim_conv._Geometry((1, 2), (1, padding), (1, 1), 1)
+        x = torch.from_numpy(rng.integers(0, 5, (1, 12, width, 1)).astype(np.uint8)).permute(0, 3, 1, 2)
+        made = sim_conv._conv_float(weight, np.ones(13), None, x.shape, g, False)
+        wanted = torch.conv2d(x.double(), torch.from_numpy(weight).double(), None, g.stride, g.padding)
+        assert torch.equal(made(x).double(), wanted), (seed, x.shape, weight.shape)

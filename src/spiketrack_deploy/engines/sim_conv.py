@@ -55,12 +55,26 @@ def _conv_float(
         memory_format=LAST
     )
     b = None if bias is None else torch.from_numpy(bias.astype(np.float32))
+    lone = _reads_foreign_memory(weight.shape, shape, g)
+    if lone:
+        w = torch.cat([w, torch.zeros_like(w)], 1).contiguous(memory_format=LAST)
 
     def run(x: Tensor) -> Tensor:
+        x = x.expand(-1, 2, -1, -1).contiguous(memory_format=LAST) if lone else x
         y = torch.conv2d(x.float(), w, b, g.stride, g.padding, g.dilation, g.groups)
         return spikes_of(y.clamp_(0, SPIKE_MAX).round_()) if spiking else y
 
     return run
+
+
+def _reads_foreign_memory(weight: Sequence[int], shape: Sequence[int], g: _Geometry) -> bool:
+    """Whether oneDNN's float32 kernel would be wrong, and differently so from run to run.
+
+    Found by a drawn program, and by 317,000 drawn convolutions of PyTorch 2.13 beside float64, 230 of which differed:
+    one input channel, one column of outputs, a stride along the row. A second channel of zero weights avoids it.
+    """
+    columns = shape[3] + 2 * g.padding[1] - g.dilation[1] * (weight[3] - 1)
+    return g.groups == 1 and weight[1] == 1 and g.stride[1] > 1 and columns <= g.stride[1]
 
 
 def _conv_int8(
