@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -114,6 +115,43 @@ def test_muted_is_only_what_hdf5_says(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert "RuntimeError: lost" in done.stderr and "ValueError: seen" in done.stderr and "ref count" not in done.stderr
+
+
+@pytest.mark.usefixtures("heeds_sigint")
+@pytest.mark.parametrize("dying", ["__del__", "weakref"])
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_where_python_ignores_exceptions(number: int, code: int, said: str, dying: str) -> None:
+    """Python prints and forgets what is raised in a finaliser; the command must end all the same."""
+    script = f"""
+import os, sys, time, weakref
+import click
+from spiketrack_deploy.cli.main import run
+
+def hit(*_):
+    os.kill(os.getpid(), {number:d})
+    time.sleep(0)  # an instant at which the handler runs, inside of this call
+
+class Dying:
+    if {dying == "__del__"}:
+        __del__ = hit
+
+@click.command()
+def work():
+    one = Dying()
+    watch = weakref.ref(one, hit) if {dying == "weakref"} else None
+    del one
+    time.sleep(30)
+
+sys.exit(run(work, "work", []))
+"""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, f"{said}; nothing half-written is left\n")
+    assert time.monotonic() - began < 25
 
 
 FULL = Path("/dev/full")

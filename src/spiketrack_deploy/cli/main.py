@@ -66,7 +66,7 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
     # OpenMP threads that wait in a loop slow a busy machine down by a factor of ten; read when PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _end_tidily()
-    _keep_quiet()
+    _mind_what_python_ignores()
     streams.prepare()
     try:
         _check_text(args)
@@ -187,14 +187,30 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _keep_quiet() -> None:
-    """HDF5 objects of a half-written file complain while they are destroyed; the one sentence says it already."""
+def _mind_what_python_ignores() -> None:
+    """Exceptions of finalisers and weak references, which Python prints and forgets.
+
+    A signal may arrive in one: then its end of the command must come again. HDF5 objects of a half-written file
+    complain while they are destroyed; the one sentence says it already.
+    """
 
     def hook(event: sys.UnraisableHookArgs) -> None:
-        if "decrement id ref count" not in str(event.exc_value) or os.environ.get("SPIKETRACK_DEBUG"):
+        if isinstance(event.exc_value, (SystemExit, KeyboardInterrupt)):
+            _raise_soon(event.exc_value)
+        elif "decrement id ref count" not in str(event.exc_value) or os.environ.get("SPIKETRACK_DEBUG"):
             sys.__unraisablehook__(event)
 
     sys.unraisablehook = hook
+
+
+def _raise_soon(end: BaseException) -> None:
+    """Raise ``end`` in the main thread once more, behind what runs there now; nothing else here uses SIGALRM."""
+
+    def again(number: int, frame: FrameType | None) -> None:
+        raise end
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _end_tidily() -> None:
