@@ -135,8 +135,9 @@ def test_page_map_and_energy_say_the_same(data: ReportData, exported: Path) -> N
     assert verdict_check.check(exported) == [], "an independent sum over levels and prices finds other numbers"
 
 
-def test_an_independent_sum_agrees_on_a_network_of_several_chips(tmp_path: Path) -> None:
-    made = succeed(tmp_path, "export", "spiketrack-tiny", "--max-frames", 2, "--streams", "summed", "-o", "b")
+@pytest.mark.parametrize("streams", ["summed", "merged"])
+def test_an_independent_sum_agrees_on_a_network_of_several_chips(tmp_path: Path, streams: str) -> None:
+    made = succeed(tmp_path, "export", "spiketrack-tiny", "--max-frames", 2, "--streams", streams, "-o", "b")
     assert made["energy"]["placed"]["chips"] > 1
     assert verdict_check.check(tmp_path / "b") == []
 

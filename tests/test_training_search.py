@@ -61,7 +61,7 @@ def test_an_outline_has_the_populations_synapses_and_levels_of_the_compiled_prog
 
 @pytest.mark.parametrize(
     ("number", "way"),
-    [(0, Way()), (0, Way("host")), (1, Way(streams="summed")), (2, Way("host", "summed"))],
+    [(0, Way()), (0, Way("host")), (1, Way(streams="summed")), (2, Way("host", "summed")), (1, Way(streams="merged"))],
 )
 def test_what_the_search_judges_is_the_verdict(number: int, way: Way) -> None:
     """Counts exactly; energy and time but for drawn weights that are zero and for the best places of cores."""

@@ -166,10 +166,12 @@ def way(default: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         streams = (
-            "A convolution's output that several neurons read: relayed by accumulators of its own, or summed by every "
-            f"reader (fewer slots and levels, more synaptic operations). Default: {default}."
+            "Streams that several neurons or sums read: relayed by accumulators of their own; convolutions' outputs "
+            "summed by every reader (fewer slots and levels, more synaptic operations); or merged with a neuron that "
+            f"reads them, which then sends two messages (fewest slots and levels). Default: {default}."
         )
-        function = click.option("--streams", type=click.Choice(["relayed", "summed"]), help=streams)(function)
+        choice = click.Choice(["relayed", "summed", "merged"])
+        function = click.option("--streams", type=choice, help=streams)(function)
         first = (
             "Who runs the layer that reads the picture. The host sends its spikes, which are fewer than the pixels. "
             f"Default: {default}."

@@ -165,7 +165,8 @@ def _stream_rates(
             by_op.setdefault(s.op, []).append(s)
     for s in network.synapses:
         source = network.populations[s.source]
-        if s.form == "identity" and source.kind == "relay" and counts[s.op]["relays"]:
+        stream = source.kind == "relay" or source.keeps
+        if s.form == "identity" and stream and counts[s.op]["relays"]:
             values = sum(network.populations[o.source].slots for o in by_op[s.op])
             known[source.name] = min(1.0, counts[s.op]["relays"] / values)
     for index, s in enumerate(network.synapses):

@@ -159,11 +159,11 @@ def _capabilities(network: PopulationGraph, profile: Profile, limits: CoreLimits
     """What the chip cannot express at all; another way is named, so none of these is fatal. ``width``: signed bits of
     a stream."""
     found = []
-    relay = next((p for p in network.populations if p.kind == "relay"), None)
-    if relay is not None and limits.payload_bits is not None and limits.payload_bits < width:
-        total = network.slots.get("relay", 0)
+    relays = [p for p in network.populations if p.kind == "relay" or p.keeps]
+    if relays and limits.payload_bits is not None and limits.payload_bits < width:
+        total = sum(p.slots for p in relays)
         remedy = f"{total} stream values a run go through the host, or bit by bit over {width} sub-steps"
-        found.append(Breach("payload_bits", relay.name, width, limits.payload_bits, remedy, fatal=False))
+        found.append(Breach("payload_bits", relays[0].name, width, limits.payload_bits, remedy, fatal=False))
     state = profile.limits.get("state_bits")
     if state is not None and state.value < width:
         remedy = f"coarser stream units (the range proof needs signed {width} bits)"

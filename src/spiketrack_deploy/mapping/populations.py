@@ -8,8 +8,10 @@ A stream that several operations read (a residual stream), that a pool, an upsam
 rounded before it is added to another, needs a population of its own, whose neurons accumulate it and pass it on as a
 graded message: a residual stream is a chain of accumulator populations. Where streams are ``summed``, the outputs of a
 convolution that several neurons or sums read are summed in each of them instead: the same integers, no population and
-one level less, but the convolution's synapses once for every reader. Time steps are unrolled in space, as in the NIR
-graph; a membrane is handed to the next step's neurons by one synapse each.
+one level less, but the convolution's synapses once for every reader. Where they are ``merged``, the first NI-LIF neuron
+that reads nothing but an accumulator is that accumulator: its program sums the stream, fires, and sends the sum as a
+second message to whoever else reads it. Time steps are unrolled in space, as in the NIR graph; a membrane is handed to
+the next step's neurons by one synapse each.
 
 A neuron with a membrane is one population whatever its operations: ``fire`` (or a read-out's ``integrate``) has it, its
 integrators and its reset lie inside. What a phase reads of the step before and writes itself is no input: membranes and
@@ -37,9 +39,9 @@ INSIDE = ("fire", "reset", "integrate", "change", "told")
 """What reads an integrator in its own neuron."""
 
 
-RELAYED, SUMMED = "relayed", "summed"
-SHARED_STREAMS = (RELAYED, SUMMED)
-"""What becomes of a convolution's output that several neurons or sums read."""
+RELAYED, SUMMED, MERGED = "relayed", "summed", "merged"
+SHARED_STREAMS = (RELAYED, SUMMED, MERGED)
+"""What becomes of streams that several neurons or sums read."""
 
 
 def populations(program: Program, phase: str, streams: str = RELAYED) -> PopulationGraph:
@@ -50,7 +52,7 @@ def populations(program: Program, phase: str, streams: str = RELAYED) -> Populat
     """
     if phase not in program.phases:
         raise InputError(f"the program has no phase {phase!r}; it has {', '.join(program.phases)}")
-    builder = _Builder(program.phases[phase], program, summed=streams == SUMMED)
+    builder = _Builder(program.phases[phase], program, streams)
     builder.build()
     network = with_levels(phase, builder.populations, builder.synapses)
     return replace(network, synapses=(*network.synapses, *builder.recurrent()))
@@ -70,7 +72,7 @@ def with_levels(phase: str, found: Sequence[Population], synapses: Sequence[Syna
 class _Builder:
     phase: Phase
     program: Program
-    summed: bool = False
+    streams: str = RELAYED
     populations: list[Population] = field(default_factory=list)
     synapses: list[Synapses] = field(default_factory=list)
     index: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -123,6 +125,8 @@ class _Builder:
         return (channels, width, height) if op.name in self.tokenwise else (channels, height, width)
 
     def _neurons(self, op: Op) -> None:
+        if (op.name, 0) in self.index:
+            return  # the population that sums its stream
         for t in range(self.steps(op.name)):
             target = self._new(op.name, op.name, op.block, "neurons", self._shape(op), t)
             self._stream(op, op.inputs[0], t, target)
@@ -130,9 +134,23 @@ class _Builder:
                 self._connect(op, "identity", op.name, t - 1, target)
 
     def _stream_population(self, op: Op) -> None:
+        if (reader := self._merging(op)) is not None:
+            index = self._new(reader.name, reader.name, reader.block, "neurons", self._shape(op), 0)
+            self.populations[index] = replace(self.populations[index], keeps=op.name)
+            self.index[op.name, 0] = index
+            self._expand(op, 0, index)
+            return
         for t in range(self.steps(op.name)):
             kind = "neurons" if has_neurons(op) else "relay"
             self._expand(op, t, self._new(op.name, op.name, op.block, kind, self._shape(op), t))
+
+    def _merging(self, op: Op) -> Op | None:
+        """The neuron whose program can sum this stream and pass it on as well: one without a membrane over steps."""
+        if self.streams != MERGED or self.steps(op.name) > 1 or {op.name, *op.inputs} & self.tokenwise:
+            return None
+        if op.name in self.phase.outputs.values() or has_neurons(op):
+            return None
+        return next((r for r in self.readers.get(op.name, ()) if r.kind == "ni_lif" and self.steps(r.name) == 1), None)
 
     def recurrent(self) -> list[Synapses]:
         """Synapses from the populations that wrote what this step reads of the step before."""
@@ -191,7 +209,7 @@ class _Builder:
         if op.kind in ("integrate", "reset") or self._in_neuron(op):
             return self._in_neuron(op)
         readers = self.readers.get(op.name, [])
-        shared = self.summed and op.kind in ("conv", "graded_conv")
+        shared = self.streams == SUMMED and op.kind in ("conv", "graded_conv")
         if not readers or (len(readers) > 1 and not shared) or op.name in self.phase.outputs.values():
             return False
         if any(self.steps(op.name) != self.steps(reader.name) for reader in readers):

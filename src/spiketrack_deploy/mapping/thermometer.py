@@ -142,7 +142,7 @@ def _defects(program: Program, phase: Phase, network: PopulationGraph) -> dict[s
     """Neurons of several levels -> why they are not LIF."""
     entries = {entry.op: entry for entry in prove_ranges(program)[phase.name]}
     kinds = {op.name: op.kind for op in phase.ops}
-    inside: dict[str, str] = {}
+    inside = {p.op: "its neurons sum a stream that others read too" for p in network.populations if p.keeps}
     for s in network.synapses:
         if s.form == "product":
             inside[network.populations[s.target].op] = "its neurons multiply two live activations"

@@ -35,7 +35,8 @@ class Population:
     ``op``: operation of the program; ``block``: block of the network. ``kind``: ``neurons`` (NI-LIF), ``relay`` (stream
     accumulators that pass their value on), ``memory`` (entries of a matrix k^T v), ``host`` (operations of the host),
     ``image``, ``entry`` and ``input`` (pixels, what a first layer on the host makes of them, and a state of another
-    phase, which enter from outside). The last four take no core.
+    phase, which enter from outside). The last four take no core. ``keeps``: operation whose stream these neurons sum
+    and pass on beside their spikes (``populations.MERGED``).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Population:
     height: int
     width: int
     step: int = 0
+    keeps: str = ""
 
     @property
     def slots(self) -> int:
@@ -357,7 +359,8 @@ class ChipMapping:
         native = {verdict.op for verdict in self.verdicts if verdict.verdict == "native"}
         # Parts of a neuron that are operations of their own make every neuron of the network a program.
         parts = any(v.kind in NEURON_PARTS and v.op not in native for v in self.verdicts)
-        return [parts or p.kind != "neurons" or p.op not in native for p in self.network.populations]
+        known = self.network.populations
+        return [parts or p.kind != "neurons" or bool(p.keeps) or p.op not in native for p in known]
 
     def iter_pieces(self) -> Iterator[Piece]:
         """The rows of ``pieces`` as values."""

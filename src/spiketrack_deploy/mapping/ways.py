@@ -11,16 +11,19 @@ from dataclasses import asdict, dataclass
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, spikes_enter
-from spiketrack_deploy.mapping.populations import RELAYED, SHARED_STREAMS, SUMMED, populations
+from spiketrack_deploy.mapping.populations import MERGED, RELAYED, SHARED_STREAMS, SUMMED, populations
 from spiketrack_deploy.mapping.types import PopulationGraph
 from spiketrack_deploy.program.types import Program
+
+STREAMS_WORDS = {SUMMED: "streams summed by every reader", MERGED: "streams merged with a neuron that reads them"}
+"""What is not as by default, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """Who runs the ``first_layer``, the one that reads pictures: the ``chip``, or the ``host``, which then sends its
-    spikes in place of pixels (``mapping.entry``); and what becomes of a convolution's output that several neurons or
-    sums read: shared ``streams`` are ``relayed`` or ``summed`` by every reader (``mapping.populations``).
+    spikes in place of pixels (``mapping.entry``); and what becomes of shared ``streams``: ``relayed``, ``summed`` by
+    every reader, or ``merged`` with a neuron that reads them (``mapping.populations``).
 
     UsageError: another choice.
     """
@@ -32,7 +35,7 @@ class Way:
         if self.first_layer not in FIRST_LAYER:
             raise UsageError(f"the first layer runs on the {' or the '.join(FIRST_LAYER)}, not on {self.first_layer!r}")
         if self.streams not in SHARED_STREAMS:
-            raise UsageError(f"streams are {' or '.join(SHARED_STREAMS)}, not {self.streams!r}")
+            raise UsageError(f"streams are {', '.join(SHARED_STREAMS)}, not {self.streams!r}")
 
     @property
     def by_host(self) -> bool:
@@ -43,7 +46,7 @@ class Way:
     def words(self) -> tuple[str, ...]:
         """What is not as by default, to follow ``with``."""
         host = ("the first layer on the host",) if self.by_host else ()
-        return (*host, "streams summed by every reader") if self.streams == SUMMED else host
+        return (*host, STREAMS_WORDS[self.streams]) if self.streams in STREAMS_WORDS else host
 
     def to_dict(self) -> dict[str, str]:
         """JSON data."""

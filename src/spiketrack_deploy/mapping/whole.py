@@ -28,11 +28,10 @@ from spiketrack_deploy.mapping.arrangements import HOST, OWN, SHARING, Arrangeme
 from spiketrack_deploy.mapping.changes import Change, changes
 from spiketrack_deploy.mapping.entry import CHIP, without_first_layer
 from spiketrack_deploy.mapping.entry import HOST as BY_HOST
-from spiketrack_deploy.mapping.populations import SUMMED
 from spiketrack_deploy.mapping.report import MappingReport, map_phase
 from spiketrack_deploy.mapping.split import RULES, split
 from spiketrack_deploy.mapping.thermometer import Form, forms
-from spiketrack_deploy.mapping.ways import DEFAULT_WAY, Way
+from spiketrack_deploy.mapping.ways import DEFAULT_WAY, STREAMS_WORDS, Way
 from spiketrack_deploy.program.types import Program
 from spiketrack_deploy.units import Interval, number_of, si_interval
 
@@ -76,7 +75,8 @@ class WholeNetwork:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """What would change the total, computed."""
-        afresh = [self._afresh("streams summed by every reader", replace(self.way, streams=SUMMED))]
+        other = {streams: words for streams, words in STREAMS_WORDS.items() if streams != self.way.streams}
+        afresh = [self._afresh(words, replace(self.way, streams=streams)) for streams, words in other.items()]
         if without_first_layer(self.report.mapping.network):
             by_host = replace(self.way, first_layer=BY_HOST)
             afresh.append(self._afresh("first layer on the host, its spikes enter", by_host))
