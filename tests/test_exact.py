@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from _evaluation import command, dataset
-from _training import lively_model, noise, sample, small_config, write_data
+from _training import WALK, lively_model, noise, sample, small_config, write_data
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,10 +41,12 @@ def of(model: SpikeTrack, normalisation: Normalisation | None) -> SpikeTrack:
     return out.eval()
 
 
-@pytest.mark.parametrize("normalisation", [DYADIC, MIXED])
-def test_float_trackers_equal_the_program(normalisation: Normalisation) -> None:
+@pytest.mark.parametrize(("normalisation", "stride"), [(DYADIC, 2), (MIXED, 2), (MIXED, 4)])
+def test_float_trackers_equal_the_program(normalisation: Normalisation, stride: int) -> None:
     """Integer-trained weights: logits of the float32 tracker, the float64 tracker and the program in every bit."""
-    model = renormalised(of(lively_model(), normalisation), None)
+    walk = tuple(stage for stage in WALK if stride == 2 or stage not in ("ConvBlock1_1.0", "downsample1_2"))
+    model = renormalised(of(lively_model(walk=walk), normalisation), None)
+    assert model.encoder.downsample1_1.encode_conv.stride == (stride, stride)
     trained = IntegerModel(model.float(), [sample(3), sample(4)])
     with torch.no_grad():
         for parameter in trained.net.parameters():  # as after steps of training: masters off every grid

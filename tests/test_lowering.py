@@ -29,6 +29,12 @@ HERE = Path(__file__).parent
 VARIANTS = {
     "official walk": tiny_config(walk=FULL_WALK, name="tiny_full"),
     "short walk": tiny_config(),
+    "stride 4 at once": tiny_config(
+        walk=("downsample1_1", "mrm.0", "ConvBlock1_2.0", "downsample2", "downsample3", "mrm.2", "block3.0"),
+        name="tiny_quarter",
+        dims=(7, 16, 16, 24),
+        heads=1,
+    ),
     "gain, ratios, factors": tiny_config(
         name="tiny_other",
         attention_gain=3.0,

@@ -97,6 +97,7 @@ def test_walk_without_downsample4_ends_at_d2() -> None:
         ({"name": "a\x1b[2J"}, "printable"),
         ({"name": "a\ud800"}, r"name should be a valid string.*, not 'a\\ud800'"),
         ({"walk": ["downsample1_1", "downsample1_2", "downsample2"]}, "lacks downsample3"),
+        ({"walk": ["downsample1_1", "ConvBlock1_1.0", "downsample2", "downsample3"]}, "stride 4 leaves nothing at r/2"),
         ({"walk": [*SHORT_WALK, "mrm.4"]}, "not downsample4"),
         ({"walk": ["downsample1_2", "downsample1_1", "downsample2", "downsample3"]}, "out of order"),
         ({"walk": [*SHORT_WALK, "block5.0"]}, "'block5.0' of the walk is unknown"),
@@ -111,6 +112,13 @@ def test_walk_without_downsample4_ends_at_d2() -> None:
 def test_illegal_configurations_say_why(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         TrackerConfig.from_dict(small(**changes))
+
+
+def test_without_the_second_downsampling_the_first_makes_all_channels_at_a_quarter() -> None:
+    walk = [s for s in OFFICIAL_WALK if s not in ("ConvBlock1_1.0", "downsample1_2")]
+    config = TrackerConfig.from_dict(small(dims=[17, 32, 48, 64], heads=1, walk=walk))
+    assert [config.width(s) for s in ("downsample1_1", "mrm.0", "downsample2")] == [17, 17, 32]
+    assert [config.side(s) * 4 // config.resolution for s in ("downsample1_1", "mrm.0", "ConvBlock1_2.0")] == [1, 1, 1]
 
 
 def test_missing_keys_are_named() -> None:

@@ -235,6 +235,17 @@ def test_a_block_left_out_takes_only_its_own_share_of_the_stream_with_it() -> No
     assert all(torch.equal(silenced[name], spikes) for name, spikes in cut.items())
 
 
+def test_a_first_convolution_of_stride_4_begins_afresh_in_front_of_trained_stages() -> None:
+    small = lively_model(walk=[s for s in WALK if s != "ConvBlock1_1.0"])
+    walk = tuple(s for s in small.config.walk if s != "downsample1_2")
+    config = small_config(name="quarter", walk=walk)
+    fresh = new_model(config, 1)
+    start, old, new = (model.state_dict() for model in (grown(small, config, fresh), small, fresh))
+    stem = [key for key in start if key.startswith("encoder.downsample1_1.")]
+    assert all(torch.equal(start[key], new[key]) for key in stem) and len(stem) > 4
+    assert all(torch.equal(start[key], old[key]) for key in start if key not in stem)
+
+
 def test_a_larger_crop_keeps_the_weights_and_resamples_the_embeddings() -> None:
     small, config = new_model(small_config(), 5).eval(), small_config(name="wide", resolution=64)
     wide, old = grown(small, config, new_model(config, 1)).state_dict(), small.state_dict()

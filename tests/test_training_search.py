@@ -33,16 +33,18 @@ WALKS = (
      "block3.0", "block3.4"),
     ("downsample1_1", "downsample1_2", "downsample2", "ConvBlock2_2.0", "downsample3", "block3.1", "mrm.2", "mrm.3",
      "block3.3"),
+    ("downsample1_1", "downsample2", "downsample3", "mrm.3"),
 )  # fmt: skip
 
 
 def layout(number: int) -> TrackerConfig:
-    """Three odd layouts, every ratio another."""
+    """Odd layouts, every ratio another; the last has a first convolution of stride 4."""
     return TrackerConfig(
-        f"odd{number}", (6 + 2 * number, 12, 24, 24), (48, 64, 80)[number], 1, (16, 24, 33)[number],
-        heads=(3, 4, 8)[number], walk=tuple(stage for stage in OFFICIAL_WALK if stage in WALKS[number]),
-        sep_expansion=1 + number, conv_expansion=3 - number, mlp_expansion=2 + number % 2,
-        value_ratio=(2, 1, 3)[number],
+        f"odd{number}", (6 + 2 * number - number // 3, 12, 24, 24), (48, 64, 80, 48)[number], 1,
+        (16, 24, 33, 16)[number],
+        heads=(3, 4, 8, 2)[number], walk=tuple(stage for stage in OFFICIAL_WALK if stage in WALKS[number]),
+        sep_expansion=1 + number, conv_expansion=max(3 - number, 1), mlp_expansion=2 + number % 2,
+        value_ratio=(2, 1, 3, 2)[number],
     )  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def bundled(name: str = "config.json") -> TrackerConfig:
     return read_config(models_dir() / "spiketrack-nano" / name)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_an_outline_has_the_populations_synapses_and_levels_of_the_compiled_program(number: int) -> None:
     config = layout(number)
     program, sketch = compile(drawn(config)).program, outline(config)
@@ -61,7 +63,14 @@ def test_an_outline_has_the_populations_synapses_and_levels_of_the_compiled_prog
 
 @pytest.mark.parametrize(
     ("number", "way"),
-    [(0, Way()), (0, Way("host")), (1, Way(streams="summed")), (2, Way("host", "summed")), (1, Way(streams="merged"))],
+    [
+        (0, Way()),
+        (0, Way("host")),
+        (1, Way(streams="summed")),
+        (2, Way("host", "summed")),
+        (1, Way(streams="merged")),
+        (3, Way("host")),
+    ],
 )
 def test_what_the_search_judges_is_the_verdict(number: int, way: Way) -> None:
     """Counts exactly; energy and time but for drawn weights that are zero and for the best places of cores."""

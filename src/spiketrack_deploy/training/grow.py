@@ -42,7 +42,8 @@ def grown(model: SpikeTrack, config: TrackerConfig, fresh: SpikeTrack) -> SpikeT
     """The network of ``config`` that starts from ``model``; whatever ``model`` lacks comes from ``fresh``.
 
     Positional embeddings ``[1,C,P*P]`` are resampled bilinearly onto the new grid; the residual paths of added blocks
-    begin at zero, so that they pass the stream on unchanged, and those left out add nothing to it any more. Only a
+    begin at zero, so that they pass the stream on unchanged, and those left out add nothing to it any more; a first
+    convolution of another stride (without ``downsample1_2``, or with it again) begins afresh. Only a
     resolution, pixels, loop settings and blocks may differ: :class:`InputError` names another difference
     (``downsample4`` too, which changes the width of everything behind it).
     """

@@ -105,7 +105,8 @@ class _Phase:
         if stage.startswith("downsample"):
             first = self.stream == IMAGE
             read = IMAGE if first else self.fire(f"{path}.encode_spike", self.stream)
-            self.stream = self.conv(f"{path}.encode_conv", read, width, 7 if first else 3, 2)
+            stride = 4 if first and self.config.quarters_at_once else 2
+            self.stream = self.conv(f"{path}.encode_conv", read, width, 7 if first else 3, stride)
         elif stage.startswith("ConvBlock"):
             self._separable(f"{path}.Conv", width, 7)
             y = self.conv(

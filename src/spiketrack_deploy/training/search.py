@@ -210,9 +210,11 @@ def spread(front: Sequence[Layout], shown: int = SHOWN) -> list[Layout]:
 def _code(config: TrackerConfig) -> str:
     """The levers in short: side, widths, head width, expansions, value ratio, blocks."""
     d0, d1, d2, _ = config.dims
-    blocks = [s.replace("ConvBlock", "cb").removesuffix(".0") for s in config.walk if s not in REQUIRED_STAGES]
+    always = (*REQUIRED_STAGES, "downsample1_2")
+    blocks = [s.replace("ConvBlock", "cb").removesuffix(".0") for s in config.walk if s not in always]
     ratios = f"e{config.sep_expansion}{config.conv_expansion}{config.mlp_expansion} v{config.value_ratio}"
-    return f"{config.resolution} {d0}-{d1}-{d2} h{config.head_width} {ratios} {'+'.join(blocks)}"[:100]
+    stem = "/4" if config.quarters_at_once else ""
+    return f"{config.resolution}{stem} {d0}-{d1}-{d2} h{config.head_width} {ratios} {'+'.join(blocks)}"[:100]
 
 
 def _changed(config: TrackerConfig, draw: random.Random) -> TrackerConfig:

@@ -47,7 +47,7 @@ OFFICIAL_WALK: tuple[str, ...] = (
 )
 """Stage names in execution order; both branches walk it (the order of the published encoder)."""
 
-REQUIRED_STAGES = ("downsample1_1", "downsample1_2", "downsample2", "downsample3")
+REQUIRED_STAGES = ("downsample1_1", "downsample2", "downsample3")
 AFTER_DOWNSAMPLE4 = OFFICIAL_WALK[OFFICIAL_WALK.index("downsample4") + 1 :]
 MAX_TEMPLATES = 3
 """The published neuron guesses its time axis from the first axis and reads up to 3 as time."""
@@ -69,7 +69,8 @@ class TrackerConfig:
 
     ``dims`` are (d0, d1, d2, d3) channels; d3 is read only where ``downsample4`` is in the walk. ``resolution`` is the
     crop side r in pixels, a multiple of 16 and at least 32; the head grid has P = r / 16 cells a side. ``templates`` is
-    T (1 to 3). ``head_width`` is halved three times. ``walk`` is a subsequence of :data:`OFFICIAL_WALK`. The expansions
+    T (1 to 3). ``head_width`` is halved three times. ``walk`` is a subsequence of :data:`OFFICIAL_WALK`; without
+    ``downsample1_2`` the first convolution makes d0 channels at a quarter of the side at once. The expansions
     are hidden width over width of SepConv, conv block and MLP; ``value_ratio`` is value width over width.
     ``attention_gain`` None means the official factor 2 d^-1/2 after every product of queries and a key-value matrix; a
     number replaces that factor everywhere. ``loop`` and the ``normalisation`` of pixels (None) are the published ones
@@ -145,7 +146,7 @@ class TrackerConfig:
         """Channels behind ``stage`` (a walk name)."""
         d0, d1, d2, d3 = self.dims
         behind = {
-            "downsample1_1": d0 // 2,
+            "downsample1_1": d0 if self.quarters_at_once else d0 // 2,
             "downsample1_2": d0,
             "downsample2": d1,
             "downsample3": d2,
@@ -155,7 +156,15 @@ class TrackerConfig:
 
     def side(self, stage: str) -> int:
         """Spatial side in cells behind ``stage`` (a walk name)."""
-        return self.resolution // _STRIDE[_last_downsample(stage)]
+        last = _last_downsample(stage)
+        return (
+            self.resolution // _STRIDE["downsample1_2" if last == "downsample1_1" and self.quarters_at_once else last]
+        )
+
+    @property
+    def quarters_at_once(self) -> bool:
+        """Whether the first convolution has stride 4."""
+        return "downsample1_2" not in self.walk
 
 
 def _last_downsample(stage: str) -> str:
@@ -178,6 +187,10 @@ def _walk_fault(config: TrackerConfig) -> str:
     missing = [s for s in REQUIRED_STAGES if s not in config.walk]
     if missing:
         return f"the walk lacks {', '.join(missing)}, which every network needs"
+    if config.quarters_at_once and "ConvBlock1_1.0" in config.walk:
+        return (
+            "the walk has ConvBlock1_1.0 but not downsample1_2: a first convolution of stride 4 leaves nothing at r/2"
+        )
     late = [s for s in config.walk if s in AFTER_DOWNSAMPLE4]
     if late and "downsample4" not in config.walk:
         return f"the walk has {', '.join(late)} but not downsample4, which feeds them"
@@ -185,7 +198,7 @@ def _walk_fault(config: TrackerConfig) -> str:
 
 
 def _width_fault(config: TrackerConfig) -> str:
-    if config.dims[0] % 2:
+    if config.dims[0] % 2 and not config.quarters_at_once:
         return f"the first of dims must be even, not {config.dims[0]}"
     for stage in config.walk:
         if stage.startswith(("mrm.", "block")) and config.width(stage) % config.heads:

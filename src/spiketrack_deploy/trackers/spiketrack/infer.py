@@ -40,8 +40,9 @@ def infer_config(shapes: Shapes, source: str, heads: int = 8) -> TrackerConfig:
         raise InputError(
             f"checkpoint {source} is no SpikeTrack: it needs keys that begin with 'encoder.' and 'decoder.'"
         )
-    widths = [_vote(_downsample_widths(shapes, stage)) for stage in _DOWNSAMPLES]
-    lacking = [stage for stage, width in zip(_DOWNSAMPLES[:3], widths) if width is None]
+    first = _DOWNSAMPLES[0] if _DOWNSAMPLES[0] in walk else "downsample1_1"  # which then has stride 4
+    widths = [_vote(_downsample_widths(shapes, stage)) for stage in (first, *_DOWNSAMPLES[1:])]
+    lacking = [stage for stage, width in zip((first, *_DOWNSAMPLES[1:3]), widths) if width is None]
     if lacking:
         raise InputError(f"checkpoint {source} lacks every tensor of {', '.join(lacking)}, which all networks have")
     dims = tuple(w for w in widths if w is not None)
