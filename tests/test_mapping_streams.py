@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _cli import succeed
+from _cli import refuse, succeed
 from _mapping import nano_program, small_program
 
 from spiketrack_deploy.energy.layers import layer_counts
@@ -175,3 +175,12 @@ def test_the_command_takes_it_and_nothing_else(tmp_path: Path) -> None:
         assert succeed(tmp_path, "map", "spiketrack-nano", "--streams", streams)["streams"] == streams
     with pytest.raises(UsageError, match="relayed, summed, merged, not 'both'"):
         mapped(small_program(3, 1), "both")
+    fixed = ("map", "spiketrack-nano", "--target", "loihi1", "--streams", "merged")
+    refuse(tmp_path, 2, ("--streams merged", "loihi1", "fixed"), *fixed)
+
+
+def test_fixed_neurons_relay_what_programmed_ones_merge() -> None:
+    program, target = nano_program(), resolve_target("loihi1")
+    merged, relayed = (map_network(program, target, rounds=1, way=Way(streams=s)) for s in ("merged", "relayed"))
+    assert merged.way == relayed.way and merged.cost == relayed.cost
+    assert not any("merged" in change.what for change in relayed.changes)

@@ -6,11 +6,12 @@ know cores or prices.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.schema import Profile
 from spiketrack_deploy.mapping.entry import CHIP, FIRST_LAYER, HOST, spikes_enter
+from spiketrack_deploy.mapping.families import FAMILIES
 from spiketrack_deploy.mapping.populations import MERGED, RELAYED, SHARED_STREAMS, SUMMED, populations
 from spiketrack_deploy.mapping.types import PopulationGraph
 from spiketrack_deploy.program.types import Program
@@ -48,6 +49,12 @@ class Way:
         host = ("the first layer on the host",) if self.by_host else ()
         return (*host, STREAMS_WORDS[self.streams]) if self.streams in STREAMS_WORDS else host
 
+    def on(self, profile: Profile) -> Way:
+        """What is left of it on other chips: fixed neurons cannot sum a stream as well."""
+        if self.streams != MERGED or (profile.family is not None and FAMILIES[profile.family].programmable):
+            return self
+        return replace(self, streams=RELAYED)
+
     def to_dict(self) -> dict[str, str]:
         """JSON data."""
         return asdict(self)
@@ -58,12 +65,17 @@ DEFAULT_WAY = Way()
 
 def way_on(profile: Profile, first_layer: str | None, streams: str | None, before: Way = DEFAULT_WAY) -> Way:
     """What was asked for of ``before``, ``None`` leaving it as it is; UsageError where ``profile`` has no chips that
-    could run anything one way or another."""
+    could run anything this way."""
     if profile.family is None and (first_layer or streams):
         raise UsageError(
             f"--first-layer and --streams say what chips run; target {profile.name} has none that can be mapped to"
         )
-    return Way(first_layer or before.first_layer, streams or before.streams)
+    asked = Way(first_layer or before.first_layer, streams or before.streams)
+    if streams and asked.on(profile) != asked:
+        raise UsageError(
+            f"--streams {streams} needs neurons that run a program; those of family {profile.family} are fixed"
+        )
+    return asked.on(profile)
 
 
 def populations_of(program: Program, phase: str, way: Way) -> PopulationGraph:

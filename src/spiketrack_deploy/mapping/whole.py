@@ -75,8 +75,8 @@ class WholeNetwork:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """What would change the total, computed."""
-        other = {streams: words for streams, words in STREAMS_WORDS.items() if streams != self.way.streams}
-        afresh = [self._afresh(words, replace(self.way, streams=streams)) for streams, words in other.items()]
+        others = [(words, replace(self.way, streams=streams)) for streams, words in STREAMS_WORDS.items()]
+        afresh = [self._afresh(words, way) for words, way in others if way.on(self.profile) == way != self.way]
         if without_first_layer(self.report.mapping.network):
             by_host = replace(self.way, first_layer=BY_HOST)
             afresh.append(self._afresh("first layer on the host, its spikes enter", by_host))
@@ -259,6 +259,7 @@ def map_network(
 
     UsageError: another ``sharing``, or nothing reads a picture that the ``way`` leaves to a host.
     """
+    way = way.on(target.profile)
     if sharing is not None and sharing not in SHARING:
         raise UsageError(f"there is no way {sharing!r} to share chips; choose one of {', '.join(SHARING)}")
     often = runs_per_result(program)

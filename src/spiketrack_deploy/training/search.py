@@ -124,6 +124,8 @@ def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, w
     program = outline(config)
     phase = main_phase(runs_per_result(program))
     network, profile = populations(program, phase, way.streams), target.profile
+    if way.on(profile) != way:
+        return float("inf")
     if way.by_host:
         rest = without_first_layer(network)
         if rest is None:

@@ -26,7 +26,7 @@ class Family:
     channels of a core of ``neurons`` neurons, all ``taps`` of the kernel, weights of ``bits`` bits.
     ``axon_slots(atoms)``: input axons of one source position with so many channels. ``verdicts``: by kind of
     operation. ``split``: the rule by which layers are split where none is asked for. ``assumptions``: sentences that
-    every mapping prints.
+    every mapping prints. ``programmable``: whether a neuron can sum a stream, fire, and send both.
     """
 
     row_words: Callable[[int, int, int, int], int]
@@ -34,6 +34,7 @@ class Family:
     verdicts: Mapping[str, Rule]
     split: str
     assumptions: tuple[str, ...]
+    programmable: bool
 
 
 def always(verdict: str, reason: str) -> Rule:

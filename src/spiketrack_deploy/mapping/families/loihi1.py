@@ -84,4 +84,5 @@ LOIHI1 = Family(
         "Synaptic memory and axons follow the rules of the Nengo-Loihi code: blocks of at most 64 indexed weights, one "
         "axon slot for up to 32 channels of a position, else two for every 512.",
     ),
+    programmable=False,
 )

@@ -94,4 +94,5 @@ LOIHI2 = Family(
         "(conservative); grouped, one-to-one and interpolating synapses follow the same rule by extrapolation.",
         "One input axon per source position with its channels as atoms.",
     ),
+    programmable=True,
 )
