@@ -163,7 +163,7 @@ def test_a_merged_neuron_spares_the_messages_of_its_stream_to_it_and_nothing_els
 def test_the_change_that_is_offered_is_what_mapping_it_so_costs(streams: str, words: str) -> None:
     program = nano_program()
     before, after = mapped(program, "relayed", density=0.4), mapped(program, streams, density=0.4)
-    offered = next(change for change in before.changes if change.what == f"{words}: the same integers")
+    offered = next(change for change in before.changes if change.what == f"{words} (the same integers)")
     assert offered.cores == after.report.mapping.cores
     assert offered.cost.on_chip == after.cost.on_chip and offered.cost.dynamic == after.cost.dynamic
     assert not any(change.what.startswith(words) for change in after.changes)

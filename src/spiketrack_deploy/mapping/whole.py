@@ -101,7 +101,7 @@ class WholeNetwork:
         chips = mapping.chips + self._beside
         powered = max(mapping.chips_available or 0, chips)
         cost = result_cost(steady.kind, [report.run], self.profile, powered, steady.period_s)
-        return Change(f"{what}: the same integers", mapping.cores, chips, cost)
+        return Change(f"{what} (the same integers)", mapping.cores, chips, cost)
 
     @cached_property
     def forms(self) -> tuple[Form, ...]:
