@@ -15,6 +15,7 @@ from spiketrack_deploy.errors import UsageError
 from spiketrack_deploy.hardware.targets import resolve_target
 from spiketrack_deploy.mapping.check import defects
 from spiketrack_deploy.mapping.populations import populations
+from spiketrack_deploy.mapping.report import MERGED_ASSUMPTION
 from spiketrack_deploy.mapping.ways import Way
 from spiketrack_deploy.mapping.whole import WholeNetwork, map_network
 from spiketrack_deploy.program.run import run_phase
@@ -168,6 +169,8 @@ def test_the_change_that_is_offered_is_what_mapping_it_so_costs(streams: str, wo
     assert offered.cost.on_chip == after.cost.on_chip and offered.cost.dynamic == after.cost.dynamic
     assert not any(change.what.startswith(words) for change in after.changes)
     assert words in after.sentence and after.to_dict()["streams"] == streams
+    assert (MERGED_ASSUMPTION in after.report.assumptions) == (streams == "merged")
+    assert MERGED_ASSUMPTION not in before.report.assumptions
 
 
 def test_the_command_takes_it_and_nothing_else(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ ASSUMPTIONS = (
     "entries of the axon map are not counted in bytes.",
 )
 
+MERGED_ASSUMPTION = (
+    "A neuron merged with a stream sends the sum beside its spike in one step, as solver neurons of the vendor's do; its "
+    "longer program is priced as any."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -114,7 +119,8 @@ class MappingReport:
     def assumptions(self) -> tuple[str, ...]:
         """What the reader must know beside the numbers."""
         family = FAMILIES[self.mapping.limits.family]
-        return (*ASSUMPTIONS, *family.assumptions, *_unchecked(self.mapping), *self.profile.assumptions)
+        merged = (MERGED_ASSUMPTION,) if any(p.keeps for p in self.mapping.network.populations) else ()
+        return (*ASSUMPTIONS, *merged, *family.assumptions, *_unchecked(self.mapping), *self.profile.assumptions)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data."""
