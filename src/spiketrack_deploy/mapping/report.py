@@ -54,8 +54,8 @@ ASSUMPTIONS = (
 )
 
 MERGED_ASSUMPTION = (
-    "A neuron merged with a stream sends the sum beside its spike in one step, as solver neurons of the vendor's do; its "
-    "longer program is priced as any."
+    "A neuron merged with a stream sends the sum beside its spike in one step, as solver neurons of the vendor's do; "
+    "its longer program is priced as any."
 )
 
 
