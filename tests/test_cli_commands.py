@@ -41,6 +41,15 @@ def test_engines_offered_are_the_engines_there_are() -> None:
     assert sorted(OFFERED) == sorted(ENGINES)
 
 
+def test_ways_offered_are_the_ways_there_are() -> None:
+    from spiketrack_deploy.cli.map import map_command
+    from spiketrack_deploy.mapping.entry import FIRST_LAYER
+    from spiketrack_deploy.mapping.populations import SHARED_STREAMS
+
+    offered = {p.name: tuple(getattr(p.type, "choices", ())) for p in map_command.params}
+    assert (offered["first_layer"], offered["streams"]) == (FIRST_LAYER, SHARED_STREAMS)
+
+
 def test_without_a_command_help_and_exit_2(tmp_path: Path) -> None:
     done = spiketrack(tmp_path)
     assert done.returncode == 2 and "Commands:" in done.stdout

@@ -15,6 +15,7 @@ from test_imports import MAY_KNOW
 
 from spiketrack_deploy import api
 from spiketrack_deploy.api import results as api_results
+from spiketrack_deploy.api import results_networks
 from spiketrack_deploy.frontends.nir import tables
 from spiketrack_deploy.program.ops import OP_TABLE
 
@@ -46,7 +47,7 @@ def results() -> list[tuple[str, type]]:
     for name in api.__all__:
         hint = get_type_hints(getattr(api, name)).get("return") if inspect.isfunction(getattr(api, name)) else None
         for one in get_args(hint) or (hint,):
-            if getattr(one, "__module__", None) == api_results.__name__:
+            if getattr(one, "__module__", None) in (api_results.__name__, results_networks.__name__):
                 found.append((name, one))
     return found
 

@@ -147,7 +147,7 @@ def test_a_merged_neuron_spares_the_messages_of_its_stream_to_it_and_nothing_els
     before, after = (mapped(program, streams, counts=counts) for streams in ("relayed", "merged"))
     for name, phase in program.phases.items():
         one, other = before.phases[name], after.phases[name]
-        ends = {(stream, neuron) for stream, neuron in merging(phase).items()}
+        ends = set(merging(phase).items())
         network, spared = one.mapping.network, 0.0
         for s, synops in zip(network.synapses, one.activity.synops):
             if (network.populations[s.source].op, network.populations[s.target].op) in ends:

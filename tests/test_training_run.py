@@ -236,9 +236,8 @@ def test_a_block_left_out_takes_only_its_own_share_of_the_stream_with_it() -> No
 
 
 def test_a_first_convolution_of_stride_4_begins_afresh_in_front_of_trained_stages() -> None:
-    small = lively_model(walk=[s for s in WALK if s != "ConvBlock1_1.0"])
-    walk = tuple(s for s in small.config.walk if s != "downsample1_2")
-    config = small_config(name="quarter", walk=walk)
+    small = lively_model()
+    config = small_config(name="coarse", walk=tuple(s for s in WALK if s != "downsample1_2"))
     fresh = new_model(config, 1)
     start, old, new = (model.state_dict() for model in (grown(small, config, fresh), small, fresh))
     stem = [key for key in start if key.startswith("encoder.downsample1_1.")]

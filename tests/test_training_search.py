@@ -40,10 +40,9 @@ WALKS = (
 def layout(number: int) -> TrackerConfig:
     """Odd layouts, every ratio another; the last has a first convolution of stride 4."""
     return TrackerConfig(
-        f"odd{number}", (6 + 2 * number - number // 3, 12, 24, 24), (48, 64, 80, 48)[number], 1,
-        (16, 24, 33, 16)[number],
+        f"odd{number}", ((6, 8, 10, 11)[number], 12, 24, 24), (48, 64, 80, 48)[number], 1, (16, 24, 33, 16)[number],
         heads=(3, 4, 8, 2)[number], walk=tuple(stage for stage in OFFICIAL_WALK if stage in WALKS[number]),
-        sep_expansion=1 + number, conv_expansion=max(3 - number, 1), mlp_expansion=2 + number % 2,
+        sep_expansion=1 + number, conv_expansion=(3, 2, 1, 1)[number], mlp_expansion=2 + number % 2,
         value_ratio=(2, 1, 3, 2)[number],
     )  # fmt: skip
 

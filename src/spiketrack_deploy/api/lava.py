@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiketrack_deploy.api.asked import Place
-from spiketrack_deploy.api.results import LavaResult, NetxResult, StockResult
+from spiketrack_deploy.api.results_networks import LavaResult, NetxResult, StockResult
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import InputError, VerificationError
 from spiketrack_deploy.inputs.progress import Tell

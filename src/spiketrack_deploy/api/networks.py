@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 from spiketrack_deploy.api.asked import Place, as_path, export_target, in_stock, require_engine
 from spiketrack_deploy.api.bundles import simulated
 from spiketrack_deploy.api.lava import SUFFIX, netx
-from spiketrack_deploy.api.results import (
+from spiketrack_deploy.api.results import SimulateResult
+from spiketrack_deploy.api.results_networks import (
     ConformanceResult,
     InspectNetworkResult,
     InspectNetxResult,
     NetworkResult,
     NetxExportResult,
-    SimulateResult,
 )
 from spiketrack_deploy.bundle import layout
 from spiketrack_deploy.errors import InputError, UsageError

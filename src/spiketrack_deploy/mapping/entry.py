@@ -30,7 +30,8 @@ def spikes_enter(network: PopulationGraph) -> tuple[PopulationGraph, list[int]]:
     moved: set[int] = set()
     for target, incoming in enumerate(network.incoming()):
         sources = {network.synapses[i].source for i in incoming}
-        neurons = network.populations[target].kind == "neurons" and not network.populations[target].keeps
+        population = network.populations[target]
+        neurons = population.kind == "neurons" and not population.keeps
         if neurons and sources & images and sources <= images | moved | {target}:
             moved.add(target)
     if not moved:

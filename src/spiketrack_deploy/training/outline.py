@@ -105,8 +105,8 @@ class _Phase:
         if stage.startswith("downsample"):
             first = self.stream == IMAGE
             read = IMAGE if first else self.fire(f"{path}.encode_spike", self.stream)
-            stride = 4 if first and self.config.quarters_at_once else 2
-            self.stream = self.conv(f"{path}.encode_conv", read, width, 7 if first else 3, stride)
+            kernel = 7 if first else 3
+            self.stream = self.conv(f"{path}.encode_conv", read, width, kernel, self.config.stride(stage))
         elif stage.startswith("ConvBlock"):
             self._separable(f"{path}.Conv", width, 7)
             y = self.conv(

@@ -117,15 +117,15 @@ class Layout:
 def judge(config: TrackerConfig, target: Target, bounds: Bounds | None = None, way: Way = WAYS[0]) -> Layout | float:
     """The layout of ``config``, or how far it lies beyond the ``bounds`` (first those that cost nothing to know).
 
-    Nothing is within the bounds where a host has no first layer to run. InputError: a configuration that cannot be
-    outlined.
+    Nothing is within the bounds where a host has no first layer to run, or the chips cannot run it this ``way``.
+    InputError: a configuration that cannot be outlined.
     """
     bounds = bounds or Bounds()
+    if way.on(target.profile) != way:
+        return float("inf")
     program = outline(config)
     phase = main_phase(runs_per_result(program))
     network, profile = populations(program, phase, way.streams), target.profile
-    if way.on(profile) != way:
-        return float("inf")
     if way.by_host:
         rest = without_first_layer(network)
         if rest is None:
@@ -215,7 +215,7 @@ def _code(config: TrackerConfig) -> str:
     always = (*REQUIRED_STAGES, "downsample1_2")
     blocks = [s.replace("ConvBlock", "cb").removesuffix(".0") for s in config.walk if s not in always]
     ratios = f"e{config.sep_expansion}{config.conv_expansion}{config.mlp_expansion} v{config.value_ratio}"
-    stem = "/4" if config.quarters_at_once else ""
+    stem = "/4" if config.coarse_stem else ""
     return f"{config.resolution}{stem} {d0}-{d1}-{d2} h{config.head_width} {ratios} {'+'.join(blocks)}"[:100]
 
 

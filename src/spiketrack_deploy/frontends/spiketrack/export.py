@@ -103,9 +103,8 @@ class _Phase:
     def _downsample(self, stage: str, path: str, x: Steps) -> Steps:
         if stage != "downsample1_1":
             x = self._spike(f"{path}.encode_spike", x)
-        at_once = stage == "downsample1_1" and self.config.quarters_at_once
-        stride = 1 if stage == "downsample4" else 4 if at_once else 2
-        return self._conv(f"{path}.encode_conv", x, f"{path}.encode_conv", f"{path}.encode_bn", stride)
+        names = (f"{path}.encode_conv", f"{path}.encode_bn")
+        return self._conv(names[0], x, *names, self.config.stride(stage))
 
     def _sep_conv(self, path: str, x: Steps) -> Steps:
         for number, conv in enumerate(("pwconv1", "dwconv", "pwconv2"), start=1):

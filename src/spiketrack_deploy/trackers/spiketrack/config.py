@@ -54,8 +54,8 @@ MAX_TEMPLATES = 3
 MAX_WEIGHTS, MAX_VALUES = 1 << 29, 1 << 27
 """Of a network (estimated from above), and of one layer's output for one crop; b384_t3 has 1.0e8 and 4.7e6."""
 
-# Resolution divided by the side of the features behind each downsampling stage.
-_STRIDE = {"downsample1_1": 2, "downsample1_2": 4, "downsample2": 8, "downsample3": 16, "downsample4": 16}
+# Resolution divided by the side of the features behind each downsampling stage but the first.
+_REDUCTION = {"downsample1_2": 4, "downsample2": 8, "downsample3": 16, "downsample4": 16}
 
 
 _Width = Annotated[int, Field(ge=1, le=65536)]
@@ -146,7 +146,7 @@ class TrackerConfig:
         """Channels behind ``stage`` (a walk name)."""
         d0, d1, d2, d3 = self.dims
         behind = {
-            "downsample1_1": d0 if self.quarters_at_once else d0 // 2,
+            "downsample1_1": d0 if self.coarse_stem else d0 // 2,
             "downsample1_2": d0,
             "downsample2": d1,
             "downsample3": d2,
@@ -157,13 +157,15 @@ class TrackerConfig:
     def side(self, stage: str) -> int:
         """Spatial side in cells behind ``stage`` (a walk name)."""
         last = _last_downsample(stage)
-        return (
-            self.resolution // _STRIDE["downsample1_2" if last == "downsample1_1" and self.quarters_at_once else last]
-        )
+        return self.resolution // (self.stride(last) if last == "downsample1_1" else _REDUCTION[last])
+
+    def stride(self, stage: str) -> int:
+        """Of the convolution of a downsampling ``stage``."""
+        return {"downsample1_1": 4 if self.coarse_stem else 2, "downsample4": 1}.get(stage, 2)
 
     @property
-    def quarters_at_once(self) -> bool:
-        """Whether the first convolution has stride 4."""
+    def coarse_stem(self) -> bool:
+        """Whether the first convolution has stride 4, because no second one follows it."""
         return "downsample1_2" not in self.walk
 
 
@@ -187,7 +189,7 @@ def _walk_fault(config: TrackerConfig) -> str:
     missing = [s for s in REQUIRED_STAGES if s not in config.walk]
     if missing:
         return f"the walk lacks {', '.join(missing)}, which every network needs"
-    if config.quarters_at_once and "ConvBlock1_1.0" in config.walk:
+    if config.coarse_stem and "ConvBlock1_1.0" in config.walk:
         return (
             "the walk has ConvBlock1_1.0 but not downsample1_2: a first convolution of stride 4 leaves nothing at r/2"
         )
@@ -198,7 +200,7 @@ def _walk_fault(config: TrackerConfig) -> str:
 
 
 def _width_fault(config: TrackerConfig) -> str:
-    if config.dims[0] % 2 and not config.quarters_at_once:
+    if config.dims[0] % 2 and not config.coarse_stem:
         return f"the first of dims must be even, not {config.dims[0]}"
     for stage in config.walk:
         if stage.startswith(("mrm.", "block")) and config.width(stage) % config.heads:

@@ -127,11 +127,11 @@ def _new_stage(stage: str, config: TrackerConfig) -> nn.Module:
 def _new_downsample(stage: str, config: TrackerConfig) -> nn.Module:
     width = config.width(stage)
     if stage == "downsample1_1":
-        return Downsample(3, width, kernel=7, stride=4 if config.quarters_at_once else 2, first=True)
+        return Downsample(3, width, kernel=7, stride=config.stride(stage), first=True)
     before = {
         "downsample1_2": "downsample1_1",
         "downsample2": "downsample1_2",
         "downsample3": "downsample2",
         "downsample4": "downsample3",
     }
-    return Downsample(config.width(before[stage]), width, stride=1 if stage == "downsample4" else 2)
+    return Downsample(config.width(before[stage]), width, stride=config.stride(stage))
