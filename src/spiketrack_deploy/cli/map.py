@@ -193,7 +193,7 @@ def _changes(changes: Any) -> None:
         for c in changes
     ]
     head = ["change", "cores", "chips", "total", "dynamic", "on the chip"]
-    title = "What would change it (structure counted, synaptic work scaled; accuracy unknown)"
+    title = "What would change it (of another network: structure counted, synaptic work scaled, accuracy unknown)"
     printing._table(title, head, rows, (1, 2, 3, 4, 5))
 
 

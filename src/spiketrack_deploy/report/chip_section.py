@@ -83,7 +83,10 @@ def _changes(whole: WholeNetwork) -> str:
         for what, cores, chips, cost in rows
     ]  # fmt: skip
     head = ["change", "cores", "chips", "total", "dynamic", "time on the chip"]
-    note = "Cores and slots of a changed network are counted, its synaptic work is scaled; its accuracy is not known."
+    note = (
+        "With the same integers everything is mapped afresh and counted. Of another network cores and slots are "
+        "counted, synaptic work is scaled, and accuracy is not known."
+    )
     return "<h3>What would change it</h3>" + html.table(head, listed) + html.paragraph(note)
 
 
