@@ -117,31 +117,43 @@ def test_muted_is_only_what_hdf5_says(tmp_path: Path) -> None:
     assert "RuntimeError: lost" in done.stderr and "ValueError: seen" in done.stderr and "ref count" not in done.stderr
 
 
+WHERE = {
+    "finaliser": "type('Dying', (), {'__del__': hit})()",
+    "weak reference": "one = type('Dying', (), {})(); watch = weakref.ref(one, hit); del one",
+    "decoder": "b'zip'.decode('hit')",
+    "class in the making": "type('Made', (), {'member': type('Member', (), {'__set_name__': hit})()})",
+    "reader that names its error": "read()",
+}
+
+
 @pytest.mark.usefixtures("heeds_sigint")
-@pytest.mark.parametrize("dying", ["__del__", "weakref"])
+@pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
-def test_a_signal_where_python_ignores_exceptions(number: int, code: int, said: str, dying: str) -> None:
-    """Python prints and forgets what is raised in a finaliser; the command must end all the same."""
+def test_a_signal_where_its_exception_is_ignored_or_changed(number: int, code: int, said: str, where: str) -> None:
+    """Python and libraries forget, wrap or rename what a signal raises; the command must end all the same."""
     script = f"""
-import os, sys, time, weakref
+import codecs, os, sys, time, weakref
 import click
 from spiketrack_deploy.cli.main import run
+from spiketrack_deploy.errors import InputError
 
 def hit(*_):
     os.kill(os.getpid(), {number:d})
     time.sleep(0)  # an instant at which the handler runs, inside of this call
 
-class Dying:
-    if {dying == "__del__"}:
-        __del__ = hit
+def read():
+    try:
+        hit()
+    except BaseException:
+        raise InputError("model.pt: cannot be read") from None
+
+codecs.register(lambda name: codecs.CodecInfo(hit, hit, name="hit") if name == "hit" else None)
 
 @click.command()
 def work():
-    one = Dying()
-    watch = weakref.ref(one, hit) if {dying == "weakref"} else None
-    del one
+    {WHERE[where]}
     time.sleep(30)
 
 sys.exit(run(work, "work", []))

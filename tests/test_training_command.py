@@ -219,6 +219,7 @@ def test_a_signal_ends_all_workers(tmp_path: Path, config: Path, number: int, gr
     assert processes(session=leader.pid) == []
     if number != signal.SIGKILL:
         *_, sentence = said.splitlines()
-        assert sentence == "interrupted; what was trained is saved, the same command goes on from there"
+        word = "interrupted" if number == signal.SIGINT else "terminated"
+        assert sentence == f"{word}; what was trained is saved, the same command goes on from there"
         assert "Traceback" not in said
         assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] >= 1

@@ -14,8 +14,21 @@ This module decides what a failure is called and how the process ends; it knows 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130
+
+
+@contextmanager
+def interruption_leaves(what: Callable[[], str]) -> Iterator[None]:
+    """Whatever ends the block carries ``what()``: the words of an interruption for what is left of the work."""
+    try:
+        yield
+    except BaseException as end:
+        end.leaves = what()  # type: ignore[attr-defined]
+        raise
 
 
 class SpiketrackError(Exception):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spiketrack_deploy.api.asked import Place, as_path
 from spiketrack_deploy.api.results import AdaptResult, LoopResult, TrainResult
-from spiketrack_deploy.errors import UsageError
+from spiketrack_deploy.errors import UsageError, interruption_leaves
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.inputs.sources import DEFAULT_MODEL, find_source
 from spiketrack_deploy.inputs.untrusted import read_json
@@ -120,12 +120,13 @@ def _run_of(folder: Path) -> Iterator[None]:
     from spiketrack_deploy.report.training_curves import draw_curves
     from spiketrack_deploy.training.runs import STATE_FILE
 
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stop:
+    def left() -> str:
         saved = "what was trained is saved" if (folder / STATE_FILE).exists() else "nothing was trained yet"
-        stop.args = (f"interrupted; {saved}, the same command goes on from there",)  # the sentence that is printed
-        raise
+        return f"{saved}, the same command goes on from there"
+
+    try:
+        with interruption_leaves(left):
+            yield
     finally:
         if history := _history(folder):
             draw_curves(history, folder / "curves.png")

@@ -5,7 +5,6 @@ This module decides options and how scores look on a terminal. It must not compu
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import click
 
 from spiketrack_deploy import api
 from spiketrack_deploy.cli import options, printing
-from spiketrack_deploy.errors import EXIT_INTERRUPTED
+from spiketrack_deploy.errors import interruption_leaves
 
 Result = Mapping[str, Any]
 _COMPLAINTS = 20
@@ -108,17 +107,9 @@ def evaluate(
     """
     trackers, dataset = _split(subjects, compare)
     names = (*trackers, *(name for name in baselines if name not in trackers))
-    try:
-        with printing.progress(quiet) as tell:
-            result = api.evaluate(names, dataset, tell=tell, **settings)
-    except (KeyboardInterrupt, SystemExit) as end:  # SystemExit: a signal that ends a process, see main.py
-        code = end.code if isinstance(end, SystemExit) else EXIT_INTERRUPTED
-        sentence = "interrupted" if code == EXIT_INTERRUPTED else "terminated"
-        sentence += "; finished sequences are kept, the same command goes on from there"
-        print(sentence, file=sys.stderr)
-        if as_json:
-            print(json.dumps({"error": sentence, "exit_code": code}))
-        click.get_current_context().exit(code if isinstance(code, int) else EXIT_INTERRUPTED)
+    left = "finished sequences are kept, the same command goes on from there"
+    with interruption_leaves(lambda: left), printing.progress(quiet) as tell:
+        result = api.evaluate(names, dataset, tell=tell, **settings)
     printing.show(result, summary, as_json, quiet)
     _complain(result)
     if result["exit_code"]:

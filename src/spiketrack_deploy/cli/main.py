@@ -26,6 +26,7 @@ from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, Spik
 
 EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -44,15 +45,23 @@ def _start(attribute: str, name: str, argv: Sequence[str] | None) -> int:
     _end_tidily()
     try:
         from spiketrack_deploy.cli import commands
-    except (KeyboardInterrupt, SystemExit) as stop:
-        return _fail("interrupted; nothing was written", getattr(stop, "code", EXIT_INTERRUPTED), False)
+    except BaseException as error:
+        if (code := _signal_behind(error)) is None:
+            raise
+        return _stopped(code, error, False)
     command: click.Command = getattr(commands, attribute)
     return run(command, name, argv)
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process. Where Ctrl-C fell into an ``exec()`` of some library, CPython remembers it as unhandled although
-    it was handled, and kills itself by SIGINT after ``sys.exit``: then the exit code would depend on the instant."""
+    """End the process; a signal that comes now finds nothing left to tidy up and ends it at once.
+
+    Where Ctrl-C fell into an ``exec()`` of some library, CPython remembers it as unhandled although it was handled, and
+    kills itself by SIGINT after ``sys.exit``: then the exit code would depend on the instant.
+    """
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     if code == EXIT_INTERRUPTED:
         atexit._run_exitfuncs()
         os._exit(code)
@@ -81,38 +90,42 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None = None) ->
         return _flushed(UsageError.exit_code)
     except click.ClickException as error:
         return _fail(_usage_sentence(error), UsageError.exit_code, as_json)
-    except SpiketrackError as error:
-        return _fail(_gone() or str(error), error.exit_code, as_json, error)
-    except click.Abort:
-        return _stopped(EXIT_INTERRUPTED, as_json)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        return _stopped(_signal_behind(stop) or EXIT_BUG, as_json, _told(stop))
-    except MemoryError as error:
-        return _fail("there is not enough memory for this input", InputError.exit_code, as_json, error)
-    except OSError as error:
-        return _system(error, as_json)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug still ends with one sentence
+    except BaseException as error:  # noqa: BLE001 - the last line of defence: a bug still ends with one sentence
         code = _signal_behind(error)
-        return _bug(error, as_json) if code is None else _stopped(code, as_json)
+        return _failed(error, as_json) if code is None else _stopped(code, error, as_json)
+
+
+def _failed(error: BaseException, as_json: bool) -> int:
+    """The sentence and code of what no signal is behind."""
+    if isinstance(error, SpiketrackError):
+        return _fail(_gone() or str(error), error.exit_code, as_json, error)
+    if isinstance(error, MemoryError):
+        return _fail("there is not enough memory for this input", InputError.exit_code, as_json, error)
+    if isinstance(error, OSError):
+        return _system(error, as_json)
+    return _bug(error, as_json)
 
 
 def _signal_behind(error: BaseException | None) -> int | None:
-    """Exit code of the signal that an exception is or came from, see :func:`_end_tidily`: Python below 3.12 turns an
-    interruption that falls into the making of a class into a RuntimeError."""
+    """Exit code of the signal that an exception is or came from, see :func:`_end_tidily`.
+
+    Python and libraries turn an interruption into exceptions of their own: a class in the making into a RuntimeError
+    (below 3.12), a text being decoded into a KeyboardInterrupt with words of the decoder, click into an Abort.
+    """
     while error is not None:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, click.Abort)):
             return EXIT_INTERRUPTED
         if isinstance(error, SystemExit):
-            return error.code if isinstance(error.code, int) else None
+            return error.code if isinstance(error.code, int) else EXIT_BUG
         error = error.__cause__ or error.__context__
     return None
 
 
-def _stopped(code: int, as_json: bool, told: str = "") -> int:
-    """The sentence of a signal, that of the command where it ``told`` one; another exit code that some library chose
-    stays without one."""
+def _stopped(code: int, error: BaseException, as_json: bool) -> int:
+    """The sentence of a signal; another exit code that some library chose stays without one."""
     what = "interrupted" if code == EXIT_INTERRUPTED else "terminated"
-    return _fail((told or f"{what}; nothing half-written is left") if code > 128 else "", code, as_json)
+    left = getattr(error, "leaves", "nothing half-written is left")
+    return _fail(f"{what}; {left}" if code > 128 else "", code, as_json)
 
 
 def _check_text(args: Sequence[str]) -> None:
@@ -123,11 +136,6 @@ def _check_text(args: Sequence[str]) -> None:
         except UnicodeEncodeError:
             said = f"{streams.shown(arg)}: holds bytes that are no UTF-8; rename the file or folder"
             raise UsageError(said) from None
-
-
-def _told(stop: BaseException) -> str:
-    """What the interrupted command said of what it leaves."""
-    return next((told for told in stop.args if isinstance(told, str)), "")
 
 
 def _system(error: OSError, as_json: bool) -> int:
@@ -173,7 +181,7 @@ def _fail(sentence: str, code: int, as_json: bool, error: BaseException | None =
     return code
 
 
-def _bug(error: Exception, as_json: bool) -> int:
+def _bug(error: BaseException, as_json: bool) -> int:
     sentence = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
     hint = "this is a bug of spiketrack-deploy; SPIKETRACK_DEBUG=1 shows the traceback for a report"
     return _fail(f"{sentence}; {hint}", EXIT_BUG, as_json, error)
@@ -226,6 +234,6 @@ def _end_tidily() -> None:
 
     if threading.current_thread() is not threading.main_thread():
         return
-    for number, handler in ((signal.SIGINT, interrupted), (signal.SIGTERM, terminated), (signal.SIGHUP, terminated)):
+    for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup and background jobs ask to be left alone
-            signal.signal(number, handler)
+            signal.signal(number, interrupted if number == signal.SIGINT else terminated)
