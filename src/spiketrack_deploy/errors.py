@@ -23,11 +23,17 @@ EXIT_INTERRUPTED = 130
 
 @contextmanager
 def interruption_leaves(what: Callable[[], str]) -> Iterator[None]:
-    """Whatever ends the block carries ``what()``: the words of an interruption for what is left of the work."""
+    """Whatever ends the block carries ``what()``: the words of an interruption for what is left of the work.
+
+    Any exception may have an interruption behind it (see ``cli.main``). A KeyboardInterrupt says it by itself too, to
+    those who call from Python.
+    """
     try:
         yield
     except BaseException as end:
         end.leaves = what()  # type: ignore[attr-defined]
+        if isinstance(end, KeyboardInterrupt):
+            end.args = (end.leaves,)  # type: ignore[attr-defined]
         raise
 
 
