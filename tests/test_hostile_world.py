@@ -166,6 +166,24 @@ sys.exit(run(work, "work", []))
     assert time.monotonic() - began < 25
 
 
+def test_a_library_that_leaves_by_itself_is_not_taken_for_a_signal() -> None:
+    script = """
+import sys
+import click
+from spiketrack_deploy.cli.main import run
+
+@click.command()
+def work():
+    sys.exit("no licence found")
+
+sys.exit(run(work, "work", []))
+"""
+    args = [sys.executable, "-c", script]
+    done = subprocess.run(args, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: unexpected SystemExit: no licence found; this is a bug")
+
+
 FULL = Path("/dev/full")
 
 

@@ -9,16 +9,19 @@ This module decides what a failure is called and how the process ends; it knows 
     |- FitError                4   the network does not fit the target
     |- VerificationError       5   something that must be equal is not
     `- EngineError             6   an engine or a dependency is missing, hangs or died
-    Interrupted                130 Ctrl-C (KeyboardInterrupt, mapped by the command line)
+    Interrupted                130 Ctrl-C (KeyboardInterrupt, mapped by the command line; 143 and 129: other signals)
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a command to end; its exit code is then 128 and the signal's number."""
 
 
 @contextmanager

@@ -22,11 +22,11 @@ from typing import NoReturn
 import click
 
 from spiketrack_deploy.cli import streams
-from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, SpiketrackError, UsageError
+from spiketrack_deploy.errors import EXIT_INTERRUPTED, EXIT_OK, SIGNALS, InputError, SpiketrackError, UsageError
 
 EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDED_BY_SIGNAL = tuple(128 + number for number in SIGNALS)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -115,17 +115,17 @@ def _signal_behind(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, (KeyboardInterrupt, click.Abort)):
             return EXIT_INTERRUPTED
-        if isinstance(error, SystemExit):
-            return error.code if isinstance(error.code, int) else EXIT_BUG
+        if isinstance(error, SystemExit) and error.code in ENDED_BY_SIGNAL:
+            return int(error.code)
         error = error.__cause__ or error.__context__
     return None
 
 
 def _stopped(code: int, error: BaseException, as_json: bool) -> int:
-    """The sentence of a signal; another exit code that some library chose stays without one."""
+    """The sentence of a signal: which kind, and what is left of the work (``errors.interruption_leaves``)."""
     what = "interrupted" if code == EXIT_INTERRUPTED else "terminated"
     left = getattr(error, "leaves", "nothing half-written is left")
-    return _fail(f"{what}; {left}" if code > 128 else "", code, as_json)
+    return _fail(f"{what}; {left}", code, as_json)
 
 
 def _check_text(args: Sequence[str]) -> None:

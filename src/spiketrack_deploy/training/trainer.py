@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from spiketrack_deploy.datasets.catalogue import FrameStore
 from spiketrack_deploy.datasets.sequences import VideoSequence
+from spiketrack_deploy.errors import SIGNALS
 from spiketrack_deploy.inputs.progress import Tell
 from spiketrack_deploy.trackers.spiketrack.config import TrackerConfig
 from spiketrack_deploy.trackers.spiketrack.head import Maps
@@ -37,7 +38,7 @@ from spiketrack_deploy.training.runs import RunState, save_run
 from spiketrack_deploy.training.stages import Stage
 from spiketrack_deploy.training.teacher import Teacher
 from spiketrack_deploy.training.validate import Validation, validate
-from spiketrack_deploy.training.workers import SIGNALS, Crew
+from spiketrack_deploy.training.workers import Crew
 
 REFRESH_STEPS = 200
 """Steps after which exponents and stream units follow the weights again."""

@@ -20,10 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spiketrack_deploy.errors import EngineError, SpiketrackError
-
-SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-"""Often sent to the whole process group; the leader alone decides what they mean."""
+from spiketrack_deploy.errors import SIGNALS, EngineError, SpiketrackError
 
 
 class _LeaderGone(Exception):
@@ -129,7 +126,7 @@ def _start(
     ours, theirs = context.Pipe()
     process = context.Process(target=_follow, args=(Crew(rank, size, (theirs,)), work, arguments), daemon=True)
     resource_tracker.ensure_running()  # starting it later would unblock the signals below
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited: a follower never hears them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited: the leader decides for all
     try:
         process.start()
         followers.append(process)

@@ -103,8 +103,8 @@ class _Phase:
     def _downsample(self, stage: str, path: str, x: Steps) -> Steps:
         if stage != "downsample1_1":
             x = self._spike(f"{path}.encode_spike", x)
-        names = (f"{path}.encode_conv", f"{path}.encode_bn")
-        return self._conv(names[0], x, *names, self.config.stride(stage))
+        conv = f"{path}.encode_conv"
+        return self._conv(conv, x, conv, f"{path}.encode_bn", self.config.stride(stage))
 
     def _sep_conv(self, path: str, x: Steps) -> Steps:
         for number, conv in enumerate(("pwconv1", "dwconv", "pwconv2"), start=1):
