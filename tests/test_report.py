@@ -205,3 +205,9 @@ def test_parity_states_what_was_counted() -> None:
     lowered: Any = SimpleNamespace(convolutions=[], requantised=[], ranges={})
     found = parity(lowered, run, [], [step], "sim", Checked(1, 2, 300, 40))  # type: ignore[list-item]
     assert found["engines"]["differing"] == 40 and found["engines"]["integers"] == 300
+
+
+def test_an_interval_in_a_table_is_not_broken_over_lines_and_text_is_escaped() -> None:
+    page = html.table(["total"], [("22.2 mJ [7.5 mJ .. 59.3 mJ]",), ("mean [1] <b>",)])
+    assert '<td>22.2 mJ <span class="band">[7.5 mJ .. 59.3 mJ]</span></td>' in page
+    assert "<td>mean [1] &lt;b&gt;</td>" in page

@@ -8,6 +8,7 @@ are inline, pictures are inline SVG.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ h3{font-size:15px;margin:20px 0 6px}p{margin:6px 0 10px;max-width:78ch}.dim{colo
 .card{border:1px solid var(--line);border-radius:6px;padding:10px 14px}.card b{display:block;font-size:20px;line-height:1.3}
 .card span{color:var(--dim);font-size:13px;display:block}
 table{border-collapse:collapse;width:100%;font-size:13px;margin:8px 0 14px}
-th,td{padding:4px 9px;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
+th,td{padding:4px 7px;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{background:var(--soft);font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.sortable th{cursor:pointer}.sortable th:hover{color:var(--accent)}.wide{overflow-x:auto}
+.band{white-space:nowrap}.wide th{white-space:normal}.sortable th{cursor:pointer}.sortable th:hover{color:var(--accent)}.wide{overflow-x:auto}
 .scroll{max-height:560px;overflow:auto;border:1px solid var(--line)}.scroll th{position:sticky;top:0}
 code,pre{font:13px ui-monospace,"DejaVu Sans Mono",monospace}pre{background:var(--soft);padding:10px 14px;overflow-x:auto;white-space:pre-wrap}
 figure{margin:10px 0}.photos{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:12px}.photos img{width:100%}figure svg{width:100%;height:auto}figcaption{color:var(--dim);font-size:13px}
@@ -68,6 +69,10 @@ Array.from(body.rows).map(function(row){var cell=row.cells[column];return [cell.
 .sort(function(a,b){var order=typeof a[0]==='number'?b[0]-a[0]:String(a[0]).localeCompare(b[0]);return down?order:-order})
 .forEach(function(pair){body.appendChild(pair[1])})})});
 """
+
+
+_BAND = re.compile(r"\[[^\[\]]+ \.\. [^\[\]]+\]")
+"""The low and high of an interval, as all formatters write them; broken over lines they cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ def table(
 
 def _cell(cell: Cell) -> str:
     if cell.value is None:
-        return f"<td>{text(cell.text)}</td>"
+        whole_bands = _BAND.sub(r'<span class="band">\g<0></span>', text(cell.text))
+        return f"<td>{whole_bands}</td>"
     return f'<td class="n" data-v="{cell.value:.12g}">{text(cell.text)}</td>'
 
 
